@@ -1,0 +1,52 @@
+//! The undo journal's vocabulary: what to do to take an effect back.
+//!
+//! A step is plain data, so it can be written to disk before the effect takes
+//! place; whoever finds the journal of a dead process carries the steps out,
+//! last one first. Hence every step must succeed when there is nothing (or no
+//! longer anything) to undo. The engine supplies the hands.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{IfName, PortMap};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// Kill every process in these cgroup folders and remove them.
+    Cgroup { paths: Vec<PathBuf> },
+    /// Remove a file.
+    Unlink { path: PathBuf },
+    /// Remove a folder and all below it (one file system, no link followed).
+    RemoveTree { path: PathBuf },
+    /// Detach whatever is mounted there.
+    Unmount { path: PathBuf },
+    /// Take these ports' elements out of the parent's publishing maps, and
+    /// the table with the last of them.
+    Unpublish {
+        parent: IfName,
+        /// The alias addresses that stand for the container in the maps.
+        aliases: Vec<IpAddr>,
+        ports: Vec<PortMap>,
+    },
+    /// Remove the host's route (and neighbour filter entry) to a container
+    /// behind a host-side macvlan.
+    HostRoute { shim: IfName, addr: IpAddr },
+    /// Delete a link of the host's network namespace.
+    DelLink { name: IfName },
+}
+
+/// Where undo steps are written down before their effect takes place.
+pub trait Journal {
+    fn record(&mut self, step: &Step) -> super::Result<()>;
+}
+
+/// A journal in memory, for tests and for effects that end with the process.
+impl Journal for Vec<Step> {
+    fn record(&mut self, step: &Step) -> super::Result<()> {
+        self.push(step.clone());
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! Processes and files of one container; knows no network.
+
+pub mod attach;
+pub mod child;
+pub mod exec;
+pub mod launch;
+pub mod logs;
+pub mod profile;
+pub mod rootfs;
+pub mod spec;
+pub mod supervisor;
+pub mod tty;
+pub mod user;

@@ -1,0 +1,1 @@
+//! Docker's default profile: capabilities, masked and read-only paths.

@@ -1,0 +1,1 @@
+//! The root file system: overlay, API file systems, devices, pivot.

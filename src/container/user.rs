@@ -1,0 +1,1 @@
+//! `user[:group]` looked up in the container's own /etc.

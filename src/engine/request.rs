@@ -1,0 +1,129 @@
+//! What the fronts ask for: parsed and of the right shape, not yet checked
+//! against the machine or the state.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Cidr, MacAddr};
+use crate::net::publish::{PortRequest, Via};
+
+/// `network create`
+#[derive(Clone, Debug, Default)]
+pub struct NetworkCreate {
+    pub name: String,
+    /// As typed: `macvlan`; the engine refuses what it does not know
+    /// (`plugin "X" not found`).
+    pub driver: String,
+    /// `-o KEY=VALUE`, exactly as given, in order of keys.
+    pub options: BTreeMap<String, String>,
+    /// One a `--subnet`, with the range, gateway and aux addresses that the
+    /// command line's rules (client-side, §4.1) assigned to it.
+    pub pools: Vec<PoolRequest>,
+    pub internal: bool,
+    pub attachable: bool,
+    pub labels: BTreeMap<String, String>,
+    /// `--ipam-driver`, `--ipam-opt`
+    pub ipam_driver: String,
+    pub ipam_options: BTreeMap<String, String>,
+    pub ipv4: Option<bool>,
+    pub ipv6: Option<bool>,
+    pub host_access: HostAccess,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRequest {
+    pub subnet: Option<Cidr>,
+    pub ip_range: Option<Cidr>,
+    pub gateway: Option<IpAddr>,
+    pub aux: BTreeMap<String, IpAddr>,
+}
+
+/// `network host-access NETWORK on|off [--ip ADDR]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostAccess {
+    #[default]
+    Off,
+    /// With an address of its own for the host-side link, or without.
+    On { ip: Option<Ipv4Addr> },
+}
+
+/// One `--network` of `run`, or `network connect`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRequest {
+    /// Id, name or prefix as typed; `none` and `host` too.
+    pub network: String,
+    pub ip: Option<IpAddr>,
+    pub mac: Option<MacAddr>,
+    pub aliases: Vec<String>,
+    pub driver_options: BTreeMap<String, String>,
+    pub gw_priority: i32,
+}
+
+#[derive(Clone, Debug)]
+pub enum ImageRequest {
+    /// An image name; only `tester` (with or without `:latest`) exists so far.
+    Name(String),
+    /// `--rootfs DIR`
+    Folder(PathBuf),
+}
+
+/// `run`
+#[derive(Clone, Debug)]
+pub struct RunRequest {
+    pub image: ImageRequest,
+    /// Arguments after the image.
+    pub cmd: Vec<String>,
+    /// `--entrypoint`: `Some("")` clears the image's.
+    pub entrypoint: Option<String>,
+    pub name: Option<String>,
+    pub hostname: Option<String>,
+    /// Empty: the network mode `none` is refused nowhere, and the default is
+    /// `none`, since there is no bridge network here.
+    pub networks: Vec<EndpointRequest>,
+    pub publish: Vec<PortRequest>,
+    pub publish_via: Via,
+    /// `--expose`, as typed: `80/tcp`.
+    pub expose: Vec<String>,
+    pub env: Vec<String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub interactive: bool,
+    pub tty: bool,
+    pub init: bool,
+    pub auto_remove: bool,
+    pub detach: bool,
+    pub stop_signal: Option<String>,
+    pub stop_timeout: Option<u32>,
+    pub cidfile: Option<PathBuf>,
+    pub sig_proxy: bool,
+    /// `--log-opt max-size`, `max-file`
+    pub log_options: BTreeMap<String, String>,
+}
+
+/// `exec`
+#[derive(Clone, Debug, Default)]
+pub struct ExecRequest {
+    pub argv: Vec<String>,
+    pub env: Vec<String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    pub interactive: bool,
+    pub tty: bool,
+    pub detach: bool,
+}
+
+/// `logs`
+#[derive(Clone, Debug, Default)]
+pub struct LogsRequest {
+    pub follow: bool,
+    /// `None`: all.
+    pub tail: Option<u64>,
+    pub since: Option<SystemTime>,
+    pub until: Option<SystemTime>,
+    pub timestamps: bool,
+}

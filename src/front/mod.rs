@@ -1,0 +1,3 @@
+//! Fronts: parse, call the engine, render. No kernel calls.
+
+pub mod cli;

@@ -1,0 +1,3 @@
+//! Images: the embedded tester and plain folders.
+
+pub mod tester;

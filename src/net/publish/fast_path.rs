@@ -1,0 +1,1 @@
+//! The stateless fast path in the parent's netdev hooks.

@@ -1,0 +1,1 @@
+//! The proxy: splice for TCP, per-peer flows for UDP.

@@ -1,0 +1,15 @@
+//! Netlink: framing, sockets, rtnetlink verbs and nf_tables messages. Knows
+//! nothing of containers.
+
+pub mod addr;
+pub mod link;
+pub mod neigh;
+pub mod nft;
+pub mod route;
+pub mod rule;
+pub mod socket;
+pub mod trace;
+pub mod wire;
+
+pub use link::{Ifindex, Link, LinkKind, MacvlanMode, NewLink};
+pub use socket::Rtnl;

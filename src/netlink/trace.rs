@@ -1,0 +1,1 @@
+//! Every message as a line, JSON or pcap.

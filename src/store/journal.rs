@@ -1,0 +1,4 @@
+//! The undo journal as a file.
+
+#[derive(Debug)]
+pub struct FileJournal {}

@@ -1,0 +1,1 @@
+//! Capabilities: the sets of a container process.

@@ -1,0 +1,13 @@
+//! Typed kernel primitives. `raw` holds the only unsafe code of the program.
+
+pub mod cap;
+pub mod cgroup;
+pub mod epoll;
+pub mod fd;
+pub mod features;
+pub mod mount;
+pub mod netns;
+pub mod process;
+pub mod random;
+pub mod raw;
+pub mod seccomp;

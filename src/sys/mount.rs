@@ -1,0 +1,1 @@
+//! Mounts through fds: the new mount API, pivot_root, masks.

@@ -1,0 +1,1 @@
+//! Docker's default system call filter, compiled to a binary search.

@@ -1,0 +1,1 @@
+//! `ip addr|link|route`, read through our own netlink.
