@@ -1,1 +1,81 @@
-//! driver
+//! From a network and an endpoint's wishes to an interface: plan (pure), then
+//! attach (consumes the plan), later detach (from the record).
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::{Driver, NetworkSpec};
+use super::{Attachment, vlan};
+use crate::base::{Cidr, IfName, MacAddr, Result};
+use crate::netlink::{Link, Rtnl};
+use crate::sys::netns::{Host, Netns, Sandbox};
+
+/// What a plan may know of the host: read once, so that planning itself asks
+/// the kernel nothing.
+#[derive(Debug)]
+pub struct HostView {
+    /// The network's parent link, if it is there.
+    pub parent: Option<Link<Host>>,
+}
+
+impl HostView {
+    pub fn of(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<Self> {
+        let parent = match &network.driver {
+            Driver::Macvlan(macvlan) => host.link(macvlan.parent.as_str())?,
+            Driver::Host | Driver::Null => None,
+        };
+        Ok(Self { parent })
+    }
+}
+
+/// One endpoint, with everything decided that needs no kernel: its address is
+/// leased, its interface name chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// 64 hex digits.
+    pub id: String,
+    pub ifname: IfName,
+    pub addr: Option<Cidr>,
+    pub mac: Option<MacAddr>,
+    /// The gateway of the address's subnet.
+    pub gateway: Option<std::net::IpAddr>,
+    /// Whether the container's default route goes here.
+    pub default_route: bool,
+}
+
+/// A link to be made in a sandbox.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) link: vlan::VlanPlan,
+}
+
+/// Checks everything that can be known before anything is touched. `None` for
+/// networks without an interface of their own (host, none).
+pub fn plan(network: &NetworkSpec, endpoint: Endpoint, view: &HostView) -> Result<Option<Plan>> {
+    match &network.driver {
+        Driver::Macvlan(macvlan) => Ok(Some(Plan {
+            link: vlan::plan(network, macvlan, endpoint, view)?,
+        })),
+        Driver::Host | Driver::Null => Ok(None),
+    }
+}
+
+impl Plan {
+    /// Makes the interface in `netns`. On failure nothing is left: the link
+    /// is deleted again, and the errors of that are attached.
+    pub fn attach(
+        self,
+        host: &mut Rtnl<Host>,
+        sandbox: &mut Rtnl<Sandbox>,
+        netns: &Netns<Sandbox>,
+    ) -> Result<Attachment> {
+        self.link.attach(host, sandbox, netns)
+    }
+}
+
+/// Removes the interface that the record names; one that is gone is fine.
+pub fn detach(attachment: &Attachment, sandbox: &mut Rtnl<Sandbox>) -> Result<()> {
+    match sandbox.link(attachment.ifname.as_str())? {
+        Some(link) if link.index.get() == attachment.ifindex => sandbox.delete_link(link.index),
+        _ => Ok(()),
+    }
+}

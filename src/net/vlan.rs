@@ -1,1 +1,168 @@
-//! vlan
+//! The virtual-LAN driver: macvlan now, with the kind as data so that ipvlan
+//! becomes a value and not a second driver.
+
+use super::Attachment;
+use super::driver::{Endpoint, HostView};
+use super::spec::{Macvlan, NetworkSpec};
+use crate::base::{Cause, Error, IfName, MacAddr, NetworkId, Result};
+use crate::netlink::route::Configure;
+use crate::netlink::{Ifindex, MacvlanMode, NewLink, Rtnl};
+use crate::sys::netns::{Host, Netns, Sandbox};
+
+#[derive(Debug)]
+pub(super) struct VlanPlan {
+    network: NetworkId,
+    internal: bool,
+    parent: IfName,
+    lower: Ifindex<Host>,
+    mode: MacvlanMode,
+    sources: Vec<MacAddr>,
+    mtu: Option<u32>,
+    mac: MacAddr,
+    endpoint: Endpoint,
+    /// The first interface of a sandbox also brings its loopback up.
+    loopback: bool,
+}
+
+pub(super) fn plan(
+    network: &NetworkSpec,
+    macvlan: &Macvlan,
+    endpoint: Endpoint,
+    view: &HostView,
+) -> Result<VlanPlan> {
+    let parent = view.parent.as_ref().ok_or_else(|| {
+        Error::not_found(format!(
+            "the requested parent interface {} was not found on the Docker host",
+            macvlan.parent
+        ))
+        .hint(format!(
+            "network {} needs it; was it renamed or removed?",
+            network.name
+        ))
+    })?;
+    if let Some(mtu) = macvlan.mtu.filter(|mtu| *mtu > parent.mtu) {
+        return Err(Error::invalid(format!(
+            "MTU {mtu} of network {} is above the {} of its parent {}",
+            network.name, parent.mtu, macvlan.parent
+        )));
+    }
+    let mac = match (endpoint.mac, endpoint.addr.map(crate::base::Cidr::addr)) {
+        (Some(mac), _) => valid_mac(mac)?,
+        (None, Some(std::net::IpAddr::V4(ip))) => MacAddr::from_ipv4(ip),
+        (None, _) => stable_mac(&endpoint.id),
+    };
+    Ok(VlanPlan {
+        network: network.id.clone(),
+        internal: network.internal,
+        parent: macvlan.parent.clone(),
+        lower: parent.index,
+        mode: macvlan.mode,
+        sources: macvlan.sources.clone(),
+        mtu: macvlan.mtu,
+        mac,
+        loopback: endpoint.ifname.as_str() == "eth0",
+        endpoint,
+    })
+}
+
+fn valid_mac(mac: MacAddr) -> Result<MacAddr> {
+    if mac.is_multicast() || mac.is_zero() {
+        return Err(Error::invalid(format!(
+            "{mac} is not a valid mac address for an interface: it is a group or zero address"
+        )));
+    }
+    Ok(mac)
+}
+
+/// Without an address: from the endpoint's random id, made unicast and locally
+/// administered (bit 0 clear, bit 1 set in the first byte), as Docker does.
+fn stable_mac(endpoint: &str) -> MacAddr {
+    let mut mac = [0; 6];
+    for (i, byte) in mac.iter_mut().enumerate() {
+        *byte = endpoint
+            .get(2 * i..2 * i + 2)
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+            .unwrap_or_default();
+    }
+    mac[0] = (mac[0] & !1) | 2;
+    MacAddr(mac)
+}
+
+impl VlanPlan {
+    pub(super) fn attach(
+        self,
+        host: &mut Rtnl<Host>,
+        sandbox: &mut Rtnl<Sandbox>,
+        netns: &Netns<Sandbox>,
+    ) -> Result<Attachment> {
+        let new = NewLink {
+            name: &self.endpoint.ifname,
+            lower: self.lower,
+            mode: self.mode,
+            sources: &self.sources,
+            mac: Some(self.mac),
+            mtu: self.mtu,
+        };
+        let index = host
+            .macvlan_into(&new, netns, sandbox)
+            .map_err(|error| self.explain(error))?;
+        let configure = Configure {
+            loopback_up: self.loopback,
+            mac: None,
+            addrs: self.endpoint.addr.into_iter().collect(),
+            up: true,
+            gateway: self
+                .endpoint
+                .gateway
+                .filter(|_| self.endpoint.default_route && !self.internal),
+        };
+        if let Err(error) = sandbox.configure(index, &configure) {
+            let undo = sandbox.delete_link(index).err();
+            return Err(self.explain(error).with_undo(undo.into_iter().collect()));
+        }
+        Ok(Attachment {
+            network: self.network,
+            endpoint: self.endpoint.id,
+            ifname: self.endpoint.ifname,
+            ifindex: index.get(),
+            parent: self.parent,
+            mode: self.mode,
+            mac: self.mac,
+            addr: self.endpoint.addr,
+            gateway: self.endpoint.gateway,
+            internal: self.internal,
+        })
+    }
+
+    /// Docker's phrase for the one refusal that its users know by heart.
+    fn explain(&self, error: Error) -> Error {
+        match &error.cause {
+            Cause::Netlink { errno, .. }
+                if *errno == libc::EINVAL
+                    && self.mode == MacvlanMode::Passthru
+                    && error.hint.is_none() =>
+            {
+                let text = format!("failed to create the macvlan port: {}", error.cause);
+                Error::conflict(text).hint(format!(
+                    "passthru takes {} for itself: stop the container that uses it first",
+                    self.parent
+                ))
+            }
+            _ => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_are_unicast_and_local() {
+        let mac = stable_mac(&"ff".repeat(32));
+        assert_eq!(mac.to_string(), "fe:ff:ff:ff:ff:ff");
+        assert!(!mac.is_multicast());
+        assert!(valid_mac("01:00:5e:00:00:01".parse().unwrap()).is_err());
+        assert!(valid_mac(MacAddr([0; 6])).is_err());
+    }
+}
