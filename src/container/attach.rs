@@ -14,6 +14,39 @@ use crate::sys::process::{ExitStatus, PidFd};
 #[derive(Debug)]
 pub struct Client {}
 
+/// The key sequence that detaches a terminal (`--detach-keys`): ctrl-p ctrl-q
+/// unless given, never when empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DetachKeys {
+    bytes: [u8; 16],
+    len: usize,
+}
+
+impl DetachKeys {
+    /// `None` when there are more than 16.
+    pub fn new(keys: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 16];
+        bytes.get_mut(..keys.len())?.copy_from_slice(keys);
+        Some(Self {
+            bytes,
+            len: keys.len(),
+        })
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Default for DetachKeys {
+    fn default() -> Self {
+        let mut bytes = [0; 16];
+        bytes[0] = 0x10; // ctrl-p
+        bytes[1] = 0x11; // ctrl-q
+        Self { bytes, len: 2 }
+    }
+}
+
 /// How to relay an attached container's streams.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Relay {
@@ -23,6 +56,8 @@ pub struct Relay {
     pub tty: bool,
     /// Pass SIGINT, SIGTERM, SIGHUP, … on to the container (no tty).
     pub sig_proxy: bool,
+    /// On a tty only.
+    pub detach_keys: DetachKeys,
 }
 
 impl Client {

@@ -7,9 +7,7 @@ pub mod view;
 use std::time::SystemTime;
 
 use crate::base::{ContainerId, NetworkId, Result};
-use crate::container::attach::{Client, Relay};
 use crate::store::Dirs;
-use crate::sys::process::ExitStatus;
 
 pub use request::*;
 

@@ -9,7 +9,11 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Cidr, MacAddr};
-use crate::net::publish::{PortRequest, Via};
+
+// What a front needs of the layers below, so that it names the engine alone.
+pub use crate::container::attach::{Client, DetachKeys, Relay};
+pub use crate::net::publish::{PortRequest, Via};
+pub use crate::sys::process::ExitStatus;
 
 /// `network create`
 #[derive(Clone, Debug, Default)]
@@ -99,8 +103,11 @@ pub struct RunRequest {
     pub detach: bool,
     pub stop_signal: Option<String>,
     pub stop_timeout: Option<u32>,
+    /// The engine writes the id there once the container exists, before its
+    /// program starts. The file must not exist.
     pub cidfile: Option<PathBuf>,
     pub sig_proxy: bool,
+    pub detach_keys: DetachKeys,
     /// `--log-opt max-size`, `max-file`
     pub log_options: BTreeMap<String, String>,
 }
@@ -115,6 +122,7 @@ pub struct ExecRequest {
     pub interactive: bool,
     pub tty: bool,
     pub detach: bool,
+    pub detach_keys: DetachKeys,
 }
 
 /// `logs`
