@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::{ContainerId, NetworkId, Result};
+use nix::fcntl::AtFlags;
+use nix::unistd::AccessFlags;
+
+use super::file;
+use crate::base::{ContainerId, Error, NetworkId, Result};
 
 /// The two roots: `root` outlives a reboot, `state` (tmpfs) does not.
 #[derive(Clone, Debug)]
@@ -42,8 +46,116 @@ impl Dirs {
     pub fn live(&self, id: &ContainerId) -> PathBuf {
         self.state.join("containers").join(id.as_str())
     }
-    /// Makes both roots.
+    /// `<root>/containers/<id>/<id>-json.log`, Docker's name.
+    pub fn log(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join(format!("{id}-json.log"))
+    }
+    /// `<live>/lock`: held by the starter, then by the supervisor.
+    pub fn lock(&self, id: &ContainerId) -> PathBuf {
+        self.live(id).join("lock")
+    }
+    /// `<live>/journal`: what to undo when its lock's holder is dead.
+    pub fn journal(&self, id: &ContainerId) -> PathBuf {
+        self.live(id).join("journal")
+    }
+    /// `<live>/sock`: the supervisor's control socket.
+    pub fn sock(&self, id: &ContainerId) -> PathBuf {
+        self.live(id).join("sock")
+    }
+    /// `<state>/leases/<network>`: one locked file an address.
+    pub fn leases(&self, id: &NetworkId) -> PathBuf {
+        self.state.join("leases").join(id.as_str())
+    }
+
+    /// Makes both roots and the folders directly below them. One that cannot
+    /// be written is an error here, before anything has happened.
     pub fn make(&self) -> Result<()> {
-        todo!()
+        for (top, option, below) in [
+            (
+                &self.root,
+                "--root DIR or DOCKLESS_ROOT",
+                &["containers", "networks"],
+            ),
+            (
+                &self.state,
+                "--state DIR or DOCKLESS_STATE",
+                &["containers", "leases"],
+            ),
+        ] {
+            make_top(top, below).map_err(|error| {
+                let who = permission_hint();
+                error.hint(format!("{who}; {option} names another folder"))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn make_top(top: &Path, below: &[&str]) -> Result<()> {
+    file::make_dir(top, 0o711)?;
+    // With mode bits and mounts both considered, for the effective user.
+    nix::unistd::faccessat(
+        nix::fcntl::AT_FDCWD,
+        top,
+        AccessFlags::W_OK | AccessFlags::X_OK,
+        AtFlags::AT_EACCESS,
+    )
+    .map_err(|errno| Error::sys("write to", top, errno))?;
+    for name in below {
+        file::make_dir(&top.join(name), 0o700)?;
+    }
+    Ok(())
+}
+
+/// Why this user may not write somewhere, and what helps.
+pub(super) fn permission_hint() -> &'static str {
+    if !nix::unistd::geteuid().is_root() {
+        "not root: use sudo, or a user namespace (`unshare -Ur`) with folders of your own"
+    } else if in_user_namespace() {
+        "this user namespace's root does not own it: use folders of your own"
+    } else {
+        "root is refused: see the mount's options, the folder's attributes (lsattr) and the security module's log"
+    }
+}
+
+/// Is this not the machine's first user namespace? (That one maps all ids.)
+fn in_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().nth(2) != Some("4294967295"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn makes_both_roots_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = Dirs::new(dir.path().join("lib/x"), dir.path().join("run/x"));
+        dirs.make().unwrap();
+        dirs.make().unwrap();
+        let mode = |p: &Path| std::fs::metadata(p).unwrap().mode() & 0o7777;
+        assert_eq!(mode(dirs.root()), 0o711);
+        assert_eq!(mode(&dirs.state().join("containers")), 0o700);
+        assert_eq!(mode(&dirs.state().join("leases")), 0o700);
+    }
+
+    #[test]
+    fn an_unusable_folder_is_named_with_the_way_on() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let dirs = Dirs::new(dir.path().join("lib"), dir.path().join("file/state"));
+        let error = dirs.make().unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("file/state"), "{text}");
+        assert!(text.contains("--state"), "{text}");
+        assert!(text.contains("DOCKLESS_STATE"), "{text}");
+        assert!(error.is_errno(libc::ENOTDIR), "{text}");
+
+        // /proc refuses even root.
+        let dirs = Dirs::new("/proc/dockless", dir.path().join("s"));
+        let text = dirs.make().unwrap_err().to_string();
+        assert!(text.contains("DOCKLESS_ROOT"), "{text}");
     }
 }

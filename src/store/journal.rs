@@ -1,4 +1,200 @@
-//! The undo journal as a file.
+//! The undo journal as a file: one JSON line a step, in `<state>` (tmpfs), so
+//! that whoever finds a dead starter's journal can carry its steps out.
+//!
+//! *Theory of operation.* A step is recorded before its effect, with a single
+//! write(2) to a file opened O_APPEND: after a `kill -9` the line is there as
+//! a whole, not at all, or (a signal between two pages) cut off at the end of
+//! the file. A cut-off last line was never followed by its effect and is
+//! ignored. Nothing is synced: journal and effects end with the same boot.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::file::explain;
+use crate::base::{Error, Journal, Result, Step};
 
 #[derive(Debug)]
-pub struct FileJournal {}
+pub struct FileJournal {
+    file: File,
+    path: PathBuf,
+}
+
+impl FileJournal {
+    /// A new, empty journal. An existing one still has steps to undo and is
+    /// an error.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = options().create_new(true).open(path).map_err(|e| {
+            let error = io("create journal", path, &e);
+            match e.kind() {
+                std::io::ErrorKind::AlreadyExists => {
+                    error.hint("a start that was killed left it: `dockless gc` undoes its steps")
+                }
+                _ => error,
+            }
+        })?;
+        Ok(Self::from_file(file, path))
+    }
+
+    /// The journal of a container that runs, to add steps to. A line cut off
+    /// at the end is removed, so that the next one starts on its own.
+    pub fn open_append(path: &Path) -> Result<Self> {
+        let fail = |e: std::io::Error| io("open journal", path, &e);
+        let mut file = options().create(true).open(path).map_err(fail)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(fail)?;
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
+        if whole < bytes.len() {
+            file.set_len(whole as u64).map_err(fail)?;
+        }
+        Ok(Self::from_file(file, path))
+    }
+
+    /// Takes over an inherited fd that was opened by one of the above.
+    pub fn from_fd(fd: OwnedFd, path: &Path) -> Self {
+        Self::from_file(File::from(fd), path)
+    }
+
+    fn from_file(file: File, path: &Path) -> Self {
+        let path = path.to_owned();
+        Self { file, path }
+    }
+
+    /// All steps, in the order in which they were recorded. No journal: none.
+    pub fn read(path: &Path) -> Result<Vec<Step>> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(io("read journal", path, &e)),
+        };
+        let mut steps = Vec::new();
+        for (number, line) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
+            let Some(line) = line.strip_suffix(b"\n") else {
+                break; // cut off by a kill: its effect never took place
+            };
+            let step = serde_json::from_slice(line).map_err(|e| {
+                Error::parse("read journal", path, format!("line {}: {e}", number + 1)).hint(
+                    "it was edited or damaged: undo by hand what its other lines name, then remove it",
+                )
+            })?;
+            steps.push(step);
+        }
+        Ok(steps)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Journal for FileJournal {
+    fn record(&mut self, step: &Step) -> Result<()> {
+        let mut line =
+            serde_json::to_vec(step).map_err(|e| Error::parse("record step in", &self.path, e))?;
+        line.push(b'\n');
+        // A short write means a full file system: the rest would fail too, and
+        // a cut-off line is ignored by the reader and by `open_append`.
+        loop {
+            match self.file.write(&line) {
+                Ok(n) if n == line.len() => return Ok(()),
+                Ok(_) => return Err(explain("record step in", &self.path, Errno::ENOSPC)),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(io("record step in", &self.path, &e)),
+            }
+        }
+    }
+}
+
+impl AsFd for FileJournal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .append(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW);
+    options
+}
+
+fn io(op: &'static str, path: &Path, error: &std::io::Error) -> Error {
+    explain(
+        op,
+        path,
+        Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(name: &str) -> Step {
+        Step::Unlink { path: name.into() }
+    }
+
+    #[test]
+    fn gives_back_what_was_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        assert_eq!(FileJournal::read(&path).unwrap(), []);
+        let mut journal = FileJournal::create(&path).unwrap();
+        journal.record(&step("a")).unwrap();
+        journal.record(&step("b\n\"ä")).unwrap();
+        drop(journal);
+        let mut journal = FileJournal::open_append(&path).unwrap();
+        journal.record(&step("c")).unwrap();
+        let steps = FileJournal::read(&path).unwrap();
+        assert_eq!(steps, [step("a"), step("b\n\"ä"), step("c")]);
+        let error = FileJournal::create(&path).unwrap_err();
+        assert!(error.is_errno(libc::EEXIST), "{error}");
+        assert!(error.to_string().contains("gc"), "{error}");
+    }
+
+    /// Whatever byte a kill cuts the file at, every whole line is read back,
+    /// and appending goes on behind the last of them.
+    #[test]
+    fn survives_a_cut_at_every_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut journal = FileJournal::create(&path).unwrap();
+        journal.record(&step("a")).unwrap();
+        journal.record(&step("b")).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let line = whole.len() / 2;
+        for cut in 0..=whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let kept = cut / line;
+            assert_eq!(FileJournal::read(&path).unwrap().len(), kept);
+            let mut journal = FileJournal::open_append(&path).unwrap();
+            journal.record(&step("c")).unwrap();
+            let steps = FileJournal::read(&path).unwrap();
+            assert_eq!(steps.len(), kept + 1);
+            assert_eq!(steps.last(), Some(&step("c")));
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut journal = FileJournal::create(&path).unwrap();
+        journal.record(&step("a")).unwrap();
+        std::fs::write(
+            &path,
+            [&std::fs::read(&path).unwrap()[..], b"{oops}\n"].concat(),
+        )
+        .unwrap();
+        let text = FileJournal::read(&path).unwrap_err().to_string();
+        assert!(text.contains("line 2"), "{text}");
+        assert!(text.contains("journal"), "{text}");
+    }
+}

@@ -1,5 +1,270 @@
-//! flock(2) on a file: held by the kernel for whoever has the open file
-//! description, a forked supervisor included, and gone when they are.
+//! A lock on a file, held by the kernel for whoever has the open file
+//! description, a forked supervisor included, and gone when they are all dead:
+//! what a lock says about liveness can never be stale.
+//!
+//! *Theory of operation.* These are open-file-description locks
+//! (fcntl F_OFD_SETLK, Linux 3.15), not flock(2): both belong to the
+//! description and so pass over a fork, but only these can be *tested*
+//! (F_OFD_GETLK) without being taken for a moment, which would make somebody
+//! else's `try_acquire` fail for no reason. The fd is CLOEXEC, so no program
+//! that is executed keeps a lock alive.
+//!
+//! A locked file may be unlinked (by its holder alone). Whoever waited for
+//! the lock then holds one on a file that nobody else can find, so after each
+//! lock the name is looked up again and must still lead to the same inode.
 
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::file::explain;
+use crate::base::{Error, Result};
+
+/// An exclusive lock; dropping it lets go, unless a forked process shares it.
 #[derive(Debug)]
-pub struct Lock {}
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Yes,
+    No,
+}
+
+impl Lock {
+    /// Waits for the lock. Makes the file (mode 0600) when it is not there.
+    pub fn acquire(path: &Path) -> Result<Self> {
+        loop {
+            if let Some(lock) = Self::attempt(path, Wait::Yes)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// `None` when somebody else holds it.
+    pub fn try_acquire(path: &Path) -> Result<Option<Self>> {
+        Self::attempt(path, Wait::No)
+    }
+
+    fn attempt(path: &Path, wait: Wait) -> Result<Option<Self>> {
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(path)
+                .map_err(|e| io("lock", path, &e))?;
+            match set(&file, wait) {
+                Ok(()) => {}
+                Err(Errno::EAGAIN | Errno::EACCES) if wait == Wait::No => return Ok(None),
+                Err(errno) => return Err(explain("lock", path, errno)),
+            }
+            if same_file(&file, path)? {
+                let path = path.to_owned();
+                return Ok(Some(Self { file, path }));
+            }
+        }
+    }
+
+    /// Is it held by anyone (the caller included)? Takes nothing; an absent
+    /// file is not held.
+    pub fn is_held(path: &Path) -> Result<bool> {
+        let file = match OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+        {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(io("test lock", path, &e)),
+        };
+        let mut range = whole_file(EXCLUSIVE);
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut range))
+            .map_err(|errno| explain("test lock", path, errno))?;
+        Ok(range.l_type != UNLOCKED)
+    }
+
+    /// Takes over the lock behind an inherited or received fd. `path` is the
+    /// name it was acquired under.
+    pub fn from_fd(fd: OwnedFd, path: &Path) -> Self {
+        Self {
+            file: File::from(fd),
+            path: path.to_owned(),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A second handle on the same lock; it is free when all are closed.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            file: self
+                .file
+                .try_clone()
+                .map_err(|e| io("share lock", &self.path, &e))?,
+            path: self.path.clone(),
+        })
+    }
+
+    /// What the file says (lease files say whose they are).
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let fail = |e: std::io::Error| io("read", &self.path, &e);
+        let length = self.file.metadata().map_err(fail)?.len();
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.file.read_at(&mut bytes[filled..], filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(fail(e)),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    /// Replaces what the file says, in place: the inode carries the lock.
+    /// A reader without the lock may see a part.
+    pub fn write(&self, bytes: &[u8]) -> Result<()> {
+        let fail = |e: std::io::Error| io("write", &self.path, &e);
+        self.file.write_all_at(bytes, 0).map_err(fail)?;
+        self.file.set_len(bytes.len() as u64).map_err(fail)
+    }
+
+    /// Removes the file while it is still locked, then lets go.
+    pub fn unlink(self) -> Result<()> {
+        super::file::remove(&self.path)
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+// The constants are small; libc types them wider than the field they are for.
+#[allow(clippy::cast_possible_truncation)]
+const EXCLUSIVE: libc::c_short = libc::F_WRLCK as libc::c_short;
+#[allow(clippy::cast_possible_truncation)]
+const UNLOCKED: libc::c_short = libc::F_UNLCK as libc::c_short;
+
+fn whole_file(kind: libc::c_short) -> libc::flock {
+    libc::flock {
+        l_type: kind,
+        l_whence: 0, // SEEK_SET
+        l_start: 0,
+        l_len: 0, // to the end, however far
+        l_pid: 0, // demanded of OFD locks
+    }
+}
+
+fn set(file: &File, wait: Wait) -> nix::Result<()> {
+    let range = whole_file(EXCLUSIVE);
+    loop {
+        let done = match wait {
+            Wait::Yes => fcntl(file, FcntlArg::F_OFD_SETLKW(&range)),
+            Wait::No => fcntl(file, FcntlArg::F_OFD_SETLK(&range)),
+        };
+        match done {
+            Err(Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Does the name still lead to the file that was locked?
+fn same_file(file: &File, path: &Path) -> Result<bool> {
+    let ours = file.metadata().map_err(|e| io("lock", path, &e))?;
+    match std::fs::symlink_metadata(path) {
+        Ok(named) => Ok((ours.dev(), ours.ino()) == (named.dev(), named.ino())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(io("lock", path, &e)),
+    }
+}
+
+fn io(op: &'static str, path: &Path, error: &std::io::Error) -> Error {
+    explain(
+        op,
+        path,
+        Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn excludes_others_and_can_be_tested_without_being_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert!(!Lock::is_held(&path).unwrap());
+        let lock = Lock::try_acquire(&path).unwrap().unwrap();
+        assert!(Lock::is_held(&path).unwrap());
+        assert!(Lock::try_acquire(&path).unwrap().is_none());
+        let second = lock.try_clone().unwrap();
+        drop(lock);
+        assert!(Lock::is_held(&path).unwrap(), "a clone shares it");
+        drop(second);
+        assert!(!Lock::is_held(&path).unwrap());
+        Lock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn holds_contents() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let lock = Lock::acquire(&path).unwrap();
+        assert_eq!(lock.read().unwrap(), b"");
+        lock.write(b"a longer text").unwrap();
+        lock.write(b"short").unwrap();
+        assert_eq!(lock.read().unwrap(), b"short");
+        assert_eq!(std::fs::read(&path).unwrap(), b"short");
+        lock.unlink().unwrap();
+        assert!(!path.exists());
+    }
+
+    /// A waiter must never end up with the lock of an unlinked file.
+    #[test]
+    fn a_replaced_file_is_locked_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    for _ in 0..500 {
+                        let lock = Lock::acquire(&path).unwrap();
+                        let n = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        assert_eq!(n, 0, "two holders");
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                        lock.unlink().unwrap();
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn no_link_is_followed_and_errors_name_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("link");
+        std::os::unix::fs::symlink("/nowhere", &path).unwrap();
+        assert!(Lock::acquire(&path).unwrap_err().is_errno(libc::ELOOP));
+        let error = Lock::acquire(&dir.path().join("no/lock")).unwrap_err();
+        assert!(error.to_string().contains("no/lock"), "{error}");
+    }
+}
