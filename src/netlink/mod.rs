@@ -3,6 +3,8 @@
 
 pub mod addr;
 pub mod link;
+mod macvlan;
+mod monitor;
 pub mod neigh;
 pub mod nft;
 pub mod route;

@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
+use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourMessage};
+
 use super::socket::Rtnl;
-use crate::base::{MacAddr, Result};
+use super::wire::{self, Malformed};
+use crate::base::{MacAddr, Result, Subject};
 use crate::sys::netns::Place;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +19,29 @@ pub struct Neigh {
 }
 
 impl<P: Place> Rtnl<P> {
+    /// The ARP and neighbour discovery tables.
     pub fn neighs(&mut self) -> Result<Vec<Neigh>> {
-        todo!()
+        self.channel
+            .dump(libc::RTM_GETNEIGH, &NeighbourMessage::default(), parse)
+            .map_err(|fault| fault.named("list neighbours", Subject::None))
     }
+}
+
+/// `None` for entries without an IP address (bridge forwarding tables).
+fn parse(payload: &[u8]) -> Result<Option<Neigh>, Malformed> {
+    let header = NeighbourHeader::parse(payload).map_err(|_| Malformed("neighbour header"))?;
+    let (mut addr, mut mac) = (None, None);
+    for attr in wire::attrs(payload.get(12..).unwrap_or_default()) {
+        match attr? {
+            (libc::NDA_DST, value) => addr = wire::ip_of(value).ok(),
+            (libc::NDA_LLADDR, value) => mac = wire::mac_of(value),
+            _ => {}
+        }
+    }
+    Ok(addr.map(|addr| Neigh {
+        index: header.ifindex,
+        addr,
+        mac,
+        state: u16::from(header.state),
+    }))
 }

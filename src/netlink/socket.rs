@@ -1,69 +1,463 @@
 //! rtnetlink sockets, typed by the namespace they are bound to.
-//! Theory of operation: see design.md §2 (to be written here).
+//!
+//! # Theory of operation
+//!
+//! A netlink socket belongs for life to the namespace in which socket(2) was
+//! called. It is opened there, is CLOEXEC and never cloned; `Rtnl<Host>` and
+//! `Rtnl<Sandbox>` are different types, and an [`Ifindex`](super::Ifindex)
+//! remembers the namespace it was read in, so that neither can be mistaken for
+//! the other. One of each serves a whole start.
+//!
+//! NETLINK_EXT_ACK (why a request was refused), NETLINK_CAP_ACK (the refusal
+//! does not carry the request back) and NETLINK_GET_STRICT_CHK (dump filters
+//! are honoured, not ignored) are asked for; an old kernel's refusal is
+//! remembered, not fatal. A receive timeout turns a bug into an error instead
+//! of a hang.
+//!
+//! [`Channel::exchange`] is the one request loop:
+//!
+//! 1. `push` has gathered one or more requests, each with the next sequence
+//!    number and REQUEST plus ACK or DUMP. They leave as one datagram.
+//! 2. The kernel carries them out in order, before send(2) returns, and queues
+//!    an ERROR (code 0: the ACK) for each, or data and a DONE for a dump. A
+//!    refused request does not stop those after it (rtnetlink; an nf_tables
+//!    batch is all or nothing).
+//! 3. Answers are read until the last request has its verdict. EINTR is
+//!    retried. A datagram that does not come from the kernel (sender pid not 0)
+//!    is skipped; one longer than the buffer (MSG_TRUNC) is an error. A message
+//!    with an older sequence number belongs to an exchange that broke off and
+//!    is skipped; a newer one is an error.
+//! 4. Only ERROR and DONE end a request, and the code in either counts. NOOP is
+//!    skipped. OVERRUN and ENOBUFS mean lost messages and end the exchange with
+//!    ENOBUFS.
+//! 5. A message that cannot be parsed does not stop the reading: the first such
+//!    failure is returned after everything has been read, so the socket stays in
+//!    step.
+//!
+//! A dump that changed under the kernel's hands (NLM_F_DUMP_INTR) may lack
+//! entries; it is repeated up to [`DUMP_TRIES`] times, then fails with EINTR.
+//!
+//! Every byte string in or out passes [`trace`](super::trace).
 
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::base::Result;
-use crate::sys::netns::{Host, Netns, Place, Sandbox};
+use netlink_packet_core::{
+    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NLMSG_NOOP, NLMSG_OVERRUN,
+};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::trace;
+use super::wire::{self, Malformed, Message, Verdict};
+use crate::base::error::IntoErrno;
+use crate::base::{Cause, Error, Result, Subject};
+use crate::sys::netns::{Host, Netns, NetnsId, Place, Sandbox};
+use crate::sys::raw;
+
+pub use super::monitor::{Event, Monitor};
+
+/// How often an interrupted dump is repeated.
+const DUMP_TRIES: usize = 8;
+/// The kernel sizes dump datagrams by the reader's buffer, up to 32 KiB.
+/// Reserved, not touched: only the pages that are filled cost memory.
+const RX_LEN: usize = 32 * 1024;
+/// What fits into the default send buffer with the kernel's bookkeeping.
+const SEND_ROOM: usize = 200 * 1024;
+/// The kernel answers within send(2); only a bug makes a reader wait.
+const TIMEOUT_SECONDS: i64 = 10;
+
+/// Why an exchange failed, before a verb has put its name to it.
+#[derive(Debug)]
+pub struct Fault {
+    /// Which request of the datagram, counted from 0.
+    pub request: usize,
+    pub cause: Cause,
+}
+
+impl Fault {
+    fn whole(cause: Cause) -> Self {
+        Self { request: 0, cause }
+    }
+
+    pub fn errno(&self) -> i32 {
+        match self.cause {
+            Cause::Errno(e) | Cause::Netlink { errno: e, .. } => e,
+            _ => 0,
+        }
+    }
+
+    pub fn named(self, op: &'static str, subject: impl Into<Subject>) -> Error {
+        Error::new(op, subject, self.cause)
+    }
+}
+
+/// A netlink socket of any protocol, its sequence numbers and its buffers.
+#[derive(Debug)]
+pub(super) struct Channel {
+    socket: Socket,
+    protocol: u8,
+    refused: Vec<&'static str>,
+    tx: Vec<u8>,
+    rx: Vec<u8>,
+    /// First request of the datagram under construction.
+    first: u32,
+    /// The last one that will be answered.
+    last: u32,
+    next: u32,
+}
+
+impl Channel {
+    /// Opened in the caller's namespace.
+    pub(super) fn here(protocol: isize) -> Result<Self> {
+        let socket = Socket::new(protocol)
+            .map_err(|e| Error::sys("open netlink socket", Subject::None, e))?;
+        Self::new(socket, protocol)
+    }
+
+    /// Opened in `netns`.
+    pub(super) fn inside<P: Place>(netns: &Netns<P>, protocol: isize) -> Result<Self> {
+        let fd = netns.socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            i32::try_from(protocol).unwrap_or_default(),
+        )?;
+        Self::new(raw::netlink_socket(fd), protocol)
+    }
+
+    fn new(socket: Socket, protocol: isize) -> Result<Self> {
+        setsockopt(
+            &socket,
+            sockopt::ReceiveTimeout,
+            &TimeVal::seconds(TIMEOUT_SECONDS),
+        )
+        .map_err(|e| Error::sys("set timeout of netlink socket", Subject::None, e))?;
+        let refused = [
+            ("NETLINK_EXT_ACK", socket.set_ext_ack(true)),
+            ("NETLINK_CAP_ACK", socket.set_cap_ack(true)),
+            (
+                "NETLINK_GET_STRICT_CHK",
+                socket.set_netlink_get_strict_chk(true),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, outcome)| outcome.is_err().then_some(name))
+        .collect();
+        Ok(Self {
+            socket,
+            protocol: u8::try_from(protocol).unwrap_or_default(),
+            refused,
+            tx: Vec::with_capacity(1024),
+            rx: Vec::new(),
+            first: 1,
+            last: 0,
+            next: 1,
+        })
+    }
+
+    /// Starts a new datagram.
+    pub(super) fn begin(&mut self) {
+        self.tx.clear();
+        self.first = self.next;
+        self.last = self.next;
+    }
+
+    /// Adds a request; `flags` beside NLM_F_REQUEST.
+    pub(super) fn push(&mut self, kind: u16, flags: u16, body: &impl Emitable) {
+        let seq = self.number(flags);
+        wire::append(&mut self.tx, kind, flags | NLM_F_REQUEST, seq, body);
+    }
+
+    /// Adds a request whose body `fill` appends.
+    pub(super) fn push_with(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+        let seq = self.number(flags);
+        let at = wire::begin(&mut self.tx, kind, flags | NLM_F_REQUEST, seq);
+        fill(&mut self.tx);
+        wire::end(&mut self.tx, at);
+    }
+
+    fn number(&mut self, flags: u16) -> u32 {
+        let seq = self.next;
+        self.next = seq.wrapping_add(1);
+        if flags & (NLM_F_ACK | NLM_F_DUMP) != 0 {
+            self.last = seq;
+        }
+        seq
+    }
+
+    /// Sends the datagram and reads all its answers; data messages go to
+    /// `sink`. In a `batch` (nf_tables) a refusal of the first message, the
+    /// batch's header, is a refusal of all. `Ok(true)`: the dump was
+    /// interrupted.
+    pub(super) fn exchange(
+        &mut self,
+        batch: bool,
+        mut sink: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<bool, Fault> {
+        self.send()?;
+        let mut progress = Progress::default();
+        while !progress.done {
+            let datagram = self.receive()?;
+            for message in wire::messages(&datagram) {
+                match message {
+                    Ok(message) => self.judge(&message, batch, &mut progress, &mut sink),
+                    Err(error) => progress.give_up(Fault::whole(malformed(error))),
+                }
+            }
+            self.rx = datagram;
+        }
+        match progress.fault {
+            Some(fault) => Err(fault),
+            None => Ok(progress.interrupted),
+        }
+    }
+
+    /// What one message means for the exchange under way.
+    fn judge(
+        &self,
+        message: &Message<'_>,
+        batch: bool,
+        progress: &mut Progress,
+        sink: &mut impl FnMut(&Message<'_>) -> Result<(), Malformed>,
+    ) {
+        let request = message.seq.wrapping_sub(self.first);
+        if request >= self.next.wrapping_sub(self.first) {
+            if request < u32::MAX / 2 {
+                progress.give_up(Fault::whole(Cause::Parse(format!(
+                    "the kernel answered request {}, which was not sent yet",
+                    message.seq
+                ))));
+            }
+            return;
+        }
+        progress.interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+        let request = usize::try_from(request).unwrap_or_default();
+        let verdict = match message.kind {
+            NLMSG_NOOP => return,
+            NLMSG_OVERRUN => {
+                return progress.give_up(Fault::whole(Cause::Errno(libc::ENOBUFS)));
+            }
+            NLMSG_ERROR => Verdict::of_error(message),
+            NLMSG_DONE => Verdict::of_done(message),
+            _ => {
+                if let Err(error) = sink(message) {
+                    progress.fail(request, malformed(error));
+                }
+                return;
+            }
+        };
+        let refused = match verdict {
+            Ok(verdict) if verdict.errno == 0 => false,
+            Ok(verdict) => {
+                progress.fail(request, refusal(verdict));
+                true
+            }
+            Err(error) => {
+                progress.fail(request, malformed(error));
+                true
+            }
+        };
+        progress.done |= message.seq == self.last || (batch && request == 0 && refused);
+    }
+
+    fn send(&mut self) -> Result<(), Fault> {
+        trace::sent(self.protocol, &self.tx);
+        if self.tx.len() > SEND_ROOM {
+            let room = self.tx.len() * 2;
+            // Without CAP_NET_ADMIN in the first user namespace the plain
+            // option still gives what net.core.wmem_max allows.
+            if setsockopt(&self.socket, sockopt::SndBufForce, &room).is_err() {
+                setsockopt(&self.socket, sockopt::SndBuf, &room)
+                    .map_err(|e| Fault::whole(Cause::Errno(e as i32)))?;
+            }
+        }
+        loop {
+            match self.socket.send(&self.tx, 0) {
+                Ok(_) => return Ok(()),
+                Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
+                Err(e) => return Err(Fault::whole(Cause::Errno(e.into_errno()))),
+            }
+        }
+    }
+
+    /// One datagram from the kernel. Takes the buffer out of `self`; the
+    /// caller puts it back.
+    fn receive(&mut self) -> Result<Vec<u8>, Fault> {
+        let mut buffer = std::mem::take(&mut self.rx);
+        loop {
+            match read_one(&self.socket, &mut buffer, 0) {
+                Ok(true) => {
+                    trace::received(self.protocol, &buffer);
+                    return Ok(buffer);
+                }
+                Ok(false) => {}
+                Err(libc::EINTR) => {}
+                Err(libc::EAGAIN) => return Err(Fault::whole(Cause::Errno(libc::ETIMEDOUT))),
+                Err(errno) => return Err(Fault::whole(Cause::Errno(errno))),
+            }
+        }
+    }
+
+    /// One request, answered by an ACK; what else arrives is not wanted.
+    pub(super) fn request(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        body: &impl Emitable,
+    ) -> Result<(), Fault> {
+        self.begin();
+        self.push(kind, flags | NLM_F_ACK, body);
+        self.exchange(false, |_| Ok(())).map(drop)
+    }
+
+    /// One object: the request, its answer, the ACK.
+    pub(super) fn get<T>(
+        &mut self,
+        kind: u16,
+        body: &impl Emitable,
+        mut parse: impl FnMut(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, Fault> {
+        self.begin();
+        self.push(kind, NLM_F_ACK, body);
+        let mut found = None;
+        self.exchange(false, |m| {
+            found = Some(parse(m.payload)?);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// A whole table; `parse` leaves out what it is not asked for. Repeated
+    /// while the table changes under the reading.
+    pub(super) fn dump<T>(
+        &mut self,
+        kind: u16,
+        body: &impl Emitable,
+        mut parse: impl FnMut(&[u8]) -> Result<Option<T>, Malformed>,
+    ) -> Result<Vec<T>, Fault> {
+        for _ in 0..DUMP_TRIES {
+            let mut entries = Vec::new();
+            self.begin();
+            self.push(kind, NLM_F_DUMP, body);
+            let interrupted = self.exchange(false, |m| {
+                entries.extend(parse(m.payload)?);
+                Ok(())
+            })?;
+            if !interrupted {
+                return Ok(entries);
+            }
+        }
+        Err(Fault::whole(Cause::Netlink {
+            errno: libc::EINTR,
+            ext_ack: Some("it kept changing while it was read".to_owned()),
+            attr_offset: None,
+        }))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// How far an exchange has come.
+#[derive(Debug, Default)]
+struct Progress {
+    fault: Option<Fault>,
+    interrupted: bool,
+    done: bool,
+}
+
+impl Progress {
+    fn fail(&mut self, request: usize, cause: Cause) {
+        self.fault.get_or_insert(Fault { request, cause });
+    }
+
+    /// The stream makes no sense any more: nothing further can be expected.
+    fn give_up(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
+        self.done = true;
+    }
+}
+
+fn malformed(error: Malformed) -> Cause {
+    Cause::Parse(format!("malformed answer of the kernel: {}", error.0))
+}
+
+fn refusal(verdict: Verdict) -> Cause {
+    Cause::Netlink {
+        errno: verdict.errno,
+        ext_ack: verdict.text,
+        attr_offset: verdict.offset,
+    }
+}
+
+/// Reads one datagram into `buffer`; `false` if it did not come from the
+/// kernel. The error is an errno; EMSGSIZE stands for a cut-off datagram.
+pub(super) fn read_one(
+    socket: &Socket,
+    buffer: &mut Vec<u8>,
+    flags: libc::c_int,
+) -> Result<bool, i32> {
+    buffer.clear();
+    buffer.reserve(RX_LEN);
+    let (len, sender) = socket
+        .recv_from(buffer, flags | libc::MSG_TRUNC)
+        .map_err(IntoErrno::into_errno)?;
+    if len > buffer.len() {
+        return Err(libc::EMSGSIZE);
+    }
+    Ok(sender.port_number() == 0)
+}
 
 /// An rtnetlink socket, bound for life to the namespace it was opened in.
 #[derive(Debug)]
 pub struct Rtnl<P: Place> {
-    _place: PhantomData<fn() -> P>,
+    pub(super) channel: Channel,
+    /// Inode of a sandbox's namespace, 0 for the host's (there is one host):
+    /// what an [`Ifindex`](super::Ifindex) is checked against.
+    pub(super) netns: u64,
+    place: PhantomData<fn() -> P>,
 }
 
 impl Rtnl<Host> {
     /// Opened in the caller's namespace.
     pub fn host() -> Result<Self> {
-        todo!()
+        Ok(Self {
+            channel: Channel::here(NETLINK_ROUTE)?,
+            netns: 0,
+            place: PhantomData,
+        })
     }
+
     /// Subscribes a second socket to RTNLGRP_* groups (`RTNLGRP_LINK`,
     /// `RTNLGRP_IPV4_IFADDR`, …) for an event loop.
-    pub fn monitor(_groups: &[u32]) -> Result<Monitor> {
-        todo!()
+    pub fn monitor(groups: &[u32]) -> Result<Monitor> {
+        let socket = Socket::new(NETLINK_ROUTE)
+            .map_err(|e| Error::sys("open netlink socket", Subject::None, e))?;
+        Monitor::new(socket, groups)
     }
 }
 
 impl Rtnl<Sandbox> {
-    pub fn sandbox(_netns: &Netns<Sandbox>) -> Result<Self> {
-        todo!()
+    pub fn sandbox(netns: &Netns<Sandbox>) -> Result<Self> {
+        let NetnsId { ino, .. } = netns.id()?;
+        Ok(Self {
+            channel: Channel::inside(netns, NETLINK_ROUTE)?,
+            netns: ino,
+            place: PhantomData,
+        })
     }
 }
 
-/// Multicast listener. Overrun (ENOBUFS) is reported, never hidden.
-#[derive(Debug)]
-pub struct Monitor {}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A link came, changed or went.
-    Link {
-        index: u32,
-        name: String,
-        gone: bool,
-        up: bool,
-        carrier: bool,
-    },
-    /// An address came (or changed) or went.
-    Addr {
-        index: u32,
-        addr: crate::base::Cidr,
-        gone: bool,
-    },
-    /// Messages were lost: read the state afresh.
-    Overrun,
-}
-
-impl Monitor {
-    /// All events that are waiting, without blocking.
-    pub fn drain(&mut self) -> Result<Vec<Event>> {
-        todo!()
-    }
-}
-
-impl AsFd for Monitor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        todo!()
+impl<P: Place> Rtnl<P> {
+    /// Socket options that this kernel is too old for.
+    pub fn refused_options(&self) -> &[&'static str] {
+        &self.channel.refused
     }
 }

@@ -1,0 +1,295 @@
+//! Making macvlan links, and saying why it did not work.
+//!
+//! # Theory of operation
+//!
+//! One RTM_NEWLINK makes the link *in* the container's namespace: name, MAC,
+//! MTU, IFLA_LINK (read in the sender's namespace, where the parent is) and
+//! IFLA_NET_NS_FD. With an index asked for in the header nothing needs to be
+//! looked up afterwards: in a fresh namespace loopback is 1, so `ethN` gets
+//! N + 2. txqueuelen is 0 as Docker sets it (macvlan has no queue).
+//!
+//! What can be in the way, and the next try:
+//!
+//! 1. The index is taken in the sandbox (fallback tunnel devices, an interface
+//!    with a chosen name), or, before Linux 6.14, in the *host*: that kernel
+//!    looks an existing link up in the sender's namespace first. EEXIST, or
+//!    EBUSY from `register_netdevice` → without an index, looked up by name.
+//! 2. EEXIST again: the name. If the sandbox has it, that is the error. If it
+//!    does not, an old kernel found it in the host → made under a name that
+//!    nobody has, renamed inside.
+//!
+//! Linux 6.18 needs the first try only.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkInfo, LinkMessage, MacVlanMacAddressMode,
+    MacVlanMode,
+};
+
+use super::link::{self, Ifindex, LinkKind, MacvlanMode};
+use super::socket::{Fault, Rtnl};
+use crate::base::{Error, IfName, MacAddr, Result};
+use crate::sys::netns::{Host, Netns, Place, Sandbox};
+
+/// A macvlan to be made.
+#[derive(Clone, Debug)]
+pub struct NewLink<'a> {
+    pub name: &'a IfName,
+    pub lower: Ifindex<Host>,
+    pub mode: MacvlanMode,
+    /// MACs accepted in source mode (IFLA_MACVLAN_MACADDR_SET).
+    pub sources: &'a [MacAddr],
+    pub mac: Option<MacAddr>,
+    pub mtu: Option<u32>,
+}
+
+impl NewLink<'_> {
+    fn message(&self, lower: u32, place: &Placement<'_>) -> LinkMessage {
+        let mut attributes = Vec::with_capacity(8);
+        attributes.push(LinkAttribute::IfName(place.name.to_owned()));
+        if let Some(mac) = self.mac {
+            attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+        }
+        if let Some(mtu) = self.mtu {
+            attributes.push(LinkAttribute::Mtu(mtu));
+        }
+        attributes.push(LinkAttribute::Link(lower));
+        if let Some(netns) = place.netns {
+            attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
+        }
+        attributes.push(LinkAttribute::TxQueueLen(0));
+        let mut data = vec![InfoMacVlan::Mode(self.mode.into())];
+        if self.mode == MacvlanMode::Source {
+            let sources = self.sources.iter().map(|mac| InfoMacVlan::MacAddr(mac.0));
+            data.push(InfoMacVlan::MacAddrMode(MacVlanMacAddressMode::Set));
+            data.push(InfoMacVlan::MacAddrData(sources.collect()));
+        }
+        attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::MacVlan),
+            LinkInfo::Data(InfoData::MacVlan(data)),
+        ]));
+        link::message(place.index, attributes)
+    }
+}
+
+impl From<MacvlanMode> for MacVlanMode {
+    fn from(mode: MacvlanMode) -> Self {
+        match mode {
+            MacvlanMode::Bridge => Self::Bridge,
+            MacvlanMode::Private => Self::Private,
+            MacvlanMode::Vepa => Self::Vepa,
+            MacvlanMode::Passthru => Self::Passthrough,
+            MacvlanMode::Source => Self::Source,
+        }
+    }
+}
+
+/// Where and as what the link appears; index 0 leaves it to the kernel.
+#[derive(Clone, Copy, Debug)]
+struct Placement<'a> {
+    name: &'a str,
+    index: u32,
+    netns: Option<BorrowedFd<'a>>,
+}
+
+impl Rtnl<Host> {
+    /// A macvlan made straight in `target` (IFLA_NET_NS_FD), down, txqueuelen
+    /// 0. Asks for an index so that no lookup is needed; where the kernel
+    /// refuses, see the top of this file.
+    pub fn macvlan_into(
+        &mut self,
+        new: &NewLink<'_>,
+        target: &Netns<Sandbox>,
+        sandbox: &mut Rtnl<Sandbox>,
+    ) -> Result<Ifindex<Sandbox>> {
+        let plain = Placement {
+            name: new.name.as_str(),
+            index: 0,
+            netns: Some(target.as_fd()),
+        };
+        let index = usual_index(new.name);
+        if index != 0 {
+            match self.try_macvlan(new, &Placement { index, ..plain })? {
+                Ok(()) => return Ok(sandbox.index(index)),
+                Err(fault) if matches!(fault.errno(), libc::EEXIST | libc::EBUSY) => {}
+                Err(fault) => return Err(self.explain(new, fault)),
+            }
+        }
+        match self.try_macvlan(new, &plain)? {
+            Ok(()) => sandbox.created(new.name),
+            Err(fault)
+                if fault.errno() == libc::EEXIST && sandbox.link(new.name.as_str())?.is_none() =>
+            {
+                self.macvlan_renamed(new, &plain, sandbox)
+            }
+            Err(fault) => Err(self.explain(new, fault)),
+        }
+    }
+
+    /// Under a name that neither namespace has, then renamed inside.
+    fn macvlan_renamed(
+        &mut self,
+        new: &NewLink<'_>,
+        plain: &Placement<'_>,
+        sandbox: &mut Rtnl<Sandbox>,
+    ) -> Result<Ifindex<Sandbox>> {
+        let unique = IfName::new(format!("dl{}", std::process::id()))?;
+        let name = unique.as_str();
+        if let Err(fault) = self.try_macvlan(new, &Placement { name, ..*plain })? {
+            return Err(self.explain(new, fault));
+        }
+        let index = sandbox.created(&unique)?;
+        match sandbox.rename(index, new.name) {
+            Ok(()) => Ok(index),
+            Err(error) => {
+                let undo = sandbox.delete_link(index).err();
+                Err(error.with_undo(undo.into_iter().collect()))
+            }
+        }
+    }
+
+    /// A macvlan in the host's own namespace (host access).
+    pub fn macvlan_here(&mut self, new: &NewLink<'_>) -> Result<Ifindex<Host>> {
+        let here = Placement {
+            name: new.name.as_str(),
+            index: 0,
+            netns: None,
+        };
+        match self.try_macvlan(new, &here)? {
+            Ok(()) => self.created(new.name),
+            Err(fault) => Err(self.explain(new, fault)),
+        }
+    }
+
+    fn try_macvlan(
+        &mut self,
+        new: &NewLink<'_>,
+        place: &Placement<'_>,
+    ) -> Result<std::result::Result<(), Fault>> {
+        let message = new.message(self.own(new.lower)?, place);
+        Ok(self
+            .channel
+            .request(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &message))
+    }
+
+    /// The link that keeps `mac` from being used on `parent`, as far as this
+    /// namespace can see it: the parent itself or one of its macvlans here.
+    pub fn mac_holder(&mut self, parent: Ifindex<Host>, mac: MacAddr) -> Result<Option<IfName>> {
+        let parent = self.own(parent)?;
+        Ok(self
+            .links()?
+            .into_iter()
+            .find(|l| {
+                l.mac == Some(mac)
+                    && (l.index.get() == parent
+                        || (l.lower == Some(parent) && l.lower_netns.is_none()))
+            })
+            .map(|l| l.name))
+    }
+
+    /// The errno a user really meets, with what is behind it and what to do.
+    fn explain(&mut self, new: &NewLink<'_>, fault: Fault) -> Error {
+        let errno = fault.errno();
+        let error = fault.named("create macvlan link", new.name);
+        let parent = self.link_by_index(new.lower.get()).ok().flatten();
+        let Some(parent) = parent else {
+            return error.hint("its parent interface does not exist any more");
+        };
+        let name = &parent.name;
+        match errno {
+            libc::EBUSY => match (parent.master, &parent.master_kind) {
+                (Some(master), kind) => {
+                    let what = kind.as_deref().unwrap_or("master");
+                    let master = self.label(self.index(master));
+                    error.hint(format!(
+                        "{name} is a port of the {what} {master}: use {master} as the parent"
+                    ))
+                }
+                (None, _) => error.hint(format!(
+                    "something else (ipvlan, a bond or team, Open vSwitch) already takes all of {name}'s frames"
+                )),
+            },
+            libc::EINVAL => match self.passthru_clash(new, parent.index) {
+                Some(hint) => error.hint(hint),
+                None if parent.kind == LinkKind::Loopback || parent.hardware != libc::ARPHRD_ETHER => {
+                    error.hint(format!("{name} is not an Ethernet interface"))
+                }
+                None => error,
+            },
+            libc::EEXIST => error.hint("an interface of that name exists there already"),
+            libc::EOPNOTSUPP => {
+                error.hint("this kernel has no macvlan driver loaded: try \"modprobe macvlan\"")
+            }
+            libc::EPERM => error.hint(format!(
+                "it needs CAP_NET_ADMIN over the namespace of {name}: run it as root"
+            )),
+            libc::EADDRNOTAVAIL => error.hint("no interface can own that MAC address"),
+            libc::ELOOP => error.hint(format!("too many links are stacked below {name}")),
+            _ => error,
+        }
+    }
+
+    /// EINVAL has no ext-ACK text where passthru is involved: a passthru link
+    /// takes the parent alone. The other one may live in another namespace,
+    /// out of our sight, so a passthru request alone is reason enough.
+    fn passthru_clash(&mut self, new: &NewLink<'_>, parent: Ifindex<Host>) -> Option<String> {
+        let holder = self.links().ok()?.into_iter().find(|l| {
+            l.lower == Some(parent.get())
+                && l.lower_netns.is_none()
+                && matches!(l.kind, LinkKind::Macvlan { .. })
+        });
+        let passthru = LinkKind::Macvlan {
+            mode: MacvlanMode::Passthru,
+        };
+        match holder {
+            Some(l) if l.kind == passthru => {
+                Some(format!("{} uses the parent in passthru mode, which shares it with nobody", l.name))
+            }
+            Some(l) if new.mode == MacvlanMode::Passthru => Some(format!(
+                "passthru takes the parent for itself, and {} uses it already",
+                l.name
+            )),
+            _ if new.mode == MacvlanMode::Passthru => Some(
+                "passthru takes the parent for itself: remove its other macvlan links (in any namespace) first"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// `ethN` gets N + 2; other names have no usual place (0).
+fn usual_index(name: &IfName) -> u32 {
+    name.as_str()
+        .strip_prefix("eth")
+        .and_then(|n| n.parse::<u8>().ok())
+        .map_or(0, |n| u32::from(n) + 2)
+}
+
+impl<P: Place> Rtnl<P> {
+    /// Why `index` cannot come up with EADDRINUSE (before 5.8: EBUSY): who else
+    /// has its MAC on the same parent.
+    pub(super) fn busy_mac_hint(&mut self, index: Ifindex<P>) -> Option<String> {
+        let links = self.links().ok()?;
+        let own = links.iter().find(|l| l.index == index)?;
+        let mac = own.mac?;
+        let holder = links.iter().find(|l| {
+            l.index != own.index
+                && l.mac == Some(mac)
+                && (l.lower, l.lower_netns) == (own.lower, own.lower_netns)
+        });
+        let parent = links
+            .iter()
+            .find(|l| Some(l.index.get()) == own.lower && l.mac == Some(mac))
+            .filter(|_| own.lower_netns.is_none());
+        let holder = holder.or(parent).map_or_else(
+            || "a link in another network namespace".to_owned(),
+            |l| l.name.to_string(),
+        );
+        Some(format!(
+            "its MAC address {mac} is already used by {holder} on the same parent"
+        ))
+    }
+}
