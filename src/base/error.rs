@@ -93,8 +93,9 @@ pub enum Cause {
     State(String),
     /// A step of the container's child process failed.
     Child { stage: String, errno: i32 },
-    /// `execve` of the container's program failed: 126 or 127 comes from here.
-    Exec { errno: i32 },
+    /// The container's program could not be run: 126 or 127 comes from here.
+    /// The text is the whole message, in Docker's words.
+    Exec { errno: i32, text: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,7 +172,7 @@ impl Error {
             Cause::Errno(e)
             | Cause::Netlink { errno: e, .. }
             | Cause::Child { errno: e, .. }
-            | Cause::Exec { errno: e } => Some(e),
+            | Cause::Exec { errno: e, .. } => Some(e),
             _ => None,
         }
     }
@@ -227,7 +228,7 @@ pub fn errno_text(errno: i32) -> String {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Errno(e) | Self::Exec { errno: e } => f.write_str(&errno_text(*e)),
+            Self::Errno(e) => f.write_str(&errno_text(*e)),
             Self::Netlink {
                 errno,
                 ext_ack,
@@ -244,7 +245,8 @@ impl fmt::Display for Cause {
             | Self::Invalid(s)
             | Self::NotFound(s)
             | Self::Conflict(s)
-            | Self::State(s) => f.write_str(s),
+            | Self::State(s)
+            | Self::Exec { text: s, .. } => f.write_str(s),
             Self::Child { stage, errno } => write!(f, "{stage}: {}", errno_text(*errno)),
         }
     }

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use super::launch::Stdio;
 use super::spec::ProcessSpec;
 use crate::base::Result;
 use crate::sys::process::{PidFd, SingleThreaded};
@@ -13,7 +12,8 @@ use crate::sys::process::{PidFd, SingleThreaded};
 pub struct Exec {
     pub pid: i32,
     pub pidfd: PidFd,
-    pub stdio: Stdio,
+    /// The pty master, with `ExecStdio::Tty`.
+    pub master: Option<OwnedFd>,
 }
 
 /// How the new process gets its standard streams.
@@ -39,7 +39,3 @@ pub fn spawn(
 ) -> Result<Exec> {
     todo!()
 }
-
-/// Unused ends never reach the new process.
-#[derive(Debug)]
-pub struct Ends(pub Vec<OwnedFd>);

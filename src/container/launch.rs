@@ -57,7 +57,7 @@ impl Cloned {
     }
     /// Waits until the child is filtered and ready, lets it exec, and returns
     /// when exec has worked. A failed stage is `Cause::Child { stage, errno }`;
-    /// a failed exec `Cause::Exec { errno }` with Docker's text
+    /// a failed exec `Cause::Exec { errno, text }` with Docker's text
     /// (`exec: "x": executable file not found in $PATH`).
     pub fn go(self) -> Result<Running> {
         todo!()

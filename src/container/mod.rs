@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod child;
 pub mod exec;
+pub mod init;
 pub mod launch;
 pub mod logs;
 pub mod profile;

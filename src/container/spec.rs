@@ -33,6 +33,10 @@ pub struct RootfsSpec {
     /// Host paths bind-mounted rw over /etc/hosts, /etc/hostname and
     /// /etc/resolv.conf, written by the engine before the start.
     pub etc: PathBuf,
+    /// The layer dies with the container or the boot (`--rm`): the overlay
+    /// skips every sync, the one that ends its life included.
+    #[serde(default)]
+    pub volatile: bool,
     /// `--init`: this program (a static binary) is bind-mounted at
     /// /sbin/docker-init and run as pid 1.
     pub init: Option<PathBuf>,
