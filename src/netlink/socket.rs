@@ -172,14 +172,6 @@ impl Channel {
         wire::append(&mut self.tx, kind, flags | NLM_F_REQUEST, seq, body);
     }
 
-    /// Adds a request whose body `fill` appends.
-    pub(super) fn push_with(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Vec<u8>)) {
-        let seq = self.number(flags);
-        let at = wire::begin(&mut self.tx, kind, flags | NLM_F_REQUEST, seq);
-        fill(&mut self.tx);
-        wire::end(&mut self.tx, at);
-    }
-
     fn number(&mut self, flags: u16) -> u32 {
         let seq = self.next;
         self.next = seq.wrapping_add(1);

@@ -1,0 +1,355 @@
+//! Rule expressions: the instructions of nf_tables' little machine, which
+//! loads packet fields into registers, compares, looks up and writes back.
+
+use super::attr;
+
+/// A data register. There are sixteen of four bytes; a longer value takes the
+/// ones after it, and a concatenation is fields in consecutive registers, each
+/// field starting on a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reg(u32);
+
+impl Reg {
+    /// The `n`th four-byte register (NFT_REG32_00 + n), 0 to 15.
+    pub const fn word(n: u32) -> Self {
+        const NFT_REG32_00: u32 = 8;
+        Self(NFT_REG32_00 + n)
+    }
+}
+
+/// Packet metadata (NFT_META_*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meta {
+    /// EtherType, two bytes, network order.
+    Protocol,
+    /// skb priority, four bytes, host order.
+    Priority,
+    /// fwmark, four bytes, host order.
+    Mark,
+    /// Input interface index, four bytes, host order.
+    Iif,
+    Oif,
+    /// Link type of the input interface (ARPHRD_*), two bytes, host order.
+    IifType,
+    OifType,
+    /// Address family of the packet (NFPROTO_*), one byte.
+    NfProto,
+    /// IP protocol, one byte.
+    L4Proto,
+    /// PACKET_*, one byte.
+    PktType,
+}
+
+impl Meta {
+    const fn key(self) -> u32 {
+        match self {
+            Self::Protocol => 1,
+            Self::Priority => 2,
+            Self::Mark => 3,
+            Self::Iif => 4,
+            Self::Oif => 5,
+            Self::IifType => 8,
+            Self::OifType => 9,
+            Self::NfProto => 15,
+            Self::L4Proto => 16,
+            Self::PktType => 19,
+        }
+    }
+}
+
+/// Which header a payload offset counts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    Link,
+    Network,
+    Transport,
+}
+
+/// A span of a header: `len` bytes at `offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    pub header: Header,
+    pub offset: u32,
+    pub len: u32,
+}
+
+impl Field {
+    const fn new(header: Header, offset: u32, len: u32) -> Self {
+        Self {
+            header,
+            offset,
+            len,
+        }
+    }
+    pub const ETHER_DADDR: Self = Self::new(Header::Link, 0, 6);
+    pub const ETHER_SADDR: Self = Self::new(Header::Link, 6, 6);
+    /// The two bytes with the fragment flags and offset.
+    pub const IP4_FRAGMENT: Self = Self::new(Header::Network, 6, 2);
+    pub const IP4_SADDR: Self = Self::new(Header::Network, 12, 4);
+    pub const IP4_DADDR: Self = Self::new(Header::Network, 16, 4);
+    pub const IP6_SADDR: Self = Self::new(Header::Network, 8, 16);
+    pub const IP6_DADDR: Self = Self::new(Header::Network, 24, 16);
+    /// Sender address of an IPv4-over-Ethernet ARP packet.
+    pub const ARP_SADDR_IP: Self = Self::new(Header::Network, 14, 4);
+    pub const ARP_DADDR_IP: Self = Self::new(Header::Network, 24, 4);
+    /// TCP and UDP alike.
+    pub const SPORT: Self = Self::new(Header::Transport, 0, 2);
+    pub const DPORT: Self = Self::new(Header::Transport, 2, 2);
+}
+
+/// Which checksum a payload write has to mend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    None,
+    /// An Internet checksum at this offset of the written header.
+    Inet {
+        offset: u32,
+    },
+    /// The same, and the field is part of the transport pseudo-header too
+    /// (IP addresses): the kernel finds and mends TCP's, UDP's and ICMPv6's.
+    InetAndPseudo {
+        offset: u32,
+    },
+    /// Only the pseudo-header (IPv6 addresses: that header has no checksum).
+    PseudoOnly,
+}
+
+impl Checksum {
+    pub const IP4_ADDR: Self = Self::InetAndPseudo { offset: 10 };
+    pub const IP6_ADDR: Self = Self::PseudoOnly;
+    pub const TCP: Self = Self::Inet { offset: 16 };
+    /// A zero (absent) UDP checksum stays zero.
+    pub const UDP: Self = Self::Inet { offset: 6 };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cmp {
+    Eq,
+    Neq,
+    Lt,
+    Lte,
+    Gt,
+    Gte,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Drop,
+    Accept,
+    Return,
+    Jump(String),
+    Goto(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expr {
+    /// Metadata into a register.
+    Meta {
+        key: Meta,
+        into: Reg,
+    },
+    /// A register into metadata (mark, priority, packet type).
+    SetMeta {
+        key: Meta,
+        from: Reg,
+    },
+    /// A header field into a register.
+    Load {
+        field: Field,
+        into: Reg,
+    },
+    /// A register into a header field.
+    Store {
+        field: Field,
+        from: Reg,
+        checksum: Checksum,
+    },
+    /// Ends the rule unless it holds. Bytes in the packet's order.
+    Cmp {
+        reg: Reg,
+        op: Cmp,
+        value: Vec<u8>,
+    },
+    /// `(from & mask) ^ xor`, all of one length.
+    Bitwise {
+        from: Reg,
+        into: Reg,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
+    /// A constant into a register.
+    Immediate {
+        into: Reg,
+        value: Vec<u8>,
+    },
+    /// Ends the rule unless the key in `key` is (or, inverted, is not) in the
+    /// set; with `into`, the map's value goes there.
+    Lookup {
+        set: String,
+        key: Reg,
+        into: Option<Reg>,
+        invert: bool,
+    },
+    Counter,
+    Verdict(Verdict),
+}
+
+impl Expr {
+    /// As `NFTA_LIST_ELEM`.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        const NFTA_LIST_ELEM: u16 = 1;
+        const NFTA_EXPR_NAME: u16 = 1;
+        const NFTA_EXPR_DATA: u16 = 2;
+        attr::nest(out, NFTA_LIST_ELEM, |out| {
+            attr::text(out, NFTA_EXPR_NAME, self.name());
+            attr::nest(out, NFTA_EXPR_DATA, |out| self.write_data(out));
+        });
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Meta { .. } | Self::SetMeta { .. } => "meta",
+            Self::Load { .. } | Self::Store { .. } => "payload",
+            Self::Cmp { .. } => "cmp",
+            Self::Bitwise { .. } => "bitwise",
+            Self::Immediate { .. } | Self::Verdict(_) => "immediate",
+            Self::Lookup { .. } => "lookup",
+            Self::Counter => "counter",
+        }
+    }
+
+    /// The attribute numbers are those of enum nft_*_attributes, in order.
+    fn write_data(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Meta { key, into } => {
+                attr::be32(out, 2, key.key());
+                attr::be32(out, 1, into.0);
+            }
+            Self::SetMeta { key, from } => {
+                attr::be32(out, 2, key.key());
+                attr::be32(out, 3, from.0);
+            }
+            Self::Load { field, into } => {
+                attr::be32(out, 1, into.0);
+                field.write(out);
+            }
+            Self::Store {
+                field,
+                from,
+                checksum,
+            } => {
+                attr::be32(out, 5, from.0);
+                field.write(out);
+                checksum.write(out);
+            }
+            Self::Cmp { reg, op, value } => {
+                attr::be32(out, 1, reg.0);
+                attr::be32(out, 2, op.number());
+                attr::data(out, 3, value);
+            }
+            Self::Bitwise {
+                from,
+                into,
+                mask,
+                xor,
+            } => {
+                attr::be32(out, 1, from.0);
+                attr::be32(out, 2, into.0);
+                attr::be32(out, 3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+                attr::be32(out, 6, 0);
+                attr::data(out, 4, mask);
+                attr::data(out, 5, xor);
+            }
+            Self::Immediate { into, value } => {
+                attr::be32(out, 1, into.0);
+                attr::data(out, 2, value);
+            }
+            Self::Lookup {
+                set,
+                key,
+                into,
+                invert,
+            } => {
+                attr::be32(out, 2, key.0);
+                if let Some(into) = into {
+                    attr::be32(out, 3, into.0);
+                }
+                attr::text(out, 1, set);
+                if *invert {
+                    attr::be32(out, 5, 1);
+                }
+            }
+            Self::Counter => {
+                attr::be64(out, 1, 0);
+                attr::be64(out, 2, 0);
+            }
+            Self::Verdict(verdict) => {
+                const NFT_REG_VERDICT: u32 = 0;
+                attr::be32(out, 1, NFT_REG_VERDICT);
+                attr::nest(out, 2, |out| verdict.write(out));
+            }
+        }
+    }
+}
+
+impl Field {
+    fn write(self, out: &mut Vec<u8>) {
+        let base = match self.header {
+            Header::Link => 0,
+            Header::Network => 1,
+            Header::Transport => 2,
+        };
+        attr::be32(out, 2, base);
+        attr::be32(out, 3, self.offset);
+        attr::be32(out, 4, self.len);
+    }
+}
+
+impl Checksum {
+    fn write(self, out: &mut Vec<u8>) {
+        // NFT_PAYLOAD_CSUM_NONE and _INET; NFT_PAYLOAD_L4CSUM_PSEUDOHDR.
+        let (kind, offset, flags) = match self {
+            Self::None => (0, 0, 0),
+            Self::Inet { offset } => (1, offset, 0),
+            Self::InetAndPseudo { offset } => (1, offset, 1),
+            Self::PseudoOnly => (0, 0, 1),
+        };
+        attr::be32(out, 6, kind);
+        attr::be32(out, 7, offset);
+        if flags != 0 {
+            attr::be32(out, 8, flags);
+        }
+    }
+}
+
+impl Cmp {
+    const fn number(self) -> u32 {
+        match self {
+            Self::Eq => 0,
+            Self::Neq => 1,
+            Self::Lt => 2,
+            Self::Lte => 3,
+            Self::Gt => 4,
+            Self::Gte => 5,
+        }
+    }
+}
+
+impl Verdict {
+    fn write(&self, out: &mut Vec<u8>) {
+        const NFTA_DATA_VERDICT: u16 = 2;
+        let (code, chain): (i32, Option<&str>) = match self {
+            Self::Drop => (0, None),
+            Self::Accept => (1, None),
+            Self::Jump(chain) => (-3, Some(chain)),
+            Self::Goto(chain) => (-4, Some(chain)),
+            Self::Return => (-5, None),
+        };
+        attr::nest(out, NFTA_DATA_VERDICT, |out| {
+            attr::put(out, 1, &code.to_be_bytes());
+            if let Some(chain) = chain {
+                attr::text(out, 2, chain);
+            }
+        });
+    }
+}
