@@ -1,30 +1,116 @@
 //! ARP announcements (RFC 5227 §3), as Docker 28+ sends them: a broadcast ARP
 //! request with sender = target = the own address. Wire format by smoltcp.
+//!
+//! The first one goes out before the container's program starts, so that
+//! neighbours that still have an old MAC for the address answer the program's
+//! first packet; the supervisor sends the others.
 
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use crate::base::{MacAddr, Result};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+    EthernetRepr,
+};
+
+use crate::base::{Error, MacAddr, Result, Subject};
 use crate::sys::netns::{Netns, Sandbox};
+use crate::sys::raw;
+
+/// An Ethernet header and an ARP packet for IPv4.
+const FRAME_LEN: usize = 14 + 28;
 
 /// A packet socket on one interface of a sandbox and the frame to send.
 #[derive(Debug)]
 pub struct Announcer {
-    #[allow(dead_code)]
     socket: OwnedFd,
+    ip: Ipv4Addr,
+    frame: [u8; FRAME_LEN],
 }
 
 impl Announcer {
-    pub fn new(
-        _netns: &Netns<Sandbox>,
-        _ifindex: u32,
-        _mac: MacAddr,
-        _ip: Ipv4Addr,
-    ) -> Result<Self> {
-        todo!()
+    pub fn new(netns: &Netns<Sandbox>, ifindex: u32, mac: MacAddr, ip: Ipv4Addr) -> Result<Self> {
+        // Protocol 0: the socket receives nothing, so it never fills up and
+        // never wakes anybody.
+        let socket = netns.socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            0,
+        )?;
+        let failed = |errno| Error::sys("announce address", Subject::Addr(ip.to_string()), errno);
+        let ifindex = i32::try_from(ifindex).map_err(|_| failed(Errno::ENODEV))?;
+        raw::bind_packet(socket.as_fd(), 0, ifindex).map_err(failed)?;
+        Ok(Self {
+            socket,
+            ip,
+            frame: frame(mac, ip),
+        })
     }
+
     /// Sends one announcement. ENETDOWN (no carrier yet) is `Ok(false)`.
     pub fn send(&self) -> Result<bool> {
-        todo!()
+        match send(self.socket.as_raw_fd(), &self.frame, MsgFlags::MSG_NOSIGNAL) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENETDOWN) => Ok(false),
+            Err(errno) => {
+                let ip = Subject::Addr(self.ip.to_string());
+                Err(Error::sys("announce address", ip, errno))
+            }
+        }
+    }
+}
+
+/// The target MAC is zero as in RFC 5227 and in Docker's.
+fn frame(mac: MacAddr, ip: Ipv4Addr) -> [u8; FRAME_LEN] {
+    let own = EthernetAddress(mac.0);
+    let ethernet = EthernetRepr {
+        src_addr: own,
+        dst_addr: EthernetAddress::BROADCAST,
+        ethertype: EthernetProtocol::Arp,
+    };
+    let arp = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: own,
+        source_protocol_addr: ip,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: ip,
+    };
+    let mut bytes = [0; FRAME_LEN];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
+    ethernet.emit(&mut frame);
+    arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Docker 29's fields in RFC 826's layout.
+    #[test]
+    fn announcement_on_the_wire() {
+        let mac: MacAddr = "02:42:0a:00:02:05".parse().unwrap();
+        let bytes = frame(mac, Ipv4Addr::new(10, 0, 2, 5));
+        let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(
+            text,
+            concat!(
+                "ffffffffffff",
+                "02420a000205",
+                "0806", // broadcast, own MAC, ARP
+                "0001",
+                "0800",
+                "06",
+                "04",
+                "0001", // Ethernet, IPv4, request
+                "02420a000205",
+                "0a000205", // sender
+                "000000000000",
+                "0a000205", // target
+            )
+        );
     }
 }
