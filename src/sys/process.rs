@@ -1,10 +1,22 @@
-//! Processes by pidfd, clone3 and the proof that a process has one thread.
+//! Processes by pidfd, clone3 and the proof that a process has one thread;
+//! and what a process does to itself on its way to another program.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
-use crate::base::Result;
+use super::raw;
+use crate::base::{Error, Result, Subject};
+
+fn fail(op: &'static str, errno: Errno) -> Error {
+    Error::sys(op, Subject::None, errno)
+}
 
 /// Proof that this process had one thread when asked: forking with a second
 /// one around could copy a lock in its locked state.
@@ -12,8 +24,28 @@ use crate::base::Result;
 pub struct SingleThreaded(());
 
 impl SingleThreaded {
+    /// Waits a moment for joined threads: pthread_join returns shortly before
+    /// the kernel has taken the thread out of the process.
     pub fn prove() -> Result<Self> {
-        todo!()
+        let give_up = Instant::now() + Duration::from_millis(200);
+        loop {
+            // One stat instead of reading a file: the kernel counts the
+            // threads into the folder's links (2 + threads).
+            let links = nix::sys::stat::stat("/proc/self/task")
+                .map_err(|e| fail("count own threads", e))?
+                .st_nlink;
+            if links == 3 {
+                return Ok(Self(()));
+            }
+            if Instant::now() > give_up {
+                return Err(Error::state(
+                    "count own threads",
+                    Subject::None,
+                    format!("{} threads run where one must", links.saturating_sub(2)),
+                ));
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
     }
 }
 
@@ -43,17 +75,71 @@ impl PidFd {
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
-    pub fn open(_pid: i32) -> Result<Self> {
-        todo!()
+
+    pub fn open(pid: i32) -> Result<Self> {
+        raw::pidfd_open(pid)
+            .map(Self)
+            .map_err(|e| Error::sys("open process", format!("{pid}"), e))
     }
+
+    /// Opens the process that had `pid` when it was started at `started`
+    /// ([`started_at`]); `None` when that one is gone, whoever has its pid now.
+    pub fn open_same(pid: i32, started: u64) -> Result<Option<Self>> {
+        let this = match Self::open(pid) {
+            Err(e) if e.is_errno(libc::ESRCH) => return Ok(None),
+            other => other?,
+        };
+        // Asked after the open: the pidfd pins the process, so the time read
+        // now is that of the process we hold, or of nobody.
+        Ok((started_at(pid)? == Some(started)).then_some(this))
+    }
+
     /// pidfd_send_signal(2). A process that is gone is not an error: Ok(false).
-    pub fn signal(&self, _signal: i32) -> Result<bool> {
-        todo!()
+    pub fn signal(&self, signal: i32) -> Result<bool> {
+        match raw::pidfd_send_signal(self.as_fd(), signal) {
+            Ok(()) => Ok(true),
+            Err(Errno::ESRCH) => Ok(false),
+            Err(e) => Err(fail("signal process", e)),
+        }
     }
+
     /// waitid(P_PIDFD, WEXITED): reaps a child. None with `block == false`
     /// when it still runs.
-    pub fn wait(&self, _block: bool) -> Result<Option<ExitStatus>> {
-        todo!()
+    pub fn wait(&self, block: bool) -> Result<Option<ExitStatus>> {
+        loop {
+            match raw::wait_pidfd(self.as_fd(), block) {
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(fail("wait for process", e)),
+                Ok(None) => return Ok(None),
+                Ok(Some((libc::CLD_EXITED, code))) => return Ok(Some(ExitStatus::Code(code))),
+                Ok(Some((_, signal))) => return Ok(Some(ExitStatus::Signal(signal))),
+            }
+        }
+    }
+
+    /// Waits until the process has ended (a zombie has), for anybody's child;
+    /// false when `timeout` passed first.
+    pub fn ended(&self, timeout: Duration) -> Result<bool> {
+        let end = Instant::now() + timeout;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let ms = left.as_nanos().div_ceil(1_000_000);
+            let wait = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], wait) {
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(fail("watch process", e)),
+                Ok(n) if n > 0 => return Ok(true),
+                Ok(_) if left.is_zero() || wait != PollTimeout::MAX => return Ok(false),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    pub fn try_clone(&self) -> Result<Self> {
+        self.0
+            .try_clone()
+            .map(Self)
+            .map_err(|e| Error::sys("duplicate pidfd", Subject::None, e))
     }
 }
 
@@ -61,6 +147,28 @@ impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+impl From<PidFd> for OwnedFd {
+    fn from(pidfd: PidFd) -> Self {
+        pidfd.0
+    }
+}
+
+/// When a process was started, in clock ticks since boot: with the pid, its
+/// identity on disk. `None` when there is no such process.
+pub fn started_at(pid: i32) -> Result<Option<u64>> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = match std::fs::read_to_string(&path) {
+        Ok(stat) => stat,
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
+        Err(e) => return Err(Error::sys("read", path, e)),
+    };
+    // The name in parentheses may hold anything: count fields behind it.
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok())
+        .map(Some)
+        .ok_or_else(|| Error::parse("read", path, "no start time in it"))
 }
 
 /// Which side of a fork the caller is on.
@@ -75,19 +183,217 @@ pub enum Fork {
 /// SIGCHLD is the exit signal, the pidfd is CLOEXEC.
 pub fn clone_child(
     _token: &SingleThreaded,
-    _namespaces: u64,
-    _into_cgroup: Option<BorrowedFd<'_>>,
+    namespaces: u64,
+    into_cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Fork> {
-    todo!()
+    match raw::clone3(namespaces, into_cgroup) {
+        Ok(None) => Ok(Fork::Child),
+        Ok(Some((pid, pidfd))) => Ok(Fork::Parent {
+            pid,
+            pidfd: PidFd(pidfd),
+        }),
+        Err(e) => Err(fail("clone process", e)),
+    }
 }
 
-/// close_range(2) on everything from 3 up except `keep`.
-pub fn close_all_except(_keep: &[BorrowedFd<'_>]) -> Result<()> {
-    todo!()
+/// fork(2): a copy in the same namespaces that lives on by itself.
+pub fn fork(_token: &SingleThreaded) -> Result<Fork> {
+    match raw::fork() {
+        Ok(None) => Ok(Fork::Child),
+        // The pid stays ours until we reap it, so this cannot open another.
+        Ok(Some(pid)) => Ok(Fork::Parent {
+            pid,
+            pidfd: PidFd::open(pid)?,
+        }),
+        Err(e) => Err(fail("fork", e)),
+    }
+}
+
+/// close_range(2) on everything from 3 up except `keep`. Every other fd of
+/// the process is dead afterwards: only for a child on its way to exec.
+pub fn close_all_except(keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut numbers: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
+        .collect();
+    numbers.sort_unstable();
+    let mut first = 3;
+    for fd in numbers {
+        if fd > first {
+            raw::close_range(first, fd - 1).map_err(|e| fail("close inherited files", e))?;
+        }
+        first = first.max(fd + 1);
+    }
+    raw::close_range(first, u32::MAX).map_err(|e| fail("close inherited files", e))
 }
 
 /// prctl(PR_SET_PDEATHSIG): this process dies with its parent. The caller
 /// must check afterwards that the parent is still there.
-pub fn die_with_parent(_signal: i32) -> Result<()> {
-    todo!()
+pub fn die_with_parent(signal: i32) -> Result<()> {
+    let signal = u64::try_from(signal).map_err(|_| fail("set death signal", Errno::EINVAL))?;
+    raw::prctl(libc::PR_SET_PDEATHSIG, signal, 0)
+        .map(drop)
+        .map_err(|e| fail("set death signal", e))
+}
+
+/// execve(2); comes back only with the errno of its failure.
+pub fn exec(path: &CStr, argv: &[CString], env: &[CString]) -> i32 {
+    match nix::unistd::execve(path, argv, env) {
+        Ok(never) => match never {},
+        Err(e) => e as i32,
+    }
+}
+
+/// The process's name in `ps` and `/proc/PID/comm` (15 bytes of it).
+pub fn set_name(name: &CStr) -> Result<()> {
+    nix::sys::prctl::set_name(name).map_err(|e| fail("set process name", e))
+}
+
+/// Orphaned descendants become this process's children.
+pub fn become_subreaper() -> Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(|e| fail("become subreaper", e))
+}
+
+/// Makes `stdin`, `stdout` and `stderr` the standard streams.
+pub fn dup2_std(
+    stdin: BorrowedFd<'_>,
+    stdout: BorrowedFd<'_>,
+    stderr: BorrowedFd<'_>,
+) -> Result<()> {
+    let sources = [stdin, stdout, stderr];
+    let mut moved: [Option<OwnedFd>; 3] = [None, None, None];
+    // A source that is itself a standard stream would be overwritten before
+    // its turn: first out of the way with it.
+    for (to, from) in (0..).zip(sources) {
+        let number = from.as_raw_fd();
+        if number <= 2 && number != to {
+            let copy = from
+                .try_clone_to_owned()
+                .map_err(|e| Error::sys("duplicate stream", Subject::None, e))?;
+            moved[usize::try_from(to).unwrap_or(0)] = Some(copy);
+        }
+    }
+    for ((to, from), moved) in (0..).zip(sources).zip(&moved) {
+        let from = moved.as_ref().map_or(from, AsFd::as_fd);
+        raw::dup2_std(from, to).map_err(|e| fail("set standard stream", e))?;
+    }
+    Ok(())
+}
+
+/// Blocks every signal; gives back the mask that was.
+pub fn block_signals() -> Result<SigSet> {
+    SigSet::all()
+        .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)
+        .map_err(|e| fail("block signals", e))
+}
+
+pub fn restore_signals(mask: &SigSet) -> Result<()> {
+    mask.thread_set_mask()
+        .map_err(|e| fail("restore signals", e))
+}
+
+/// Every signal at its default and none blocked, for a program that is about
+/// to be executed. exec resets handlers by itself, but what is ignored
+/// (SIGPIPE by Rust's runtime, SIGHUP by nohup) stays ignored.
+pub fn reset_signals() -> Result<()> {
+    raw::reset_signal_handlers();
+    SigSet::empty()
+        .thread_set_mask()
+        .map_err(|e| fail("unblock signals", e))
+}
+
+/// A new session, without a controlling terminal.
+pub fn new_session() -> Result<()> {
+    nix::unistd::setsid()
+        .map(drop)
+        .map_err(|e| fail("create session", e))
+}
+
+/// Sets the file mode creation mask; gives back the one that was.
+pub fn umask(mask: u32) -> u32 {
+    nix::sys::stat::umask(Mode::from_bits_truncate(mask)).bits()
+}
+
+/// Ends this process now: no exit handlers, no flushing of inherited buffers.
+/// The only right exit for a forked child that does not exec.
+pub fn exit_now(code: i32) -> ! {
+    raw::exit_now(code)
+}
+
+/// Gives back the memory that a process at rest does not need: free heap,
+/// the dead part of the main thread's stack, and the pages of its own code
+/// and constants, which come back from the page cache when touched.
+///
+/// For the supervisor before it sleeps; it costs some page faults later.
+pub fn shrink() {
+    raw::malloc_trim();
+    if let Some(bottom) = main_stack_bottom() {
+        raw::forget_stack_below(bottom, 16 * 1024);
+    }
+    for range in raw::read_only_segments() {
+        raw::forget_read_only(range);
+    }
+}
+
+/// Lowest mapped address of the main thread's stack, if that is the caller.
+fn main_stack_bottom() -> Option<usize> {
+    if nix::unistd::gettid() != nix::unistd::getpid() {
+        return None;
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let line = maps.lines().rfind(|l| l.ends_with("[stack]"))?;
+    usize::from_str_radix(line.split('-').next()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeper() -> std::process::Child {
+        std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_pidfd_signals_reaps_and_tells_the_signal() {
+        let child = sleeper();
+        let pid = i32::try_from(child.id()).unwrap();
+        let fd = PidFd::open(pid).unwrap();
+        assert_eq!(fd.wait(false).unwrap(), None);
+        assert!(!fd.ended(Duration::from_millis(1)).unwrap());
+        assert!(fd.signal(34).unwrap());
+        assert!(fd.ended(Duration::from_secs(5)).unwrap());
+        // A real-time signal, which nix's waitid cannot express.
+        assert_eq!(fd.wait(true).unwrap(), Some(ExitStatus::Signal(34)));
+        assert!(!fd.signal(libc::SIGKILL).unwrap());
+        assert!(fd.wait(false).unwrap_err().is_errno(libc::ECHILD));
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let mut child = sleeper();
+        let pid = i32::try_from(child.id()).unwrap();
+        let started = started_at(pid).unwrap().unwrap();
+        assert!(PidFd::open_same(pid, started).unwrap().is_some());
+        assert!(PidFd::open_same(pid, started + 1).unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(PidFd::open_same(pid, started).unwrap().is_none());
+        assert_eq!(started_at(pid).unwrap(), None);
+    }
+
+    #[test]
+    fn a_test_thread_is_not_alone() {
+        // libtest runs this on a second thread.
+        assert!(SingleThreaded::prove().is_err());
+    }
+
+    #[test]
+    fn shrinking_keeps_the_program_running() {
+        let before: Vec<u64> = (0..1000).collect();
+        shrink();
+        assert_eq!(before.iter().sum::<u64>(), 499_500);
+    }
 }
