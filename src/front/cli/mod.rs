@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+pub mod render;
+
 pub fn main() -> ExitCode {
     todo!()
 }

@@ -1,0 +1,42 @@
+//! `inspect` and `network inspect`: JSON arrays, or a template an object.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+use super::ordered::Ordered;
+use super::template::{Parsed, json_function, refused, unescape};
+use crate::base::{Error, Result};
+
+/// Everything as one text. An empty `format` is indented JSON, `json` compact.
+pub fn inspect<T: Serialize>(objects: &[T], format: &str) -> Result<String> {
+    let broken = |e: serde_json::Error| Error::parse("write", "JSON", e);
+    match format {
+        "" => {
+            let mut out = Vec::new();
+            let indent = PrettyFormatter::with_indent(b"    ");
+            let mut serializer = Serializer::with_formatter(&mut out, indent);
+            objects.serialize(&mut serializer).map_err(broken)?;
+            out.push(b'\n');
+            Ok(String::from_utf8_lossy(&out).into_owned())
+        }
+        "json" => Ok(serde_json::to_string(objects).map_err(broken)? + "\n"),
+        template => objects
+            .iter()
+            .map(|object| one(object, template, "template parsing error: "))
+            .collect(),
+    }
+}
+
+/// One object through a template, with the newline that ends it.
+pub fn one<T: Serialize>(object: &T, template: &str, prefix: &str) -> Result<String> {
+    let document = Ordered::of(object).map_err(|e| Error::parse("write", "JSON", e))?;
+    let value = gotmpl::to_value(&document).map_err(|e| refused(prefix, &e.to_string()))?;
+    let functions = json_function(Arc::new(document), false);
+    let parsed = Parsed::new(&unescape(template), &functions).map_err(|e| refused(prefix, &e))?;
+    let out = parsed
+        .execute(&value, |key| format!("map has no entry for key \"{key}\""))
+        .map_err(|e| refused(prefix, &e))?;
+    Ok(out + "\n")
+}

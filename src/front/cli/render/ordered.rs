@@ -1,0 +1,175 @@
+//! JSON that keeps the order of its keys. Templates work on sorted maps, but
+//! `{{json .State}}` must print Docker's order; so the document is kept beside
+//! them in this form, and a value to print is looked up in it.
+
+use std::fmt;
+
+use gotmpl::Value;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ordered {
+    Scalar(serde_json::Value),
+    List(Vec<Ordered>),
+    Map(Vec<(String, Ordered)>),
+}
+
+impl Ordered {
+    pub fn of<T: Serialize>(value: &T) -> serde_json::Result<Self> {
+        serde_json::from_str(&serde_json::to_string(value)?)
+    }
+
+    /// The first part of the document that says the same as `value`. Which of
+    /// several equal parts is found makes no difference to what is printed,
+    /// as parts with the same keys are of the same kind.
+    pub fn find(&self, value: &Value) -> Option<&Self> {
+        if self.same(value) {
+            return Some(self);
+        }
+        match self {
+            Self::Scalar(_) => None,
+            Self::List(items) => items.iter().find_map(|i| i.find(value)),
+            Self::Map(items) => items.iter().find_map(|(_, i)| i.find(value)),
+        }
+    }
+
+    fn same(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::List(a), Value::List(b)) => {
+                a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.same(b))
+            }
+            (Self::Map(a), Value::Map(b)) => {
+                a.len() == b.len()
+                    && a.iter()
+                        .all(|(key, a)| b.get(key.as_str()).is_some_and(|b| a.same(b)))
+            }
+            (Self::Scalar(a), b) => same_scalar(a, b),
+            _ => false,
+        }
+    }
+}
+
+fn same_scalar(a: &serde_json::Value, b: &Value) -> bool {
+    match b {
+        Value::Nil => a.is_null(),
+        Value::Bool(b) => a.as_bool() == Some(*b),
+        Value::Int(b) => a.as_i64() == Some(*b),
+        Value::Uint(b) => a.as_u64() == Some(*b),
+        Value::Float(b) => a.as_f64() == Some(*b),
+        Value::String(b) => a.as_str() == Some(b),
+        _ => false,
+    }
+}
+
+/// A template's value as JSON, keys sorted: for what is not in the document.
+pub fn plain(value: &Value) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match value {
+        Value::Bool(b) => Json::from(*b),
+        Value::Int(n) => Json::from(*n),
+        Value::Uint(n) => Json::from(*n),
+        Value::Float(n) => Json::from(*n),
+        Value::String(s) => Json::from(&**s),
+        Value::List(items) => items.iter().map(plain).collect(),
+        Value::Map(items) => items
+            .iter()
+            .map(|(key, item)| (key.to_string(), plain(item)))
+            .collect(),
+        _ => Json::Null,
+    }
+}
+
+impl Serialize for Ordered {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Scalar(value) => value.serialize(serializer),
+            Self::List(items) => {
+                let mut seq = serializer.serialize_seq(Some(items.len()))?;
+                for item in items {
+                    seq.serialize_element(item)?;
+                }
+                seq.end()
+            }
+            Self::Map(items) => {
+                let mut map = serializer.serialize_map(Some(items.len()))?;
+                for (key, item) in items {
+                    map.serialize_entry(key, item)?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Ordered {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(InOrder)
+    }
+}
+
+struct InOrder;
+
+impl<'de> Visitor<'de> for InOrder {
+    type Value = Ordered;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Ordered, E> {
+        Ok(Ordered::Scalar(serde_json::Value::Null))
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<Ordered, E> {
+        Ok(Ordered::Scalar(v.into()))
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<Ordered, E> {
+        Ok(Ordered::Scalar(v.into()))
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<Ordered, E> {
+        Ok(Ordered::Scalar(v.into()))
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<Ordered, E> {
+        Ok(Ordered::Scalar(v.into()))
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Ordered, E> {
+        Ok(Ordered::Scalar(v.into()))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Ordered, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Ordered::List(items))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ordered, A::Error> {
+        let mut items = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            items.push(entry);
+        }
+        Ok(Ordered::Map(items))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_survives_a_lookup() {
+        let text = r#"{"z":{"b":1,"a":[true,null,-1,0.5,"x"]},"y":{}}"#;
+        let document: Ordered = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&document).unwrap(), text);
+        let whole = gotmpl::to_value(&document).unwrap();
+        let part = whole.field("z").unwrap();
+        let found = document.find(part).unwrap();
+        assert_eq!(
+            serde_json::to_string(found).unwrap(),
+            r#"{"b":1,"a":[true,null,-1,0.5,"x"]}"#
+        );
+        assert!(document.find(&Value::Int(7)).is_none());
+        assert_eq!(
+            plain(part).to_string(),
+            r#"{"a":[true,null,-1,0.5,"x"],"b":1}"#
+        );
+    }
+}
