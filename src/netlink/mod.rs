@@ -2,9 +2,11 @@
 //! nothing of containers.
 
 pub mod addr;
+mod decode;
 pub mod link;
 mod macvlan;
 mod monitor;
+mod names;
 pub mod neigh;
 pub mod nft;
 pub mod route;
