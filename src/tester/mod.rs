@@ -3,6 +3,7 @@
 
 pub mod hosts;
 pub mod http;
+pub mod interfaces;
 pub mod ip;
 pub mod ping;
 
