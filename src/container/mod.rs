@@ -10,5 +10,6 @@ pub mod profile;
 pub mod rootfs;
 pub mod spec;
 pub mod supervisor;
+mod sync;
 pub mod tty;
 pub mod user;
