@@ -42,11 +42,7 @@ impl Epoll {
 
     /// Waits (for ever without a timeout; retries EINTR) and appends what is
     /// ready to `out`, which is cleared first.
-    pub fn wait(
-        &self,
-        out: &mut Vec<(u64, EpollFlags)>,
-        timeout: Option<Duration>,
-    ) -> Result<()> {
+    pub fn wait(&self, out: &mut Vec<(u64, EpollFlags)>, timeout: Option<Duration>) -> Result<()> {
         out.clear();
         let end = timeout.map(|t| Instant::now() + t);
         let mut left = timeout;

@@ -10,4 +10,6 @@ pub mod netns;
 pub mod process;
 pub mod random;
 pub mod raw;
+pub mod rooted;
 pub mod seccomp;
+pub mod tty;
