@@ -1,134 +1,53 @@
 //! Use cases: one verb each, the only place where networks, containers and
 //! images meet.
+//!
+//! *Theory of operation.* No daemon: whoever changes a container holds its
+//! lock, a supervisor for as long as its container runs. A verb on a running
+//! container is a message to its supervisor; on any other it takes the lock
+//! and does the work itself. A lock without a holder is a dead process's, and
+//! the next verb recovers (see `gc`).
 
+mod create;
+mod etc;
+mod gc;
+mod inspect;
+mod launch;
+mod lease;
+mod logs;
+mod machine;
+mod names;
+mod networks;
+mod owner;
+mod record;
 pub mod request;
+mod signal;
 pub mod view;
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::base::{ContainerId, NetworkId, Result};
-use crate::store::Dirs;
+use crate::base::{ContainerId, ContainerName, Error, NetworkId, Result};
+use crate::container::exec::{self, ExecStdio};
+use crate::container::logs::{self as container_logs, Query};
+use crate::container::spec::ProcessSpec;
+use crate::net::spec::Driver;
+use crate::store::{Dirs, Lock, file};
+use crate::sys::process::SingleThreaded;
 
+use record::{EndpointConfig, Record, Status};
 pub use request::*;
 
 /// All verbs. Cheap to make; opens nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Engine {
-    #[allow(dead_code)]
     dirs: Dirs,
 }
 
-impl Engine {
-    pub fn new(dirs: Dirs) -> Self {
-        Self { dirs }
-    }
-
-    // --- networks: `wanted` is an id, a name or an id prefix, in that order
-
-    pub fn network_create(&self, _request: NetworkCreate) -> Result<NetworkId> {
-        todo!()
-    }
-    /// Sorted by name; the predefined `host` and `none` included.
-    pub fn networks(&self) -> Result<Vec<view::Network>> {
-        todo!()
-    }
-    pub fn network(&self, _wanted: &str) -> Result<view::Network> {
-        todo!()
-    }
-    pub fn network_remove(&self, _wanted: &str) -> Result<()> {
-        todo!()
-    }
-    /// Names of what was removed.
-    pub fn network_prune(&self, _filter: &dyn Fn(&view::Network) -> bool) -> Result<Vec<String>> {
-        todo!()
-    }
-    pub fn network_connect(&self, _endpoint: EndpointRequest, _container: &str) -> Result<()> {
-        todo!()
-    }
-    pub fn network_disconnect(&self, _network: &str, _container: &str, _force: bool) -> Result<()> {
-        todo!()
-    }
-    pub fn host_access(&self, _network: &str, _access: HostAccess) -> Result<()> {
-        todo!()
-    }
-
-    // --- containers: `wanted` is an id, a name or an id prefix
-
-    /// Makes and starts a container. With `attach`, `Run::client` is a
-    /// connection that has missed no output.
-    pub fn run(&self, _request: RunRequest) -> Result<Run> {
-        todo!()
-    }
-    pub fn start(&self, _wanted: &str, _attach: bool) -> Result<Option<Client>> {
-        todo!()
-    }
-    pub fn stop(
-        &self,
-        _wanted: &str,
-        _signal: Option<&str>,
-        _timeout_s: Option<i64>,
-    ) -> Result<()> {
-        todo!()
-    }
-    pub fn restart(
-        &self,
-        _wanted: &str,
-        _signal: Option<&str>,
-        _timeout_s: Option<i64>,
-    ) -> Result<()> {
-        todo!()
-    }
-    pub fn kill(&self, _wanted: &str, _signal: &str) -> Result<()> {
-        todo!()
-    }
-    pub fn pause(&self, _wanted: &str, _on: bool) -> Result<()> {
-        todo!()
-    }
-    pub fn wait(&self, _wanted: &str) -> Result<i32> {
-        todo!()
-    }
-    pub fn remove(&self, _wanted: &str, _force: bool) -> Result<()> {
-        todo!()
-    }
-    pub fn rename(&self, _wanted: &str, _name: &str) -> Result<()> {
-        todo!()
-    }
-    /// Attaches to a running container.
-    pub fn attach(&self, _wanted: &str) -> Result<Client> {
-        todo!()
-    }
-    /// Full inspect views, newest first; stopped ones too with `all`.
-    pub fn containers(&self, _all: bool) -> Result<Vec<view::Container>> {
-        todo!()
-    }
-    pub fn container(&self, _wanted: &str) -> Result<view::Container> {
-        todo!()
-    }
-    /// Runs it and waits, or returns at once with `detach`. The exit status is
-    /// the process's.
-    pub fn exec(&self, _wanted: &str, _request: ExecRequest) -> Result<Option<ExitStatus>> {
-        todo!()
-    }
-    /// Writes the log to `out`/`err`.
-    pub fn logs(
-        &self,
-        _wanted: &str,
-        _request: &LogsRequest,
-        _out: &mut dyn std::io::Write,
-        _err: &mut dyn std::io::Write,
-    ) -> Result<()> {
-        todo!()
-    }
-
-    // --- the machine
-
-    pub fn info(&self) -> Result<view::Info> {
-        todo!()
-    }
-    /// What the journals of dead processes left, undone. One line each.
-    pub fn gc(&self) -> Result<Vec<String>> {
-        todo!()
-    }
+/// A container, and the right to change it.
+enum Held {
+    /// Its supervisor, which does what it is asked.
+    Live(Client),
+    /// It does not run; the lock is ours.
+    Still(Box<Record>, Lock),
 }
 
 /// What `run` gives back.
@@ -138,6 +57,521 @@ pub struct Run {
     pub client: Option<Client>,
     pub relay: Relay,
     pub warnings: Vec<String>,
+}
+
+impl Engine {
+    pub fn new(dirs: Dirs) -> Self {
+        Self { dirs }
+    }
+
+    /// The container's supervisor or its lock, waiting out a verb of another
+    /// process that has just begun.
+    fn hold(&self, id: &ContainerId) -> Result<Held> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let start = Instant::now();
+        loop {
+            if let Some(client) = Client::connect(&self.dirs.live(id))? {
+                return Ok(Held::Live(client));
+            }
+            if let Some(lock) = Lock::try_acquire(&self.dirs.lock(id))? {
+                let record = Record::load(&self.dirs, id)?;
+                let Some(record) = record else {
+                    lock.unlink()?;
+                    return Err(Error::not_found(format!("No such container: {id}")));
+                };
+                if record.state.status.is_live() || self.dirs.journal(id).exists() {
+                    self.recover(id, lock)?;
+                    continue;
+                }
+                return Ok(Held::Still(Box::new(record), lock));
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(Error::conflict(format!(
+                    "container {} is busy: another command has held it for 30 s",
+                    id.short()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn not_running(&self, wanted: &str, id: &ContainerId) -> Error {
+        Error::conflict(format!("container {wanted} is not running"))
+            .hint(format!("`dockless start {}` starts it", id.short()))
+    }
+
+    /// The supervisor of a running container.
+    fn live(&self, wanted: &str) -> Result<(ContainerId, Client)> {
+        let id = self.find(wanted)?;
+        match Client::connect(&self.dirs.live(&id))? {
+            Some(client) => Ok((id, client)),
+            None => match self.hold(&id)? {
+                Held::Live(client) => Ok((id, client)),
+                Held::Still(_, lock) => {
+                    lock.unlink()?;
+                    Err(self.not_running(wanted, &id))
+                }
+            },
+        }
+    }
+
+    fn record(&self, id: &ContainerId) -> Result<Record> {
+        Record::load(&self.dirs, id)?
+            .ok_or_else(|| Error::not_found(format!("No such container: {id}")))
+    }
+
+    // --- networks: `wanted` is an id, a name or an id prefix, in that order
+
+    pub fn network_create(&self, request: NetworkCreate) -> Result<NetworkId> {
+        self.create_network(request)
+    }
+
+    /// Sorted by name; the predefined `host` and `none` included.
+    pub fn networks(&self) -> Result<Vec<view::Network>> {
+        self.refresh()?;
+        let all = self.all_networks()?;
+        let live = self.live_records()?;
+        all.iter()
+            .map(|network| self.describe_network(network, &live, &all))
+            .collect()
+    }
+
+    pub fn network(&self, wanted: &str) -> Result<view::Network> {
+        self.refresh()?;
+        let network = self.find_network(wanted)?;
+        self.describe_network(&network, &self.live_records()?, &self.all_networks()?)
+    }
+
+    pub fn network_remove(&self, wanted: &str) -> Result<()> {
+        self.dirs.make()?;
+        let network = self.find_network(wanted)?;
+        self.remove_network(&network)
+    }
+
+    /// Names of what was removed: every network of ours that `filter` takes
+    /// and on which no container runs.
+    pub fn network_prune(&self, filter: &dyn Fn(&view::Network) -> bool) -> Result<Vec<String>> {
+        self.dirs.make()?;
+        let mut removed = Vec::new();
+        for network in self.networks()? {
+            if network.is_predefined() || !network.containers.is_empty() || !filter(&network) {
+                continue;
+            }
+            let spec = self.find_network(&network.id)?;
+            match self.remove_network(&spec) {
+                Ok(()) => removed.push(network.name),
+                // Somebody has just started a container on it.
+                Err(e) if matches!(e.cause, crate::base::Cause::Conflict(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(removed)
+    }
+
+    pub fn network_connect(&self, endpoint: EndpointRequest, container: &str) -> Result<()> {
+        let network = self.find_network(&endpoint.network)?;
+        match network.driver {
+            Driver::Host => {
+                return Err(Error::invalid("cannot connect container to host network"));
+            }
+            Driver::Null => {
+                return Err(Error::invalid(
+                    "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+                ));
+            }
+            Driver::Macvlan(_) => {}
+        }
+        let id = self.find(container)?;
+        let held = self.hold(&id)?;
+        let record = match &held {
+            Held::Live(_) => self.record(&id)?,
+            Held::Still(record, _) => (**record).clone(),
+        };
+        let joined = check_join(&record, &network.id, network.name.as_str());
+        match (held, joined) {
+            (Held::Still(_, lock), Err(error)) => {
+                lock.unlink()?;
+                Err(error)
+            }
+            (Held::Live(_), Err(error)) => Err(error),
+            (Held::Live(mut client), Ok(())) => {
+                let body = serde_json::to_value(&endpoint)
+                    .map_err(|e| Error::parse("write request", "connect", e))?;
+                client.command("connect", body, &[]).map(drop)
+            }
+            (Held::Still(mut record, lock), Ok(())) => {
+                record.config.endpoints.push(EndpointConfig {
+                    request: endpoint,
+                    network: Some(network.id),
+                    name: network.name.to_string(),
+                    last: None,
+                });
+                record.save(&self.dirs)?;
+                lock.unlink()
+            }
+        }
+    }
+
+    pub fn network_disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
+        let id = match self.find(container) {
+            Ok(id) => id,
+            // `-f` is for endpoints whose container is gone: nothing to do.
+            Err(_) if force => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let network = self.find_network(network)?;
+        let is_on = |record: &Record| {
+            record
+                .config
+                .endpoints
+                .iter()
+                .any(|e| is_network(e, &network.id, network.name.as_str()))
+        };
+        match self.hold(&id)? {
+            Held::Live(mut client) => {
+                if !is_on(&self.record(&id)?) {
+                    return Err(Error::conflict(format!(
+                        "container {id} is not connected to network {}",
+                        network.name
+                    )));
+                }
+                let body = serde_json::Value::String(network.id.to_string());
+                client.command("disconnect", body, &[]).map(drop)
+            }
+            Held::Still(mut record, lock) => {
+                let was_on = is_on(&record);
+                record
+                    .config
+                    .endpoints
+                    .retain(|e| !is_network(e, &network.id, network.name.as_str()));
+                if was_on {
+                    record.save(&self.dirs)?;
+                }
+                lock.unlink()?;
+                if was_on {
+                    Ok(())
+                } else {
+                    Err(Error::conflict(format!(
+                        "container {id} is not connected to the network {}",
+                        network.name
+                    )))
+                }
+            }
+        }
+    }
+
+    pub fn host_access(&self, network: &str, access: HostAccess) -> Result<()> {
+        self.change_access(network, access)
+    }
+
+    // --- containers: `wanted` is an id, a name or an id prefix
+
+    /// Makes and starts a container. With `detach` off, `Run::client` is a
+    /// connection that has missed no output.
+    pub fn run(&self, request: RunRequest) -> Result<Run> {
+        logs::limits(&request.log_options)?;
+        let attach = !request.detach;
+        let relay = Relay {
+            stdin: request.interactive,
+            stdout: true,
+            stderr: true,
+            tty: request.tty,
+            sig_proxy: request.sig_proxy,
+            ..Relay::default()
+        };
+        self.prepare()?;
+        let (record, lock) = self.create(request)?;
+        let launched = self.launch(&record, lock, attach)?;
+        Ok(Run {
+            id: record.id,
+            client: launched.client,
+            relay,
+            warnings: launched.warnings,
+        })
+    }
+
+    pub fn start(&self, wanted: &str, attach: bool) -> Result<Option<Client>> {
+        self.prepare()?;
+        let id = self.find(wanted)?;
+        match self.hold(&id)? {
+            // Docker: starting what runs is no error.
+            Held::Live(client) => Ok(attach.then_some(client)),
+            Held::Still(record, lock) => Ok(self.launch(&record, lock, attach)?.client),
+        }
+    }
+
+    pub fn stop(&self, wanted: &str, signal: Option<&str>, timeout_s: Option<i64>) -> Result<()> {
+        let signal = signal.map(signal::parse).transpose()?;
+        let id = self.find(wanted)?;
+        match self.hold(&id)? {
+            Held::Live(mut client) => client.stop(signal, timeout_s),
+            Held::Still(_, lock) => lock.unlink(),
+        }
+    }
+
+    pub fn restart(
+        &self,
+        wanted: &str,
+        signal: Option<&str>,
+        timeout_s: Option<i64>,
+    ) -> Result<()> {
+        let signal = signal.map(signal::parse).transpose()?;
+        let id = self.find(wanted)?;
+        match self.hold(&id)? {
+            Held::Live(mut client) => client.restart(signal, timeout_s),
+            Held::Still(record, lock) => {
+                self.dirs.make()?;
+                self.launch(&record, lock, false).map(drop)
+            }
+        }
+    }
+
+    pub fn kill(&self, wanted: &str, signal: &str) -> Result<()> {
+        let signal = signal::parse(signal)?;
+        let id = self.find(wanted)?;
+        match self.hold(&id)? {
+            Held::Live(mut client) => {
+                client.signal(signal)?;
+                if signal == libc::SIGKILL {
+                    // Docker returns when it is dead, so that `rm` works next.
+                    client.wait()?;
+                }
+                Ok(())
+            }
+            Held::Still(_, lock) => {
+                lock.unlink()?;
+                Err(Error::conflict(format!(
+                    "cannot kill container: {wanted}: container {id} is not running"
+                )))
+            }
+        }
+    }
+
+    pub fn pause(&self, wanted: &str, on: bool) -> Result<()> {
+        let (_, mut client) = self.live(wanted)?;
+        client.pause(on)
+    }
+
+    pub fn wait(&self, wanted: &str) -> Result<i32> {
+        let id = self.find(wanted)?;
+        match self.hold(&id)? {
+            Held::Live(mut client) => Ok(client.wait()?.code()),
+            Held::Still(record, lock) => {
+                lock.unlink()?;
+                Ok(record.state.exit_code)
+            }
+        }
+    }
+
+    pub fn remove(&self, wanted: &str, force: bool) -> Result<()> {
+        self.dirs.make()?;
+        let id = self.find(wanted)?;
+        loop {
+            match self.hold(&id) {
+                Ok(Held::Live(mut client)) => {
+                    let record = self.record(&id)?;
+                    if !force {
+                        let what = record.state.status.as_str();
+                        let cure = if record.state.status == Status::Paused {
+                            "unpause and then stop the container before removal or force remove"
+                        } else {
+                            "stop the container before removal or force remove"
+                        };
+                        return Err(Error::conflict(format!(
+                            "cannot remove container \"{}\": container is {what}: {cure}",
+                            record.name
+                        )));
+                    }
+                    client.stop(Some(libc::SIGKILL), Some(0))?;
+                    if record.config.auto_remove {
+                        return Ok(());
+                    }
+                }
+                Ok(Held::Still(record, lock)) => {
+                    // The record last: until it is gone, the container can be
+                    // named and removed again.
+                    self.release_name(&record.name, &id)?;
+                    file::remove_tree(&self.dirs.container(&id))?;
+                    file::remove_tree(&self.dirs.live(&id))?;
+                    return lock.unlink();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub fn rename(&self, wanted: &str, name: &str) -> Result<()> {
+        let name = ContainerName::new(name.strip_prefix('/').unwrap_or(name))?;
+        self.dirs.make()?;
+        let id = self.find(wanted)?;
+        let held = self.hold(&id)?;
+        let old = self.record(&id)?.name;
+        if old == name {
+            if let Held::Still(_, lock) = held {
+                lock.unlink()?;
+            }
+            return Err(Error::invalid(
+                "Renaming a container with the same name as its current name",
+            ));
+        }
+        let claimed = self.claim_name(&name, &id);
+        match held {
+            Held::Live(mut client) => {
+                claimed?;
+                let body = serde_json::Value::String(name.to_string());
+                if let Err(error) = client.command("rename", body, &[]) {
+                    let undo = self.release_name(&name, &id).err();
+                    return Err(error.with_undo(undo.into_iter().collect()));
+                }
+            }
+            Held::Still(mut record, lock) => {
+                if let Err(error) = claimed {
+                    lock.unlink()?;
+                    return Err(error);
+                }
+                record.name = name;
+                record.save(&self.dirs)?;
+                lock.unlink()?;
+            }
+        }
+        self.release_name(&old, &id)
+    }
+
+    /// Attaches to a running container.
+    pub fn attach(&self, wanted: &str) -> Result<Client> {
+        Ok(self.live(wanted)?.1)
+    }
+
+    fn live_records(&self) -> Result<Vec<Record>> {
+        Ok(self
+            .records()?
+            .into_iter()
+            .filter(|r| r.state.status.is_live())
+            .collect())
+    }
+
+    /// Every container that is recorded. One that ends while we look is left
+    /// out; a damaged record is an error that names its file.
+    fn records(&self) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for id in self.ids()? {
+            records.extend(Record::load(&self.dirs, &id)?);
+        }
+        Ok(records)
+    }
+
+    /// Full inspect views, newest first; stopped ones too with `all`.
+    pub fn containers(&self, all: bool) -> Result<Vec<view::Container>> {
+        self.refresh()?;
+        let mut records = self.records()?;
+        records.retain(|r| all || r.state.status.is_live());
+        records.sort_by(|a, b| b.created.cmp(&a.created));
+        records.iter().map(|r| self.describe(r)).collect()
+    }
+
+    pub fn container(&self, wanted: &str) -> Result<view::Container> {
+        self.refresh()?;
+        let id = self.find(wanted)?;
+        self.describe(&self.record(&id)?)
+    }
+
+    /// Runs it and waits, or returns at once with `detach`. The exit status is
+    /// the process's.
+    pub fn exec(&self, wanted: &str, request: ExecRequest) -> Result<Option<ExitStatus>> {
+        let (id, mut client) = self.live(wanted)?;
+        let record = self.record(&id)?;
+        if record.state.status == Status::Paused {
+            return Err(Error::conflict(format!(
+                "container {wanted} is paused, unpause the container before exec"
+            )));
+        }
+        let init = client.pidfd()?;
+        let process = ProcessSpec {
+            argv: request.argv,
+            env: create::process_env(&record, request.tty, &request.env),
+            cwd: request
+                .workdir
+                .unwrap_or_else(|| record.config.workdir.clone()),
+            user: request.user.unwrap_or_else(|| record.config.user.clone()),
+            tty: request.tty,
+            no_new_privs: false,
+        };
+        let stdio = match (request.detach, request.tty) {
+            (true, _) => ExecStdio::Null,
+            (false, true) => ExecStdio::Tty,
+            (false, false) => ExecStdio::Inherit {
+                stdin: request.interactive,
+            },
+        };
+        let token = SingleThreaded::prove()?;
+        let running = exec::spawn(&token, &init, &record.state.cgroup, &process, stdio)?;
+        if request.detach {
+            return Ok(None);
+        }
+        running.pidfd.wait(true)
+    }
+
+    /// Writes the log to `out`/`err`.
+    pub fn logs(
+        &self,
+        wanted: &str,
+        request: &LogsRequest,
+        out: &mut dyn std::io::Write,
+        err: &mut dyn std::io::Write,
+    ) -> Result<()> {
+        let id = self.find(wanted)?;
+        let query = Query {
+            follow: request.follow,
+            tail: request.tail,
+            since: request.since,
+            until: request.until,
+            timestamps: request.timestamps,
+        };
+        container_logs::read(&self.dirs.log(&id), &query, None, out, err)
+    }
+
+    // --- the machine
+
+    pub fn info(&self) -> Result<view::Info> {
+        self.describe_machine()
+    }
+
+    /// What the journals of dead processes left, undone. One line each.
+    pub fn gc(&self) -> Result<Vec<String>> {
+        self.collect()
+    }
+}
+
+/// Is this endpoint on that network? By id once it is known.
+fn is_network(endpoint: &EndpointConfig, id: &NetworkId, name: &str) -> bool {
+    match &endpoint.network {
+        Some(known) => known == id,
+        None => {
+            endpoint.request.network == name || id.as_str().starts_with(&endpoint.request.network)
+        }
+    }
+}
+
+/// Whether a container may join one more network.
+fn check_join(record: &Record, id: &NetworkId, name: &str) -> Result<()> {
+    let endpoints = &record.config.endpoints;
+    if endpoints.iter().any(|e| is_network(e, id, name)) {
+        return Err(Error::conflict(format!(
+            "endpoint with name {} already exists in network {name}",
+            record.name
+        )));
+    }
+    if endpoints.iter().any(|e| e.request.network == "none") {
+        return Err(Error::invalid(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        ));
+    }
+    if endpoints.iter().any(|e| e.request.network == "host") {
+        return Err(Error::invalid(
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        ));
+    }
+    Ok(())
 }
 
 /// When something happened, as Docker prints it (RFC 3339 with nanoseconds).

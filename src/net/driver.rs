@@ -8,6 +8,7 @@ use super::{Attachment, vlan};
 use crate::base::{Cidr, IfName, MacAddr, Result};
 use crate::netlink::{Link, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
+use crate::sys::sysctl::NetSysctl;
 
 /// What a plan may know of the host: read once, so that planning itself asks
 /// the kernel nothing.
@@ -67,8 +68,9 @@ impl Plan {
         host: &mut Rtnl<Host>,
         sandbox: &mut Rtnl<Sandbox>,
         netns: &Netns<Sandbox>,
+        sysctl: &NetSysctl,
     ) -> Result<Attachment> {
-        self.link.attach(host, sandbox, netns)
+        self.link.attach(host, sandbox, netns, sysctl)
     }
 }
 

@@ -47,3 +47,14 @@ pub fn add(
 pub fn remove(_host: &mut Rtnl<Host>, _shim: &IfName, _ip: Ipv4Addr) -> Result<()> {
     todo!()
 }
+
+/// Only in bridge mode does a parent hand frames from one of its macvlans to
+/// another, which is what the shim is.
+pub fn supported(mode: crate::netlink::MacvlanMode) -> Result<()> {
+    if mode == crate::netlink::MacvlanMode::Bridge {
+        return Ok(());
+    }
+    Err(crate::base::Error::invalid(
+        "host access needs macvlan mode bridge: in the others the parent keeps its macvlans apart",
+    ))
+}

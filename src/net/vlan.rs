@@ -8,6 +8,7 @@ use crate::base::{Cause, Error, IfName, MacAddr, NetworkId, Result};
 use crate::netlink::route::Configure;
 use crate::netlink::{Ifindex, MacvlanMode, NewLink, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
+use crate::sys::sysctl::{Family, NetSysctl};
 
 #[derive(Debug)]
 pub(super) struct VlanPlan {
@@ -94,6 +95,7 @@ impl VlanPlan {
         host: &mut Rtnl<Host>,
         sandbox: &mut Rtnl<Sandbox>,
         netns: &Netns<Sandbox>,
+        sysctl: &NetSysctl,
     ) -> Result<Attachment> {
         let new = NewLink {
             name: &self.endpoint.ifname,
@@ -116,7 +118,15 @@ impl VlanPlan {
                 .gateway
                 .filter(|_| self.endpoint.default_route && !self.internal),
         };
-        if let Err(error) = sandbox.configure(index, &configure) {
+        // Before the link is up: else the kernel would make a link-local address
+        // and solicit routers on the LAN.
+        let quiet = if sysctl.has_ipv6() {
+            let name = format!("conf/{}/disable_ipv6", self.endpoint.ifname);
+            sysctl.write(Family::Ipv6, &name, "1")
+        } else {
+            Ok(())
+        };
+        if let Err(error) = quiet.and_then(|()| sandbox.configure(index, &configure)) {
             let undo = sandbox.delete_link(index).err();
             return Err(self.explain(error).with_undo(undo.into_iter().collect()));
         }

@@ -50,9 +50,11 @@ impl Dirs {
     pub fn log(&self, id: &ContainerId) -> PathBuf {
         self.container(id).join(format!("{id}-json.log"))
     }
-    /// `<live>/lock`: held by the starter, then by the supervisor.
+    /// `<state>/locks/<id>`: held by the starter, then by the supervisor. In a
+    /// folder of its own, so that it can be taken before anything else of the
+    /// container is made, and one listing finds all that may need recovery.
     pub fn lock(&self, id: &ContainerId) -> PathBuf {
-        self.live(id).join("lock")
+        self.state.join("locks").join(id.as_str())
     }
     /// `<live>/journal`: what to undo when its lock's holder is dead.
     pub fn journal(&self, id: &ContainerId) -> PathBuf {
@@ -62,10 +64,6 @@ impl Dirs {
     pub fn sock(&self, id: &ContainerId) -> PathBuf {
         self.live(id).join("sock")
     }
-    /// `<state>/leases/<network>`: one locked file an address.
-    pub fn leases(&self, id: &NetworkId) -> PathBuf {
-        self.state.join("leases").join(id.as_str())
-    }
 
     /// Makes both roots and the folders directly below them. One that cannot
     /// be written is an error here, before anything has happened.
@@ -74,12 +72,12 @@ impl Dirs {
             (
                 &self.root,
                 "--root DIR or DOCKLESS_ROOT",
-                &["containers", "networks"],
+                &["containers", "networks", "names"],
             ),
             (
                 &self.state,
                 "--state DIR or DOCKLESS_STATE",
-                &["containers", "leases"],
+                &["containers", "leases", "locks"],
             ),
         ] {
             make_top(top, below).map_err(|error| {

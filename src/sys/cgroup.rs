@@ -31,6 +31,10 @@ impl Hierarchies {
 }
 
 impl Cgroup {
+    /// Its folder in every hierarchy.
+    pub fn folders(&self) -> &[PathBuf] {
+        todo!()
+    }
     /// Opens the folders of an existing one (for exec, pause, kill).
     pub fn open(_folders: &[PathBuf]) -> Result<Self> {
         todo!()

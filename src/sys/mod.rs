@@ -12,4 +12,5 @@ pub mod random;
 pub mod raw;
 pub mod rooted;
 pub mod seccomp;
+pub mod sysctl;
 pub mod tty;

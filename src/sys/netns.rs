@@ -82,11 +82,16 @@ impl Netns<Host> {
 impl Netns<Sandbox> {
     /// A fresh namespace, made on a throw-away thread (nothing to restore).
     pub fn create() -> Result<Self> {
+        Self::create_with(|| Ok(())).map(|(netns, ())| netns)
+    }
+
+    /// The same, and what `f` brings out of it: one thread for both.
+    pub fn create_with<T: Send>(f: impl FnOnce() -> Result<T> + Send) -> Result<(Self, T)> {
         on_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|e| fail("create network namespace", e))?;
-            own()
+            Ok((own()?, f()?))
         })
-        .map(Self::new)
+        .map(|(fd, brought)| (Self::new(fd), brought))
     }
 
     /// Takes an fd received from another process; refuses what is not a

@@ -1,0 +1,378 @@
+//! Records as Docker's JSON: what `inspect`, `ps`, `network inspect` print.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::record::{EndpointConfig, Record, Status};
+use super::{Engine, view};
+use crate::base::{Cidr, Result};
+use crate::net::ipam::{self, Pool};
+use crate::net::spec::{Driver, HostAccess, NetworkSpec};
+use crate::net::{Attachment, host_access, publish};
+use crate::netlink::MacvlanMode;
+
+fn mode(mode: MacvlanMode) -> &'static str {
+    match mode {
+        MacvlanMode::Bridge => "bridge",
+        MacvlanMode::Private => "private",
+        MacvlanMode::Vepa => "vepa",
+        MacvlanMode::Passthru => "passthru",
+        MacvlanMode::Source => "source",
+    }
+}
+
+impl Engine {
+    pub(super) fn describe(&self, record: &Record) -> Result<view::Container> {
+        let dirs = &self.dirs;
+        let etc = self.etc_folder(record);
+        let layer = dirs.container(&record.id).join("layer");
+        let text = |path: std::path::PathBuf| path.display().to_string();
+        let mut argv = record.argv().into_iter();
+        let state = &record.state;
+        Ok(view::Container {
+            id: record.id.to_string(),
+            created: record.created.clone(),
+            path: argv.next().unwrap_or_default(),
+            args: argv.collect(),
+            state: view::State {
+                status: match state.status {
+                    Status::Created => view::Status::Created,
+                    Status::Running => view::Status::Running,
+                    Status::Paused => view::Status::Paused,
+                    Status::Exited => view::Status::Exited,
+                },
+                running: state.status.is_live(),
+                paused: state.status == Status::Paused,
+                pid: state.pid,
+                exit_code: state.exit_code,
+                error: state.error.clone(),
+                started_at: state.started.clone(),
+                finished_at: state.finished.clone(),
+                ..Default::default()
+            },
+            image: format!("sha256:{}", record.image.id),
+            resolv_conf_path: text(etc.join("resolv.conf")),
+            hostname_path: text(etc.join("hostname")),
+            hosts_path: text(etc.join("hosts")),
+            log_path: text(dirs.log(&record.id)),
+            name: format!("/{}", record.name),
+            restart_count: state.restarts,
+            driver: "overlay2".to_owned(),
+            platform: "linux".to_owned(),
+            host_config: host_config(record),
+            graph_driver: Some(view::GraphDriver {
+                name: "overlay2".to_owned(),
+                data: BTreeMap::from([
+                    ("LowerDir".to_owned(), text(record.image.lower.clone())),
+                    ("MergedDir".to_owned(), text(layer.join("merged"))),
+                    ("UpperDir".to_owned(), text(layer.join("upper"))),
+                    ("WorkDir".to_owned(), text(layer.join("work"))),
+                ]),
+            }),
+            config: config(record),
+            network_settings: self.network_settings(record),
+            dockless: self.extra(record),
+            ..Default::default()
+        })
+    }
+
+    fn network_settings(&self, record: &Record) -> view::NetworkSettings {
+        let state = &record.state;
+        let mut networks = BTreeMap::new();
+        for endpoint in &record.config.endpoints {
+            let attachment = state
+                .attachments
+                .iter()
+                .find(|a| Some(&a.network) == endpoint.network.as_ref());
+            networks.insert(
+                endpoint.name.clone(),
+                endpoint_view(record, endpoint, attachment),
+            );
+        }
+        let mut ports = view::Ports::new();
+        for port in &state.ports {
+            let binding = view::PortBinding {
+                host_ip: port.host.ip.to_string(),
+                host_port: port.host.port.to_string(),
+            };
+            ports
+                .entry(format!("{}/{}", port.container, port.proto))
+                .or_insert_with(|| Some(Vec::new()))
+                .get_or_insert_default()
+                .push(binding);
+        }
+        view::NetworkSettings {
+            sandbox_id: if state.status.is_live() {
+                state.sandbox.clone()
+            } else {
+                String::new()
+            },
+            sandbox_key: if state.status.is_live() {
+                format!("/proc/{}/ns/net", state.pid)
+            } else {
+                String::new()
+            },
+            ports,
+            networks,
+        }
+    }
+
+    fn extra(&self, record: &Record) -> view::ContainerExtra {
+        let state = &record.state;
+        let links = state.attachments.iter().map(|a| {
+            let network = self.find_network(a.network.as_str()).ok();
+            let name = network
+                .as_ref()
+                .map_or_else(|| a.network.short().to_owned(), |n| n.name.to_string());
+            let link = view::LinkExtra {
+                interface: a.ifname.to_string(),
+                parent: a.parent.to_string(),
+                mode: mode(a.mode).to_owned(),
+                host_access: network
+                    .as_ref()
+                    .is_some_and(|n| n.host_access != HostAccess::Off),
+                announcements: network.as_ref().map_or(0, |n| u32::from(n.announce.count)),
+                ..Default::default()
+            };
+            (name, link)
+        });
+        view::ContainerExtra {
+            cgroups: state
+                .cgroup
+                .iter()
+                .map(|p| p.display().to_string())
+                .collect(),
+            published: state
+                .paths
+                .iter()
+                .map(|(port, path)| view::Published {
+                    port: port.to_string(),
+                    path: match path {
+                        publish::Path::Fast => "fast-path".to_owned(),
+                        publish::Path::Proxy => "proxy".to_owned(),
+                    },
+                })
+                .collect(),
+            links: links.collect(),
+            ..Default::default()
+        }
+    }
+
+    pub(super) fn describe_network(
+        &self,
+        network: &NetworkSpec,
+        members: &[Record],
+        all: &[NetworkSpec],
+    ) -> Result<view::Network> {
+        let containers = members.iter().flat_map(|record| {
+            record
+                .state
+                .attachments
+                .iter()
+                .filter(|a| a.network == network.id)
+                .map(|a| {
+                    let member = view::NetworkMember {
+                        name: record.name.to_string(),
+                        endpoint_id: a.endpoint.clone(),
+                        mac_address: a.mac.to_string(),
+                        ipv4_address: a.addr.map(|c| c.to_string()).unwrap_or_default(),
+                        ipv6_address: String::new(),
+                    };
+                    (record.id.to_string(), member)
+                })
+        });
+        let predefined = !matches!(network.driver, Driver::Macvlan(_));
+        Ok(view::Network {
+            name: network.name.to_string(),
+            id: network.id.to_string(),
+            created: network.created.clone(),
+            driver: network.driver.name().to_owned(),
+            enable_ipv4: network.ipv4,
+            ipam: view::Ipam {
+                options: (!predefined).then(|| network.ipam_options.clone()),
+                config: (!predefined).then(|| network.pools.iter().map(pool).collect()),
+                ..Default::default()
+            },
+            internal: network.internal,
+            attachable: network.attachable,
+            options: network.options.clone(),
+            labels: network.labels.clone(),
+            containers: containers.collect(),
+            status: (!predefined)
+                .then(|| self.ipam_status(network, all))
+                .transpose()?,
+            dockless: view::NetworkExtra {
+                host_access: match network.host_access {
+                    HostAccess::Off => view::HostAccessView::default(),
+                    HostAccess::On { ip } => view::HostAccessView {
+                        enabled: true,
+                        interface: host_access::shim_name(&network.id).to_string(),
+                        ipv4_address: ip.map(|ip| ip.to_string()).unwrap_or_default(),
+                    },
+                },
+            },
+            ..Default::default()
+        })
+    }
+
+    /// Docker's counts: all addresses that cannot be had any more in the
+    /// subnet, and those that an automatic choice could still take.
+    fn ipam_status(
+        &self,
+        network: &NetworkSpec,
+        all: &[NetworkSpec],
+    ) -> Result<view::NetworkStatus> {
+        let mut subnets = BTreeMap::new();
+        for own in network.pools.iter().filter(|p| p.subnet.is_ipv4()) {
+            let sharing: Vec<&Pool> = all
+                .iter()
+                .flat_map(|n| &n.pools)
+                .filter(|p| p.subnet == own.subnet)
+                .collect();
+            let mut used = self.leased(own.subnet)?;
+            for pool in &sharing {
+                used.extend(pool.gateway.iter().chain(pool.aux.values()).copied());
+            }
+            for edge in [own.subnet.addr(), own.subnet.last()] {
+                if ipam::is_reserved(own, edge) {
+                    used.insert(edge);
+                }
+            }
+            let range = own.ip_range.unwrap_or(own.subnet);
+            let size = 1u64 << (32 - u32::from(range.prefix()));
+            let within = used.iter().filter(|ip| range.contains(**ip)).count();
+            let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+            subnets.insert(
+                own.subnet.to_string(),
+                view::SubnetStatus {
+                    ips_in_use: count(used.len()),
+                    dynamic_ips_available: size.saturating_sub(count(within)),
+                },
+            );
+        }
+        Ok(view::NetworkStatus {
+            ipam: view::IpamStatus { subnets },
+        })
+    }
+}
+
+fn pool(pool: &Pool) -> view::Pool {
+    view::Pool {
+        subnet: pool.subnet.to_string(),
+        ip_range: pool.ip_range.map(|r| r.to_string()).unwrap_or_default(),
+        gateway: pool.gateway.map(|g| g.to_string()).unwrap_or_default(),
+        auxiliary_addresses: pool
+            .aux
+            .iter()
+            .map(|(name, ip)| (name.clone(), ip.to_string()))
+            .collect(),
+    }
+}
+
+fn endpoint_view(
+    record: &Record,
+    endpoint: &EndpointConfig,
+    attachment: Option<&Attachment>,
+) -> view::Endpoint {
+    let request = &endpoint.request;
+    let mut names = vec![record.name.to_string()];
+    names.extend(request.aliases.iter().cloned());
+    names.push(record.id.short().to_owned());
+    if record.config.hostname.is_some() {
+        names.push(record.hostname().to_owned());
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|n| seen.insert(n.clone()));
+    let mut out = view::Endpoint {
+        ipam_config: request.ip.map(|ip| view::EndpointIpam {
+            ipv4_address: ip.to_string(),
+            ..Default::default()
+        }),
+        aliases: (!request.aliases.is_empty()).then(|| request.aliases.clone()),
+        driver_opts: (!request.driver_options.is_empty()).then(|| request.driver_options.clone()),
+        gw_priority: request.gw_priority,
+        network_id: endpoint
+            .network
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        dns_names: Some(names),
+        ..Default::default()
+    };
+    if let Some(a) = attachment {
+        out.endpoint_id.clone_from(&a.endpoint);
+        out.mac_address = a.mac.to_string();
+        if !a.internal {
+            out.gateway = a.gateway.map(|g| g.to_string()).unwrap_or_default();
+        }
+        if let Some(addr @ IpAddr::V4(_)) = a.addr.map(Cidr::addr) {
+            out.ip_address = addr.to_string();
+            out.ip_prefix_len = a.addr.map(Cidr::prefix).unwrap_or_default();
+        }
+    }
+    out
+}
+
+fn host_config(record: &Record) -> view::HostConfig {
+    let config = &record.config;
+    let mut bindings = view::Ports::new();
+    for port in &config.publish {
+        let host_port = match port.host_port {
+            None => String::new(),
+            Some((first, last)) if first == last => first.to_string(),
+            Some((first, last)) => format!("{first}-{last}"),
+        };
+        bindings
+            .entry(format!("{}/{}", port.container, port.proto))
+            .or_insert_with(|| Some(Vec::new()))
+            .get_or_insert_default()
+            .push(view::PortBinding {
+                host_ip: port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+                host_port,
+            });
+    }
+    view::HostConfig {
+        network_mode: config.network_mode.clone(),
+        port_bindings: bindings,
+        auto_remove: config.auto_remove,
+        init: config.init.then_some(true),
+        log_config: view::LogConfig {
+            config: config.log_options.clone(),
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+fn config(record: &Record) -> view::Config {
+    let config = &record.config;
+    let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+    view::Config {
+        hostname: record.hostname().to_owned(),
+        user: config.user.clone(),
+        attach_stdin: config.attached && config.open_stdin,
+        attach_stdout: config.attached,
+        attach_stderr: config.attached,
+        exposed_ports: config
+            .exposed
+            .iter()
+            .map(|p| (p.clone(), view::Empty {}))
+            .collect(),
+        tty: config.tty,
+        open_stdin: config.open_stdin,
+        stdin_once: config.attached && config.open_stdin,
+        env: config.env.clone(),
+        cmd: some(&config.cmd),
+        image: record.image.reference.clone(),
+        working_dir: if config.workdir == "/" {
+            String::new()
+        } else {
+            config.workdir.clone()
+        },
+        entrypoint: some(&config.entrypoint),
+        labels: config.labels.clone(),
+        stop_signal: config.stop_signal.clone().unwrap_or_default(),
+        stop_timeout: config.stop_timeout,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,250 @@
+//! Start of a container: the command forks a supervisor, which makes the
+//! network, clones the container into it and then stays.
+//!
+//! *Theory of operation.* The command holds the container's lock and hands it
+//! to the fork; whatever the supervisor does is written to the `started`
+//! journal first. The child is cloned before the network exists, so that its
+//! mounts (one core) and the netlink work (another) overlap; it waits for the
+//! namespace's fd before it mounts /sys, and for Go before it execs. The
+//! command learns of the outcome through a SEQPACKET pair: one message, or end
+//! of file if the supervisor was killed; then the command itself recovers.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::Engine;
+use super::gc;
+use super::owner::{Network, Owned};
+use super::record::{Record, Status};
+use crate::base::{Cause, Error, Journal, Result, Step};
+use crate::container::attach::Client;
+use crate::container::launch::{self, Running};
+use crate::container::spec::{LaunchSpec, ProcessSpec, RootfsSpec};
+use crate::container::supervisor;
+use crate::store::{FileJournal, Lock, file};
+use crate::sys::cgroup::{Cgroup, Hierarchies};
+use crate::sys::process::{self, Fork, SingleThreaded};
+use crate::sys::{fd, random};
+
+/// What the supervisor tells the command, once.
+#[derive(Debug, Serialize, Deserialize)]
+enum Report {
+    Started { warnings: Vec<String> },
+    Failed(Error),
+}
+
+/// The largest report: errors are text for people.
+const REPORT_MAX: usize = 64 * 1024;
+
+/// What `launch` gives back.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub client: Option<Client>,
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Starts the container behind `record`. On failure nothing of the start
+    /// is left; the record says why, and what becomes of it is the caller's.
+    pub(super) fn launch(&self, record: &Record, lock: Lock, attach: bool) -> Result<Launched> {
+        let token = SingleThreaded::prove()?;
+        let (ours, theirs) = fd::seqpacket_pair()?;
+        let client = attach.then(fd::seqpacket_pair).transpose()?;
+        let (client, first_client) = match client {
+            Some((a, b)) => (Some(a), Some(b)),
+            None => (None, None),
+        };
+        match process::clone_child(&token, 0, None)? {
+            Fork::Child => {
+                drop((ours, client));
+                self.supervise(record.clone(), lock, &theirs, first_client);
+            }
+            Fork::Parent { .. } => {
+                drop((theirs, first_client));
+                let mut buf = vec![0; REPORT_MAX];
+                let (length, _) = fd::recv(ours.as_fd(), &mut buf)?;
+                if length == 0 {
+                    self.recover(&record.id, lock)?;
+                    return Err(Error::state(
+                        "start container",
+                        record.name.as_str(),
+                        "its supervisor was killed before the program ran",
+                    ));
+                }
+                match serde_json::from_slice(&buf[..length]) {
+                    Ok(Report::Started { warnings }) => Ok(Launched {
+                        client: client.map(Client::from_pair),
+                        warnings,
+                    }),
+                    Ok(Report::Failed(error)) => Err(self.failed(record, lock, error)),
+                    Err(e) => Err(Error::parse("read the supervisor's report", "", e)),
+                }
+            }
+        }
+    }
+
+    /// The start failed and has been undone. A `--rm` container goes; another
+    /// stays as `created` with Docker's exit code and the reason.
+    fn failed(&self, record: &Record, lock: Lock, error: Error) -> Error {
+        let undone = if record.config.auto_remove {
+            self.recover(&record.id, lock).map(drop)
+        } else {
+            let mut record = record.clone();
+            record.state.exit_code = failed_code(&error);
+            record.state.error = error.to_string();
+            record
+                .save(&self.dirs)
+                .and_then(|()| file::remove_tree(&self.dirs.live(&record.id)))
+                .and_then(|()| lock.unlink())
+        };
+        error.with_undo(undone.err().into_iter().collect())
+    }
+
+    /// The forked process: never returns.
+    fn supervise(
+        &self,
+        record: Record,
+        lock: Lock,
+        report: &OwnedFd,
+        first_client: Option<OwnedFd>,
+    ) -> ! {
+        let mut keep: Vec<BorrowedFd<'_>> = vec![report.as_fd(), lock.as_fd()];
+        keep.extend(first_client.as_ref().map(AsFd::as_fd));
+        let detached = leave_terminal().and_then(|()| process::close_all_except(&keep));
+        let id = record.id.clone();
+        let started = detached.and_then(|()| self.bring_up(record));
+        let code = match started {
+            Ok((mut owned, running, warnings)) => {
+                let settings = owned.settings(first_client);
+                send(report, &Report::Started { warnings });
+                let ended = settings.and_then(|s| supervisor::run(s, running, &mut owned));
+                // Only a failure of the loop itself leaves anything to undo.
+                if ended.is_err() {
+                    owned.abandon();
+                }
+                i32::from(ended.is_err())
+            }
+            Err(error) => {
+                let errors = gc::unwind(&self.dirs.journal(&id));
+                send(report, &Report::Failed(error.with_undo(errors)));
+                1
+            }
+        };
+        drop(lock);
+        process::exit_now(code)
+    }
+
+    /// Everything up to the running program. Whatever fails, the journal
+    /// knows what to undo, and dropping the clone kills the child.
+    fn bring_up(&self, mut record: Record) -> Result<(Owned, Running, Vec<String>)> {
+        file::make_dir(&self.dirs.live(&record.id), 0o700)?;
+        let mut journal = FileJournal::create(&self.dirs.journal(&record.id))?;
+        let mut network = Network::lease(self, &mut record, &mut journal)?;
+        self.write_etc(&record, &network.addresses())?;
+        let cgroup = self.make_cgroup(&record, &mut journal)?;
+        let spec = self.launch_spec(&record)?;
+        file::make_dir(&spec.rootfs.layer, 0o710)?;
+        let token = SingleThreaded::prove()?;
+        let mut cloned = launch::clone(&token, &spec, cgroup.as_ref(), record.config.open_stdin)?;
+        let reserved = network.reserve_ports(&record)?;
+        network.make_namespace()?;
+        cloned.join(network.netns()?)?;
+        network.attach_all(self, &mut record, &mut journal)?;
+        network.publish(&record, reserved, &mut journal)?;
+        let running = cloned.go()?;
+        let state = &mut record.state;
+        state.status = Status::Running;
+        state.pid = running.pid;
+        state.exit_code = 0;
+        state.error.clear();
+        state.started = super::rfc3339(SystemTime::now());
+        state.sandbox = hex(&random::bytes::<32>()?);
+        network.describe(state);
+        if let Some(cgroup) = &cgroup {
+            state.cgroup = cgroup.folders().to_vec();
+        }
+        record.save_live(&self.dirs)?;
+        let warnings = network.take_warnings();
+        let owned = Owned::new(self.clone(), record, network, cgroup, journal);
+        Ok((owned, running, warnings))
+    }
+
+    fn make_cgroup(&self, record: &Record, journal: &mut dyn Journal) -> Result<Option<Cgroup>> {
+        let hierarchies = Hierarchies::detect()?;
+        let id = record.id.as_str();
+        let paths = hierarchies.folders(id);
+        if paths.is_empty() {
+            return Ok(None);
+        }
+        journal.record(&Step::Cgroup { paths })?;
+        hierarchies.create(id)
+    }
+
+    pub(super) fn launch_spec(&self, record: &Record) -> Result<LaunchSpec> {
+        let config = &record.config;
+        let init = if config.init {
+            let exe =
+                std::env::current_exe().map_err(|e| Error::sys("find", "/proc/self/exe", e))?;
+            Some(exe)
+        } else {
+            None
+        };
+        Ok(LaunchSpec {
+            process: ProcessSpec {
+                argv: record.argv(),
+                env: super::create::process_env(record, config.tty, &[]),
+                cwd: config.workdir.clone(),
+                user: config.user.clone(),
+                tty: config.tty,
+                no_new_privs: false,
+            },
+            rootfs: RootfsSpec {
+                lower: record.image.lower.clone(),
+                layer: self.dirs.container(&record.id).join("layer"),
+                etc: self.etc_folder(record),
+                volatile: config.auto_remove,
+                init,
+            },
+            hostname: record.hostname().to_owned(),
+        })
+    }
+}
+
+/// A session of its own and no streams: the supervisor outlives the command
+/// and its terminal.
+fn leave_terminal() -> Result<()> {
+    process::new_session()?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(|e| Error::sys("open", "/dev/null", e))?;
+    process::dup2_std(null.as_fd(), null.as_fd(), null.as_fd())
+}
+
+/// The command may be gone; that is not the container's problem.
+fn send(report: &OwnedFd, message: &Report) {
+    if let Ok(mut bytes) = serde_json::to_vec(message) {
+        bytes.truncate(REPORT_MAX);
+        let _ = fd::send(report.as_fd(), &bytes, &[]);
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Docker's exit code of a container whose start failed: 126 and 127 for a
+/// program that cannot be run, 128 for anything else.
+pub(super) fn failed_code(error: &Error) -> i32 {
+    match error.cause {
+        Cause::Exec {
+            errno: libc::ENOENT,
+            ..
+        } => 127,
+        Cause::Exec { .. } => 126,
+        _ => 128,
+    }
+}

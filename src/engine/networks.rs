@@ -1,0 +1,375 @@
+//! `network create|ls|inspect|rm|prune|host-access`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::SystemTime;
+
+use super::names::list;
+use super::record::{Record, Status};
+use super::{Engine, HostAccess, NetworkCreate, PoolRequest};
+use crate::base::{Cidr, Error, NetworkId, NetworkName, Result, Step};
+use crate::net::ipam::{self, Pool};
+use crate::net::spec::{self, Announce, Driver, Macvlan, NetworkSpec};
+use crate::net::{host_access, plain};
+use crate::netlink::{MacvlanMode, Rtnl};
+use crate::store::Lock;
+use crate::store::file::{self, Durability};
+use crate::sys::netns::Host;
+use crate::sys::random;
+
+impl Engine {
+    /// Those in files: without `host` and `none`.
+    pub(super) fn stored_networks(&self) -> Result<Vec<NetworkSpec>> {
+        let folder = self.dirs.root().join("networks");
+        let mut networks = Vec::new();
+        for name in list(&folder)? {
+            if let Some(id) = name.strip_suffix(".json")
+                && NetworkId::new(id).is_ok()
+                && let Some(network) = file::find_json(&folder.join(&name))?
+            {
+                networks.push(network);
+            }
+        }
+        Ok(networks)
+    }
+
+    pub(super) fn all_networks(&self) -> Result<Vec<NetworkSpec>> {
+        let mut networks = self.stored_networks()?;
+        networks.extend(plain::networks()?);
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(networks)
+    }
+
+    /// Full id, then name, then a prefix of one id only.
+    pub(super) fn find_network(&self, wanted: &str) -> Result<NetworkSpec> {
+        if let Ok(id) = NetworkId::new(wanted)
+            && let Some(network) = file::find_json(&self.dirs.network(&id))?
+        {
+            return Ok(network);
+        }
+        let networks = self.all_networks()?;
+        if let Some(network) = networks
+            .iter()
+            .find(|n| n.id.as_str() == wanted || n.name.as_str() == wanted)
+        {
+            return Ok(network.clone());
+        }
+        let hits: Vec<&NetworkSpec> = networks
+            .iter()
+            .filter(|n| !wanted.is_empty() && n.id.as_str().starts_with(wanted))
+            .collect();
+        match hits.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err(Error::not_found(format!("network {wanted} not found"))),
+            many => Err(Error::invalid(format!(
+                "network {wanted} is ambiguous ({} matches found based on ID prefix)",
+                many.len()
+            ))),
+        }
+    }
+
+    pub(super) fn create_network(&self, request: NetworkCreate) -> Result<NetworkId> {
+        let name = NetworkName::new(request.name.clone())?;
+        if plain::PREDEFINED.contains(&name.as_str()) {
+            return Err(Error::invalid(format!(
+                "operation is not permitted on predefined {name} network"
+            )));
+        }
+        if request.driver != "macvlan" {
+            return Err(
+                Error::not_found(format!("plugin \"{}\" not found", request.driver))
+                    .hint("dockless makes macvlan networks: -d macvlan -o parent=IFNAME"),
+            );
+        }
+        if !matches!(request.ipam_driver.as_str(), "" | "default") {
+            return Err(
+                Error::not_found(format!("plugin \"{}\" not found", request.ipam_driver))
+                    .hint("the only IPAM driver so far is \"default\""),
+            );
+        }
+        let (ipv4, ipv6) = spec::families(&request.options, request.ipv4, request.ipv6)?;
+        if ipv6 {
+            return Err(Error::invalid("IPv6 networks are not supported yet")
+                .hint("leave --ipv6 out; IPv4 works"));
+        }
+        let macvlan = Macvlan::from_options(&request.options)?;
+        let announce = Announce::from_options(&request.options)?;
+        self.dirs.make()?;
+        // One network is made at a time: name, pool and parent are checked
+        // against those that exist.
+        let _lock = Lock::acquire(&self.dirs.state().join("networks.lock"))?;
+        let others = self.stored_networks()?;
+        if others.iter().any(|n| n.name == name) {
+            return Err(Error::conflict(format!(
+                "network with name {name} already exists"
+            )));
+        }
+        let mut host = Rtnl::host()?;
+        let pools = if ipv4 {
+            self.pools(&request.pools, &others, &mut host)?
+        } else {
+            Vec::new()
+        };
+        check_parent(&macvlan, &others, &mut host)?;
+        let network = NetworkSpec {
+            id: NetworkId::from_bytes(random::bytes()?),
+            name,
+            created: super::rfc3339(SystemTime::now()),
+            driver: Driver::Macvlan(macvlan),
+            options: request.options,
+            pools,
+            internal: request.internal,
+            attachable: request.attachable,
+            ipv4,
+            labels: request.labels,
+            ipam_options: request.ipam_options,
+            announce,
+            host_access: spec::HostAccess::Off,
+        };
+        let access = wanted_access(&network, request.host_access)?;
+        self.save_network(&network)?;
+        if let spec::HostAccess::On { .. } = access
+            && let Err(error) = self.set_access(network.clone(), access)
+        {
+            let undo = file::remove(&self.dirs.network(&network.id)).err();
+            return Err(error.with_undo(undo.into_iter().collect()));
+        }
+        Ok(network.id)
+    }
+
+    fn save_network(&self, network: &NetworkSpec) -> Result<()> {
+        file::write_json(&self.dirs.network(&network.id), network, Durability::Disk)
+    }
+
+    fn pools(
+        &self,
+        requests: &[PoolRequest],
+        others: &[NetworkSpec],
+        host: &mut Rtnl<Host>,
+    ) -> Result<Vec<Pool>> {
+        let taken: Vec<&Pool> = others.iter().flat_map(|n| &n.pools).collect();
+        let mut pools = Vec::new();
+        let none = [PoolRequest::default()];
+        let requests = if requests.is_empty() { &none } else { requests };
+        for request in requests {
+            let any_of_size = |subnet: Cidr| {
+                subnet.is_ipv4() && subnet.addr() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+            };
+            let subnet = match request.subnet {
+                Some(subnet) if !any_of_size(subnet) => subnet,
+                size => {
+                    let mut avoid: Vec<Cidr> = taken.iter().map(|p| p.subnet).collect();
+                    avoid.extend(pools.iter().map(|p: &Pool| p.subnet));
+                    avoid.extend(in_use_on_host(host)?);
+                    ipam::automatic(&avoid, size.map(Cidr::prefix).filter(|p| *p > 0))?
+                }
+            };
+            pools.push(Pool {
+                subnet,
+                ip_range: request.ip_range,
+                gateway: request.gateway,
+                aux: request.aux.clone(),
+            });
+        }
+        ipam::validate(&pools)?;
+        for pool in &pools {
+            ipam::check_overlap(pool, &taken)?;
+        }
+        Ok(pools)
+    }
+
+    /// Containers on it now: those that run, or hold a lease while starting.
+    pub(super) fn endpoints_of(&self, network: &NetworkSpec) -> Result<Vec<Record>> {
+        let mut on = Vec::new();
+        for id in self.ids()? {
+            if let Some(record) = Record::load(&self.dirs, &id)?
+                && record.state.status.is_live()
+                && record
+                    .state
+                    .attachments
+                    .iter()
+                    .any(|a| a.network == network.id)
+            {
+                on.push(record);
+            }
+        }
+        Ok(on)
+    }
+
+    pub(super) fn remove_network(&self, network: &NetworkSpec) -> Result<()> {
+        if !matches!(network.driver, Driver::Macvlan(_)) {
+            return Err(Error::invalid(format!(
+                "{} is a pre-defined network and cannot be removed",
+                network.name
+            )));
+        }
+        self.sweep()?;
+        let _lock = self.address_lock()?;
+        let users = self.endpoints_of(network)?;
+        let starting = self.leaseholders(network)?;
+        if !users.is_empty() || !starting.is_empty() {
+            let mut names: Vec<String> = users
+                .iter()
+                .map(|r| format!("(name:\"{}\" id:\"{}\")", r.name, r.id.short()))
+                .collect();
+            names.extend(
+                starting
+                    .iter()
+                    .filter(|id| !users.iter().any(|r| r.id == **id))
+                    .map(|id| format!("(starting, id:\"{}\")", id.short())),
+            );
+            return Err(Error::conflict(format!(
+                "error while removing network: network {} has active endpoints {}",
+                network.name,
+                names.join(" ")
+            ))
+            .hint("disconnect or remove them first"));
+        }
+        if network.host_access != spec::HostAccess::Off {
+            host_access::disable(&mut Rtnl::host()?, &network.id)?;
+        }
+        file::remove(&self.dirs.network(&network.id))
+    }
+
+    /// `network host-access`: the record first, so that whatever happens the
+    /// next `off`, `rm` or start knows that there may be a link.
+    pub(super) fn set_access(
+        &self,
+        mut network: NetworkSpec,
+        access: spec::HostAccess,
+    ) -> Result<()> {
+        let before = network.host_access;
+        let mut host = Rtnl::host()?;
+        if access == spec::HostAccess::Off {
+            host_access::disable(&mut host, &network.id)?;
+            network.host_access = access;
+            return self.save_network(&network);
+        }
+        network.host_access = access;
+        self.save_network(&network)?;
+        if let Err(error) = self.make_access(&network, &mut host) {
+            network.host_access = before;
+            let undo = match before {
+                spec::HostAccess::Off => host_access::disable(&mut host, &network.id),
+                spec::HostAccess::On { .. } => self.make_access(&network, &mut host),
+            };
+            let undo = [undo, self.save_network(&network)];
+            return Err(error.with_undo(undo.into_iter().filter_map(Result::err).collect()));
+        }
+        Ok(())
+    }
+
+    /// Makes or completes the host-side link of a network that has it on.
+    pub(super) fn make_access(&self, network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<()> {
+        let (spec::HostAccess::On { ip }, Driver::Macvlan(macvlan)) =
+            (network.host_access, &network.driver)
+        else {
+            return Ok(());
+        };
+        let own = ip.map(|ip| Cidr::new(IpAddr::V4(ip), 32)).transpose()?;
+        let containers: Vec<Ipv4Addr> = self
+            .endpoints_of(network)?
+            .iter()
+            .filter(|r| r.state.status != Status::Created)
+            .flat_map(|r| &r.state.attachments)
+            .filter(|a| a.network == network.id)
+            .filter_map(|a| match a.addr?.addr() {
+                IpAddr::V4(ip) => Some(ip),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        // The network's record is what undoes this: the steps need no journal.
+        let mut steps: Vec<Step> = Vec::new();
+        host_access::enable(
+            host,
+            &network.id,
+            &macvlan.parent,
+            own,
+            &containers,
+            &mut steps,
+        )
+    }
+
+    pub(super) fn change_access(&self, wanted: &str, access: HostAccess) -> Result<()> {
+        self.prepare()?;
+        let network = self.find_network(wanted)?;
+        let access = wanted_access(&network, access)?;
+        if let spec::HostAccess::On { ip: Some(ip) } = access {
+            let pool = ipam::pool_of(&network.pools, IpAddr::V4(ip))?;
+            if ipam::is_reserved(pool, IpAddr::V4(ip))
+                && !pool.aux.values().any(|a| *a == IpAddr::V4(ip))
+                || self.lease_path(pool.subnet, IpAddr::V4(ip)).exists()
+            {
+                return Err(Error::conflict(format!("Address already in use: {ip}")));
+            }
+        }
+        self.set_access(network, access)
+    }
+}
+
+/// Checks that the network can have it at all.
+fn wanted_access(network: &NetworkSpec, access: HostAccess) -> Result<spec::HostAccess> {
+    let access = match access {
+        HostAccess::Off => return Ok(spec::HostAccess::Off),
+        HostAccess::On { ip } => spec::HostAccess::On { ip },
+    };
+    match &network.driver {
+        Driver::Macvlan(macvlan) => host_access::supported(macvlan.mode).map(|()| access),
+        Driver::Host | Driver::Null => Err(Error::invalid(format!(
+            "network {} has no parent link: host access is for macvlan networks",
+            network.name
+        ))),
+    }
+}
+
+fn check_parent(macvlan: &Macvlan, others: &[NetworkSpec], host: &mut Rtnl<Host>) -> Result<()> {
+    if host.link(macvlan.parent.as_str())?.is_none() {
+        let mut links = host.links()?.into_iter().map(|l| l.name);
+        let names: Vec<String> = links.by_ref().map(|n| n.to_string()).collect();
+        return Err(spec::missing_parent(&macvlan.parent, &|base| {
+            Ok(names.iter().any(|n| n == base))
+        }));
+    }
+    for other in others {
+        let Driver::Macvlan(theirs) = &other.driver else {
+            continue;
+        };
+        if theirs.parent != macvlan.parent {
+            continue;
+        }
+        if macvlan.mode == MacvlanMode::Passthru {
+            return Err(Error::conflict(format!(
+                "cannot use mode passthru, macvlan network {} is already using parent interface {}",
+                other.id.short(),
+                theirs.parent
+            )));
+        }
+        if theirs.mode == MacvlanMode::Passthru {
+            return Err(Error::conflict(format!(
+                "macvlan network {} is already using parent interface {} in mode passthru",
+                other.id.short(),
+                theirs.parent
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What an automatic pool must keep away from: the host's on-link routes and
+/// its name servers.
+fn in_use_on_host(host: &mut Rtnl<Host>) -> Result<Vec<Cidr>> {
+    let mut used: Vec<Cidr> = host
+        .routes()?
+        .into_iter()
+        .filter(|r| r.gateway.is_none())
+        .filter_map(|r| r.dst)
+        .collect();
+    let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    for line in resolv.lines() {
+        if let Some(server) = line.trim().strip_prefix("nameserver")
+            && let Ok(ip @ IpAddr::V4(_)) = server.trim().parse()
+        {
+            used.push(Cidr::new(ip, 32)?);
+        }
+    }
+    Ok(used)
+}

@@ -1,0 +1,201 @@
+//! A container on disk: what was asked for and what has become of it.
+//!
+//! `<root>/containers/<id>/record.json`; for `--rm` containers, which end with
+//! the boot at the latest, `<state>/containers/<id>/record.json`. While a
+//! container runs, its supervisor is the only writer; otherwise whoever holds
+//! the container's lock.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::EndpointRequest;
+use crate::base::{ContainerId, ContainerName, NetworkId, PortMap, Result};
+use crate::image::tester::Image;
+use crate::net::Attachment;
+use crate::net::publish::{Path as Via_, PortRequest, Via};
+use crate::store::Dirs;
+use crate::store::file::{self, Durability};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub id: ContainerId,
+    pub name: ContainerName,
+    /// RFC 3339 with nanoseconds, as all times here.
+    pub created: String,
+    pub image: Image,
+    pub config: Config,
+    pub state: State,
+}
+
+/// What was asked for, with the image's defaults filled in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Config {
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub env: Vec<String>,
+    pub workdir: String,
+    pub user: String,
+    /// `--hostname`; else the first 12 digits of the id.
+    pub hostname: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub tty: bool,
+    pub open_stdin: bool,
+    pub attached: bool,
+    pub init: bool,
+    pub auto_remove: bool,
+    pub stop_signal: Option<String>,
+    pub stop_timeout: Option<u32>,
+    pub exposed: Vec<String>,
+    pub publish: Vec<PortRequest>,
+    pub publish_via: Via,
+    pub log_options: BTreeMap<String, String>,
+    /// `HostConfig.NetworkMode`: the first network as typed.
+    pub network_mode: String,
+    pub endpoints: Vec<EndpointConfig>,
+}
+
+/// One network that the container is (to be) on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EndpointConfig {
+    pub request: EndpointRequest,
+    /// Known from the first start on: a network made anew under the same name
+    /// is not the same network.
+    pub network: Option<NetworkId>,
+    pub name: String,
+    /// The address it had last: asked for again at the next start.
+    #[serde(default)]
+    pub last: Option<std::net::Ipv4Addr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Status {
+    Created,
+    Running,
+    Paused,
+    Exited,
+}
+
+impl Status {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Exited => "exited",
+        }
+    }
+
+    pub(super) fn is_live(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
+/// Docker's "never".
+pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct State {
+    pub status: Status,
+    pub pid: i32,
+    pub exit_code: i32,
+    pub error: String,
+    pub started: String,
+    pub finished: String,
+    pub restarts: u32,
+    /// While running; empty otherwise.
+    pub attachments: Vec<Attachment>,
+    pub ports: Vec<PortMap>,
+    pub paths: Vec<(PortMap, Via_)>,
+    pub cgroup: Vec<PathBuf>,
+    /// 64 hex digits, new with each network namespace.
+    pub sandbox: String,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            status: Status::Created,
+            pid: 0,
+            exit_code: 0,
+            error: String::new(),
+            started: NEVER.to_owned(),
+            finished: NEVER.to_owned(),
+            restarts: 0,
+            attachments: Vec::new(),
+            ports: Vec::new(),
+            paths: Vec::new(),
+            cgroup: Vec::new(),
+            sandbox: String::new(),
+        }
+    }
+}
+
+impl State {
+    /// What dies with the process: pid, interfaces, ports.
+    pub(super) fn clear_live(&mut self) {
+        self.pid = 0;
+        self.attachments.clear();
+        self.ports.clear();
+        self.paths.clear();
+        self.cgroup.clear();
+    }
+
+    pub(super) fn end(&mut self, exit_code: i32) {
+        self.clear_live();
+        self.status = Status::Exited;
+        self.exit_code = exit_code;
+        self.finished = super::rfc3339(SystemTime::now());
+    }
+}
+
+impl Record {
+    fn path(&self, dirs: &Dirs) -> PathBuf {
+        if self.config.auto_remove {
+            dirs.live(&self.id).join("record.json")
+        } else {
+            dirs.container(&self.id).join("record.json")
+        }
+    }
+
+    /// `None`: there is no such container.
+    pub(super) fn load(dirs: &Dirs, id: &ContainerId) -> Result<Option<Self>> {
+        if let Some(record) = file::find_json(&dirs.container(id).join("record.json"))? {
+            return Ok(Some(record));
+        }
+        file::find_json(&dirs.live(id).join("record.json"))
+    }
+
+    /// The container now exists (or has changed) for good.
+    pub(super) fn save(&self, dirs: &Dirs) -> Result<()> {
+        let durability = if self.config.auto_remove {
+            Durability::Boot
+        } else {
+            Durability::Disk
+        };
+        file::write_json(&self.path(dirs), self, durability)
+    }
+
+    /// For what the next boot makes untrue anyway: that it runs.
+    pub(super) fn save_live(&self, dirs: &Dirs) -> Result<()> {
+        file::write_json(&self.path(dirs), self, Durability::Boot)
+    }
+
+    pub(super) fn hostname(&self) -> &str {
+        self.config.hostname.as_deref().unwrap_or(self.id.short())
+    }
+
+    /// Program and arguments.
+    pub(super) fn argv(&self) -> Vec<String> {
+        let config = &self.config;
+        config
+            .entrypoint
+            .iter()
+            .chain(&config.cmd)
+            .cloned()
+            .collect()
+    }
+}

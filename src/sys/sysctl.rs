@@ -1,0 +1,72 @@
+//! Network sysctls of a namespace that the caller is not in.
+//!
+//! *Theory of operation.* `/proc/sys/net` shows the namespace of whoever looks,
+//! but a folder below it belongs to the namespace in which it was opened: an
+//! O_PATH fd of `/proc/sys/net/ipv4`, opened by a thread inside a namespace,
+//! leads to that namespace's values from everywhere (seen on Linux 6.18;
+//! fs/proc/proc_sysctl.c, `sysctl_follow_link`). So one visit is enough for a
+//! container's whole life.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::write;
+
+use crate::base::{Error, Result};
+
+#[derive(Debug)]
+pub struct NetSysctl {
+    ipv4: OwnedFd,
+    /// Absent where the kernel has no IPv6.
+    ipv6: Option<OwnedFd>,
+}
+
+/// A protocol family's folder below `/proc/sys/net`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl NetSysctl {
+    /// Of the calling thread's network namespace.
+    pub fn open() -> Result<Self> {
+        let folder = |path: &'static str| {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            open(path, flags, Mode::empty())
+        };
+        let ipv4 = folder("/proc/sys/net/ipv4")
+            .map_err(|e| Error::sys("open", "/proc/sys/net/ipv4", e))?;
+        let ipv6 = match folder("/proc/sys/net/ipv6") {
+            Ok(fd) => Some(fd),
+            Err(nix::Error::ENOENT) => None,
+            Err(e) => return Err(Error::sys("open", "/proc/sys/net/ipv6", e)),
+        };
+        Ok(Self { ipv4, ipv6 })
+    }
+
+    pub fn has_ipv6(&self) -> bool {
+        self.ipv6.is_some()
+    }
+
+    /// Writes `net.<family>.<name>`, `name` with slashes.
+    pub fn write(&self, family: Family, name: &str, value: &str) -> Result<()> {
+        let (folder, family) = match family {
+            Family::Ipv4 => (Some(&self.ipv4), "ipv4"),
+            Family::Ipv6 => (self.ipv6.as_ref(), "ipv6"),
+        };
+        let fail =
+            |e: nix::Error| Error::sys("set sysctl", format!("net/{family}/{name} to {value}"), e);
+        let folder = folder.ok_or_else(|| fail(nix::Error::ENOENT))?;
+        let fd = openat(
+            folder.as_fd(),
+            name,
+            OFlag::O_WRONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(fail)?;
+        write(&fd, value.as_bytes()).map_err(fail)?;
+        Ok(())
+    }
+}
