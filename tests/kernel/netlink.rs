@@ -13,7 +13,14 @@ use dockless::netlink::{LinkKind, MacvlanMode, NewLink, Rtnl};
 use dockless::sys::netns::{Netns, Sandbox};
 use serde_json::Value;
 
-pub(crate) const TESTS: &[(&str, fn())] = &[
+use crate::harness::Test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    let judged = |(name, run): &(&str, fn())| Test::named(name, *run).needs(&["ip", "ping"]);
+    TESTS.iter().map(judged).collect()
+}
+
+const TESTS: &[(&str, fn())] = &[
     ("netlink::lab_is_wired", lab_is_wired),
     (
         "netlink::macvlan_straight_into_a_sandbox",

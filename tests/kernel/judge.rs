@@ -1,0 +1,111 @@
+//! The judges: programs of other people that read what we built.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use dockless::lab::Machine;
+use serde_json::Value;
+
+use crate::harness::{Verdict, failed, skipped};
+
+/// What a program answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) command: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Answer {
+    pub(crate) fn is_success(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// Fails the test unless the program succeeded.
+    pub(crate) fn success(self) -> Verdict<Self> {
+        if self.is_success() {
+            return Ok(self);
+        }
+        failed(format!(
+            "{}: exit {:?}\n{}{}",
+            self.command, self.code, self.stdout, self.stderr
+        ))
+    }
+
+    pub(crate) fn json(self) -> Verdict<Value> {
+        let answer = self.success()?;
+        // `ip -j` prints nothing at all when there is nothing to show.
+        if answer.stdout.trim().is_empty() {
+            return Ok(Value::Array(Vec::new()));
+        }
+        Ok(serde_json::from_str(&answer.stdout)?)
+    }
+}
+
+/// PATH with the folders of administrators' programs, which an ordinary
+/// user's lacks.
+pub(crate) fn search_path() -> String {
+    std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin"
+}
+
+/// Skips the test when the program is not installed.
+pub(crate) fn installed(program: &str) -> Verdict {
+    let path = search_path();
+    let is_there = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if is_there {
+        Ok(())
+    } else {
+        skipped(format!("{program} is not installed"))
+    }
+}
+
+/// Runs a program in the calling thread's namespaces; skips the test when it
+/// is not installed.
+pub(crate) fn run(argv: &[&str]) -> Verdict<Answer> {
+    let line = argv.join(" ");
+    if !argv[0].contains('/') {
+        installed(argv[0])?;
+    }
+    let output = Command::new(argv[0])
+        .args(&argv[1..])
+        .stdin(Stdio::null())
+        .output();
+    match output {
+        Err(error) => failed(format!("{line}: {error}")),
+        Ok(output) => Ok(Answer {
+            command: line,
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }),
+    }
+}
+
+/// The same on a machine of the lab.
+pub(crate) fn on(machine: &Machine, argv: &[&str]) -> Verdict<Answer> {
+    machine.run(|| Ok(run(argv)))?
+}
+
+/// `ip -j -d …`
+pub(crate) fn ip(args: &[&str]) -> Verdict<Value> {
+    run(&[&["ip", "-j", "-d"], args].concat())?.json()
+}
+
+/// `nft -j list ruleset`: the objects, without the metainfo header.
+pub(crate) fn nft_ruleset() -> Verdict<Vec<Value>> {
+    let mut answer = run(&["nft", "-j", "list", "ruleset"])?.json()?;
+    let Some(Value::Array(objects)) = answer.get_mut("nftables").map(Value::take) else {
+        return failed("nft -j list ruleset: no list");
+    };
+    Ok(objects
+        .into_iter()
+        .filter(|object| object.get("metainfo").is_none())
+        .collect())
+}
+
+/// The built program.
+#[allow(dead_code, reason = "for the modules of other layers")]
+pub(crate) fn dockless() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_dockless"))
+}
