@@ -16,8 +16,12 @@
 //! that run side by side. [`enter`] and [`Lab::here`] make the calling process
 //! the host machine, for the demo.
 
+pub mod ask;
+pub mod capture;
+pub mod contain;
 mod enter;
 mod machine;
+pub mod snapshot;
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
