@@ -388,11 +388,7 @@ impl Engine {
                     }
                 }
                 Ok(Held::Still(record, lock)) => {
-                    // The record last: until it is gone, the container can be
-                    // named and removed again.
-                    self.release_name(&record.name, &id)?;
-                    file::remove_tree(&self.dirs.container(&id))?;
-                    file::remove_tree(&self.dirs.live(&id))?;
+                    self.discard(&record)?;
                     return lock.unlink();
                 }
                 Err(error) => return Err(error),
