@@ -59,6 +59,7 @@ mod process;
 mod publish;
 mod selfcheck;
 mod supervisor;
+mod tester;
 
 use std::process::ExitCode;
 
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         process::tests(),
         publish::tests(),
         supervisor::tests(),
+        tester::tests(),
     ]
     .into_iter()
     .flatten()
