@@ -23,16 +23,14 @@ pub mod request;
 mod signal;
 pub mod view;
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::base::{ContainerId, ContainerName, Error, NetworkId, Result};
 use crate::container::exec::{self, ExecStdio};
-use crate::container::interact::interact;
 use crate::container::logs::{self as container_logs, Query};
 use crate::container::spec::ProcessSpec;
 use crate::net::spec::Driver;
-use crate::store::{Dirs, Lock};
+use crate::store::{Dirs, Lock, file};
 use crate::sys::process::SingleThreaded;
 
 use record::{EndpointConfig, Record, Status};
@@ -390,7 +388,11 @@ impl Engine {
                     }
                 }
                 Ok(Held::Still(record, lock)) => {
-                    self.discard(&record)?;
+                    // The record last: until it is gone, the container can be
+                    // named and removed again.
+                    self.release_name(&record.name, &id)?;
+                    file::remove_tree(&self.dirs.container(&id))?;
+                    file::remove_tree(&self.dirs.live(&id))?;
                     return lock.unlink();
                 }
                 Err(error) => return Err(error),
@@ -506,10 +508,7 @@ impl Engine {
         if request.detach {
             return Ok(None);
         }
-        match running.master {
-            Some(master) => interact(&running.pidfd, master, request.interactive).map(Some),
-            None => running.pidfd.wait(true),
-        }
+        running.pidfd.wait(true)
     }
 
     /// Writes the log to `out`/`err`.
@@ -528,16 +527,7 @@ impl Engine {
             until: request.until,
             timestamps: request.timestamps,
         };
-        // Asked before the log is opened: an end in between is not missed.
-        let client = match query.follow {
-            true => Client::connect(&self.dirs.live(&id))?,
-            false => None,
-        };
-        let client = client
-            .map(|mut client| client.announce_end().map(|()| client))
-            .transpose()?;
-        let ended = client.as_ref().map(AsFd::as_fd);
-        container_logs::read(&self.dirs.log(&id), &query, ended, out, err)
+        container_logs::read(&self.dirs.log(&id), &query, None, out, err)
     }
 
     // --- the machine

@@ -14,3 +14,4 @@ pub mod rooted;
 pub mod seccomp;
 pub mod sysctl;
 pub mod tty;
+pub mod userns;

@@ -129,14 +129,25 @@ pub fn wait_pidfd(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<(i32, i32
     Ok((pid != 0).then_some((info.si_code, status)))
 }
 
-/// Default disposition for every signal that can have another.
+/// Default disposition for every signal that can have another. Not through
+/// the C library: it hides signals 32 and 33, which a caller may have left
+/// ignored all the same.
 pub fn reset_signal_handlers() {
-    // SAFETY: sigaction is plain data; zero is SIG_DFL, no flags, empty mask.
-    let default: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    // The kernel's own struct sigaction: four words, of which zero means
+    // SIG_DFL, no flags, no restorer, empty mask.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: reads one sigaction; the old one is not asked for. SIGKILL,
-        // SIGSTOP and the C library's own two signals answer EINVAL.
-        unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
+        // SAFETY: reads one kernel sigaction, with the mask's size of 8; the
+        // old one is not asked for. SIGKILL and SIGSTOP answer EINVAL.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null_mut::<u64>(),
+                8,
+            )
+        };
     }
 }
 
@@ -392,6 +403,72 @@ pub fn tty_set_size(tty: BorrowedFd<'_>, rows: u16, cols: u16) -> Result<()> {
     // SAFETY: TIOCSWINSZ reads one winsize.
     Errno::result(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })
         .map(drop)
+}
+
+// ---- bpf -------------------------------------------------------------------
+
+const BPF_PROG_LOAD: i32 = 5;
+const BPF_PROG_ATTACH: i32 = 8;
+const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_F_ALLOW_MULTI: u32 = 2;
+
+/// Loads a program of eBPF instructions for a cgroup's device accesses.
+pub fn bpf_load_cgroup_device(program: &[u64]) -> Result<OwnedFd> {
+    /// The head of `union bpf_attr` for BPF_PROG_LOAD; the rest is zero.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log: [u32; 2],
+        log_buffer: u64,
+        kernel_version: u32,
+        flags: u32,
+    }
+    let license: &CStr = c"Apache-2.0";
+    let attr = Load {
+        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+        count: u32::try_from(program.len()).map_err(|_| Errno::E2BIG)?,
+        instructions: program.as_ptr().expose_provenance() as u64,
+        license: license.as_ptr().expose_provenance() as u64,
+        log: [0; 2],
+        log_buffer: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: `attr` is the head of bpf_attr, its length is given, and the
+    // kernel copies the instructions and the license during the call.
+    owned(Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            ptr::from_ref(&attr),
+            size_of::<Load>(),
+        )
+    })?)
+}
+
+pub fn bpf_attach_cgroup_device(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    // target_fd, attach_bpf_fd, attach_type, attach_flags
+    let attr = [
+        cgroup.as_raw_fd().unsigned_abs(),
+        program.as_raw_fd().unsigned_abs(),
+        BPF_CGROUP_DEVICE,
+        BPF_F_ALLOW_MULTI,
+    ];
+    // SAFETY: `attr` is the head of bpf_attr for BPF_PROG_ATTACH, its length
+    // is given; both descriptors are open for the length of the call.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_ATTACH,
+            attr.as_ptr(),
+            size_of_val(&attr),
+        )
+    })
+    .map(drop)
 }
 
 // ---- mounts ----------------------------------------------------------------

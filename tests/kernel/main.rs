@@ -59,7 +59,7 @@ mod process;
 mod publish;
 mod selfcheck;
 mod supervisor;
-mod tester;
+mod sys;
 
 use std::process::ExitCode;
 
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         process::tests(),
         publish::tests(),
         supervisor::tests(),
-        tester::tests(),
+        sys::tests(),
     ]
     .into_iter()
     .flatten()
