@@ -229,9 +229,9 @@ impl Batch {
                 attr::text(out, 3, chain.name);
                 if let Some(hook) = chain.hook {
                     const NF_ACCEPT: u32 = 1;
-                    attr::nest(out, 4, |out| hook.write(out));
-                    attr::be32(out, 5, NF_ACCEPT);
                     attr::text(out, 7, "filter");
+                    attr::be32(out, 5, NF_ACCEPT);
+                    attr::nest(out, 4, |out| hook.write(out));
                 }
             },
         );
@@ -394,14 +394,7 @@ impl Hook<'_> {
 impl Set<'_> {
     fn write(&self, out: &mut Vec<u8>, id: u32) {
         const NFT_SET_MAP: u32 = 8;
-        const NFT_SET_CONCAT: u32 = 0x80;
-        let mut flags = 0;
-        if self.data.is_some() {
-            flags |= NFT_SET_MAP;
-        }
-        if self.key.len() > 1 {
-            flags |= NFT_SET_CONCAT;
-        }
+        let flags = self.data.map_or(0, |_| NFT_SET_MAP);
         attr::be32(out, 3, flags);
         attr::be32(out, 4, type_number(self.key));
         attr::be32(out, 5, type_len(self.key));
@@ -410,19 +403,6 @@ impl Set<'_> {
             attr::be32(out, 7, type_len(data));
         }
         attr::be32(out, 10, id);
-        if self.key.len() > 1 {
-            attr::nest(out, 9, |out| self.write_fields(out));
-        }
-    }
-
-    /// NFTA_SET_DESC_CONCAT: the length of each field.
-    fn write_fields(&self, out: &mut Vec<u8>) {
-        attr::nest(out, 2, |out| {
-            for field in self.key {
-                let len = u32::try_from(field.width()).unwrap_or(u32::MAX);
-                attr::nest(out, 1, |out| attr::be32(out, 1, len));
-            }
-        });
     }
 }
 

@@ -10,10 +10,16 @@ use super::attr;
 pub struct Reg(u32);
 
 impl Reg {
-    /// The `n`th four-byte register (NFT_REG32_00 + n), 0 to 15.
+    /// The `n`th four-byte register, 0 to 15. Every fourth has an older number
+    /// too (NFT_REG_1 to NFT_REG_4), which nft uses and the kernel reports.
     pub const fn word(n: u32) -> Self {
+        const NFT_REG_1: u32 = 1;
         const NFT_REG32_00: u32 = 8;
-        Self(NFT_REG32_00 + n)
+        if n.is_multiple_of(4) {
+            Self(NFT_REG_1 + n / 4)
+        } else {
+            Self(NFT_REG32_00 + n)
+        }
     }
 }
 
@@ -279,10 +285,8 @@ impl Expr {
                     attr::be32(out, 5, 1);
                 }
             }
-            Self::Counter => {
-                attr::be64(out, 1, 0);
-                attr::be64(out, 2, 0);
-            }
+            // Starts at zero.
+            Self::Counter => {}
             Self::Verdict(verdict) => {
                 const NFT_REG_VERDICT: u32 = 0;
                 attr::be32(out, 1, NFT_REG_VERDICT);
@@ -307,17 +311,14 @@ impl Field {
 
 impl Checksum {
     fn write(self, out: &mut Vec<u8>) {
-        // NFT_PAYLOAD_CSUM_NONE and _INET; NFT_PAYLOAD_L4CSUM_PSEUDOHDR.
-        let (kind, offset, flags) = match self {
-            Self::None => (0, 0, 0),
-            Self::Inet { offset } => (1, offset, 0),
-            Self::InetAndPseudo { offset } => (1, offset, 1),
-            Self::PseudoOnly => (0, 0, 1),
-        };
-        attr::be32(out, 6, kind);
-        attr::be32(out, 7, offset);
-        if flags != 0 {
-            attr::be32(out, 8, flags);
+        const NFT_PAYLOAD_CSUM_INET: u32 = 1;
+        const NFT_PAYLOAD_L4CSUM_PSEUDOHDR: u32 = 1;
+        if let Self::Inet { offset } | Self::InetAndPseudo { offset } = self {
+            attr::be32(out, 6, NFT_PAYLOAD_CSUM_INET);
+            attr::be32(out, 7, offset);
+        }
+        if matches!(self, Self::InetAndPseudo { .. } | Self::PseudoOnly) {
+            attr::be32(out, 8, NFT_PAYLOAD_L4CSUM_PSEUDOHDR);
         }
     }
 }
