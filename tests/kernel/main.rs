@@ -55,6 +55,7 @@ mod harness;
 mod judge;
 
 mod netlink;
+mod nft;
 mod process;
 mod publish;
 mod selfcheck;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
     let tests: Vec<Test> = [
         selfcheck::tests(),
         netlink::tests(),
+        nft::tests(),
         process::tests(),
         publish::tests(),
         supervisor::tests(),

@@ -7,22 +7,26 @@ use std::process::{Command, Stdio};
 use dockless::base::IfName;
 use dockless::lab::Lab;
 use dockless::netlink::nft::{
-    Batch, Chain, Checksum, Cmp, Element, Expr, Family, Field, Hook, Meta, Nft, Reg, Set, Table,
-    Type, Verdict, concat,
+    Batch, Chain, Checksum, Cmp, Element, Expr, Family, Field, Header, Hook, Meta, Nft, Reg, Set,
+    Table, Type, Verdict, concat,
 };
 use dockless::sys::netns::{Netns, Sandbox};
 use serde_json::Value;
 
-pub(crate) const TESTS: &[(&str, fn())] = &[
-    ("nft::rules_read_as_nfts_own", rules_read_as_nfts_own),
-    ("nft::batch_is_all_or_nothing", batch_is_all_or_nothing),
-    ("nft::elements_and_dumps", elements_and_dumps),
-    ("nft::many_elements", many_elements),
-    ("nft::generation_is_checked", generation_is_checked),
-    ("nft::handles_are_echoed", handles_are_echoed),
-    ("nft::errors_name_the_object", errors_name_the_object),
-    ("nft::rewrites_packets", rewrites_packets),
-];
+use crate::harness::Test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        Test::new(rules_read_as_nfts_own).needs(&["nft"]),
+        Test::new(batch_is_all_or_nothing).needs(&["nft"]),
+        Test::new(elements_and_dumps),
+        Test::new(many_elements),
+        Test::new(generation_is_checked),
+        Test::new(handles_are_echoed),
+        Test::new(errors_name_the_object),
+        Test::new(rewrites_packets),
+    ]
+}
 
 const PUB: Table<'static> = Table {
     family: Family::Netdev,
@@ -94,8 +98,14 @@ fn ours() -> Batch {
     let eth1 = IfName::new("eth1").unwrap();
     batch.add_table(PUB);
     let map = |name, key, data| Set { name, key, data };
-    batch.add_set(PUB, &map("ip4", &[Type::InetService], Some(&[Type::Ipv4Addr])));
-    batch.add_set(PUB, &map("mac", &[Type::InetService], Some(&[Type::EtherAddr])));
+    batch.add_set(
+        PUB,
+        &map("ip4", &[Type::InetService], Some(&[Type::Ipv4Addr])),
+    );
+    batch.add_set(
+        PUB,
+        &map("mac", &[Type::InetService], Some(&[Type::EtherAddr])),
+    );
     let flow = &[Type::Ipv4Addr, Type::InetService];
     batch.add_set(PUB, &map("back", flow, Some(&[Type::InetService])));
     batch.add_set(PUB, &map("peers", &[Type::Ipv4Addr], None));
@@ -111,11 +121,35 @@ fn ours() -> Batch {
     let peers = [element(&[10, 0, 2, 5], None), element(&[10, 0, 2, 6], None)];
     batch.add_elements(PUB, "peers", &peers);
 
-    let ingress = Hook::Ingress { device: &eth1, priority: -300 };
-    let egress = Hook::Egress { device: &eth1, priority: 0 };
-    batch.add_chain(PUB, &Chain { name: "aside", hook: None });
-    batch.add_chain(PUB, &Chain { name: "in", hook: Some(ingress) });
-    batch.add_chain(PUB, &Chain { name: "out", hook: Some(egress) });
+    let ingress = Hook::Ingress {
+        device: &eth1,
+        priority: -300,
+    };
+    let egress = Hook::Egress {
+        device: &eth1,
+        priority: 0,
+    };
+    batch.add_chain(
+        PUB,
+        &Chain {
+            name: "aside",
+            hook: None,
+        },
+    );
+    batch.add_chain(
+        PUB,
+        &Chain {
+            name: "in",
+            hook: Some(ingress),
+        },
+    );
+    batch.add_chain(
+        PUB,
+        &Chain {
+            name: "out",
+            hook: Some(egress),
+        },
+    );
 
     let mut rule = Vec::new();
     rule.extend(meta_is(Meta::Protocol, IP));
@@ -129,55 +163,87 @@ fn ours() -> Batch {
     rule.push(load(Field::DPORT, R0));
     rule.push(find("ip4", Some(R0)));
     rule.push(store(Field::IP4_DADDR, Checksum::IP4_ADDR));
-    rule.push(Expr::Immediate { into: R0, value: 5201_u16.to_be_bytes().to_vec() });
+    rule.push(Expr::Immediate {
+        into: R0,
+        value: 5201_u16.to_be_bytes().to_vec(),
+    });
     rule.push(store(Field::DPORT, Checksum::TCP));
     rule.push(Expr::Counter);
     batch.add_rule(PUB, "in", &rule, Some("in tcp"));
 
     let mut rule = Vec::new();
     rule.extend(meta_is(Meta::IifType, &ethernet));
-    rule.extend(meta_is(Meta::Protocol, ARP));
-    rule.push(load(Field { offset: 0, len: 6, ..Field::ARP_SADDR_IP }, R0));
-    // nft proves hardware type, protocol type and lengths first.
-    rule.pop();
-    rule.push(load(Field { offset: 0, len: 2, ..Field::ARP_SADDR_IP }, R0));
-    rule.push(equal(R0, &[0, 1]));
-    rule.push(load(Field { offset: 2, len: 2, ..Field::ARP_SADDR_IP }, R0));
-    rule.push(equal(R0, IP));
-    rule.push(load(Field { offset: 4, len: 1, ..Field::ARP_SADDR_IP }, R0));
-    rule.push(equal(R0, &[6]));
-    rule.push(load(Field { offset: 5, len: 1, ..Field::ARP_SADDR_IP }, R0));
-    rule.push(equal(R0, &[4]));
+    let ethertype = Field {
+        header: Header::Link,
+        offset: 12,
+        len: 2,
+    };
+    rule.push(load(ethertype, R0));
+    rule.push(equal(R0, ARP));
     rule.push(load(Field::ARP_SADDR_IP, R0));
-    rule.push(Expr::Lookup { set: "peers".into(), key: R0, into: None, invert: true });
+    rule.push(Expr::Lookup {
+        set: "peers".into(),
+        key: R0,
+        into: None,
+        invert: true,
+    });
     rule.push(Expr::Verdict(Verdict::Drop));
     batch.add_rule(PUB, "in", &rule, None);
 
     let mut rule = Vec::new();
     rule.extend(meta_is(Meta::Protocol, IP));
     rule.push(load(Field::IP4_FRAGMENT, R0));
-    rule.push(Expr::Bitwise { from: R0, into: R0, mask: vec![0x1f, 0xff], xor: vec![0, 0] });
-    rule.push(Expr::Cmp { reg: R0, op: Cmp::Neq, value: vec![0, 0] });
+    rule.push(Expr::Bitwise {
+        from: R0,
+        into: R0,
+        mask: vec![0x1f, 0xff],
+        xor: vec![0, 0],
+    });
+    rule.push(Expr::Cmp {
+        reg: R0,
+        op: Cmp::Neq,
+        value: vec![0, 0],
+    });
     rule.push(Expr::Verdict(Verdict::Jump("aside".into())));
     batch.add_rule(PUB, "in", &rule, None);
 
     let mut rule = Vec::new();
     rule.extend(meta_is(Meta::Protocol, IP));
-    rule.push(load(Field { len: 2, ..Field::IP4_SADDR }, R0));
+    rule.push(load(
+        Field {
+            len: 2,
+            ..Field::IP4_SADDR
+        },
+        R0,
+    ));
     rule.push(equal(R0, &[169, 254]));
     rule.extend(meta_is(Meta::L4Proto, TCP));
     rule.push(load(Field::IP4_SADDR, R0));
     rule.push(load(Field::SPORT, R1));
     rule.push(find("back", Some(R0)));
     rule.push(store(Field::SPORT, Checksum::TCP));
-    rule.push(Expr::Immediate { into: R0, value: vec![10, 0, 2, 4] });
+    rule.push(Expr::Immediate {
+        into: R0,
+        value: vec![10, 0, 2, 4],
+    });
     rule.push(store(Field::IP4_SADDR, Checksum::IP4_ADDR));
     rule.push(Expr::Counter);
     batch.add_rule(PUB, "out", &rule, None);
 
-    let mark = Expr::Immediate { into: R0, value: 7_u32.to_ne_bytes().to_vec() };
-    let set_mark = Expr::SetMeta { key: Meta::Mark, from: R0 };
-    batch.add_rule(PUB, "out", &[mark, set_mark, Expr::Verdict(Verdict::Accept)], None);
+    let mark = Expr::Immediate {
+        into: R0,
+        value: 7_u32.to_ne_bytes().to_vec(),
+    };
+    let set_mark = Expr::SetMeta {
+        key: Meta::Mark,
+        from: R0,
+    };
+    batch.add_rule(
+        PUB,
+        "out",
+        &[mark, set_mark, Expr::Verdict(Verdict::Accept)],
+        None,
+    );
     batch
 }
 
@@ -191,7 +257,12 @@ fn run(netns: &Netns<Sandbox>, program: &str, args: &str, stdin: &str) -> String
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap();
-            child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+            child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(stdin.as_bytes())
+                .unwrap();
             Ok(child.wait_with_output().unwrap())
         })
         .unwrap();
@@ -253,11 +324,19 @@ fn batch_is_all_or_nothing() {
     let mut batch = Batch::new();
     batch.add_table(PUB);
     batch.delete_chain(PUB, "nosuch");
-    batch.add_chain(PUB, &Chain { name: "later", hook: None });
+    batch.add_chain(
+        PUB,
+        &Chain {
+            name: "later",
+            hook: None,
+        },
+    );
     let error = nft.commit(&batch).unwrap_err();
     assert!(error.is_errno(libc::ENOENT), "{error}");
     assert!(
-        error.to_string().starts_with("delete chain nosuch of table netdev pub: no such file"),
+        error
+            .to_string()
+            .starts_with("delete chain nosuch of table netdev pub: no such file"),
         "{error}"
     );
     assert_eq!(ruleset(&netns), Vec::<Value>::new());
@@ -272,12 +351,18 @@ fn elements_and_dumps() {
     nft.commit(&ours()).unwrap();
     let tables = nft.tables().unwrap();
     assert_eq!(tables.len(), 1);
-    assert_eq!((tables[0].family, tables[0].name.as_str()), (Family::Netdev, "pub"));
+    assert_eq!(
+        (tables[0].family, tables[0].name.as_str()),
+        (Family::Netdev, "pub")
+    );
     let chains = nft.chains(PUB).unwrap();
     let ingress = chains.iter().find(|c| c.name == "in").unwrap();
     assert_eq!(ingress.hook, Some((0, -300)));
     assert_eq!(ingress.device.as_deref(), Some("eth1"));
-    assert_eq!(chains.iter().find(|c| c.name == "aside").unwrap().hook, None);
+    assert_eq!(
+        chains.iter().find(|c| c.name == "aside").unwrap().hook,
+        None
+    );
     let rules = nft.rules(PUB, Some("in")).unwrap();
     assert_eq!(rules.len(), 3);
     assert_eq!(rules[0].comment.as_deref(), Some("in tcp"));
@@ -286,7 +371,13 @@ fn elements_and_dumps() {
 
     let key = concat(&[&[169, 254, 77, 11], &5201_u16.to_be_bytes()]);
     let back = nft.elements(PUB, "back").unwrap();
-    assert_eq!(back, [Element { key: key.clone(), data: Some(vec![0x22, 0xb8]) }]);
+    assert_eq!(
+        back,
+        [Element {
+            key: key.clone(),
+            data: Some(vec![0x22, 0xb8])
+        }]
+    );
     let mut batch = Batch::new();
     batch.delete_elements(PUB, "back", &back);
     batch.delete_rule(PUB, "in", Some(rules[2].handle));
@@ -311,7 +402,14 @@ fn many_elements() {
     let mut batch = Batch::new();
     batch.add_table(PUB);
     let key = &[Type::Ipv4Addr, Type::InetService];
-    batch.add_set(PUB, &Set { name: "m", key, data: Some(&[Type::InetService]) });
+    batch.add_set(
+        PUB,
+        &Set {
+            name: "m",
+            key,
+            data: Some(&[Type::InetService]),
+        },
+    );
     let elements: Vec<Element> = (1..=10_000_u16)
         .map(|port| Element {
             key: concat(&[&[10, 0, 2, 4], &port.to_be_bytes()]),
@@ -335,7 +433,10 @@ fn generation_is_checked() {
         calls += 1;
         if calls == 1 {
             let mut other = Batch::new();
-            other.add_table(Table { family: Family::Inet, name: "other" });
+            other.add_table(Table {
+                family: Family::Inet,
+                name: "other",
+            });
             two.commit(&other)?;
         }
         let mut batch = Batch::new();
@@ -353,7 +454,13 @@ fn handles_are_echoed() {
     let mut nft = nft(&netns);
     let mut batch = Batch::new();
     batch.add_table(PUB);
-    batch.add_chain(PUB, &Chain { name: "c", hook: None });
+    batch.add_chain(
+        PUB,
+        &Chain {
+            name: "c",
+            hook: None,
+        },
+    );
     batch.add_rule(PUB, "c", &[Expr::Counter], Some("one"));
     batch.echo();
     batch.add_rule(PUB, "c", &[Expr::Counter], Some("two"));
@@ -371,20 +478,38 @@ fn errors_name_the_object() {
     batch.create_table(PUB);
     nft.commit(&batch).unwrap();
     let error = nft.commit(&batch).unwrap_err();
-    assert_eq!(error.to_string(), "add table netdev pub: file exists");
-    let mut batch = Batch::new();
-    let device = &IfName::new("nosuch0").unwrap();
-    let hook = Some(Hook::Ingress { device, priority: 0 });
-    batch.add_chain(PUB, &Chain { name: "in", hook });
-    let error = nft.commit(&batch).unwrap_err();
+    let text = error.to_string();
     assert!(
-        error.to_string().starts_with("add chain in of table netdev pub: no such file"),
-        "{error}"
+        text.starts_with("add table netdev pub: file exists"),
+        "{text}"
     );
     let mut batch = Batch::new();
-    batch.add_chain(PUB, &Chain { name: "c", hook: None });
-    batch.add_set(PUB, &Set { name: "s", key: &[Type::Ipv4Addr], data: None });
-    let one = Element { key: vec![1, 2, 3, 4], data: None };
+    batch.add_rule(PUB, "nosuch", &[Expr::Counter], None);
+    let text = nft.commit(&batch).unwrap_err().to_string();
+    assert!(
+        text.starts_with("add rule to chain nosuch of table netdev pub: no such file"),
+        "{text}"
+    );
+    let mut batch = Batch::new();
+    batch.add_chain(
+        PUB,
+        &Chain {
+            name: "c",
+            hook: None,
+        },
+    );
+    batch.add_set(
+        PUB,
+        &Set {
+            name: "s",
+            key: &[Type::Ipv4Addr],
+            data: None,
+        },
+    );
+    let one = Element {
+        key: vec![1, 2, 3, 4],
+        data: None,
+    };
     batch.create_elements(PUB, "s", &[one.clone()]);
     nft.commit(&batch).unwrap();
     let mut again = Batch::new();
@@ -402,22 +527,35 @@ fn rewrites_packets() {
     let eth1 = IfName::new("eth1").unwrap();
     let mut batch = Batch::new();
     batch.add_table(PUB);
-    let hook = Some(Hook::Ingress { device: &eth1, priority: 0 });
+    let hook = Some(Hook::Ingress {
+        device: &eth1,
+        priority: 0,
+    });
     batch.add_chain(PUB, &Chain { name: "in", hook });
     let mut rule = Vec::new();
     rule.extend(meta_is(Meta::L4Proto, &[17]));
     rule.push(load(Field::DPORT, R0));
     rule.push(equal(R0, &5000_u16.to_be_bytes()));
-    rule.push(Expr::Immediate { into: R0, value: 6000_u16.to_be_bytes().to_vec() });
+    rule.push(Expr::Immediate {
+        into: R0,
+        value: 6000_u16.to_be_bytes().to_vec(),
+    });
     rule.push(store(Field::DPORT, Checksum::UDP));
     rule.push(Expr::Counter);
     batch.add_rule(PUB, "in", &rule, None);
     let mut nft = nft(&lab.host.netns);
     nft.commit(&batch).unwrap();
-    let server: UdpSocket = lab.host.run(|| Ok(UdpSocket::bind("10.0.2.4:6000").unwrap())).unwrap();
-    let client = lab.others[0].run(|| Ok(UdpSocket::bind("0.0.0.0:0").unwrap())).unwrap();
+    let server: UdpSocket = lab
+        .host
+        .run(|| Ok(UdpSocket::bind("10.0.2.4:6000").unwrap()))
+        .unwrap();
+    let client = lab.others[0]
+        .run(|| Ok(UdpSocket::bind("0.0.0.0:0").unwrap()))
+        .unwrap();
     client.send_to(b"hello", "10.0.2.4:5000").unwrap();
-    server.set_read_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
+    server
+        .set_read_timeout(Some(std::time::Duration::from_secs(2)))
+        .unwrap();
     let mut buf = [0; 16];
     let (len, from) = server.recv_from(&mut buf).unwrap();
     assert_eq!(&buf[..len], b"hello");
