@@ -23,7 +23,6 @@
 //! next unpacking and [`prune`] remove.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
-use std::hash::{Hash, Hasher};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -73,7 +72,7 @@ const LINKS: [&str; 2] = ["bin/ping", "bin/ip"];
 /// On a start that finds it there: one statx(2) and one readlink(2).
 pub fn tester(images: &Path) -> Result<Image> {
     let exe = std::fs::metadata(SELF).map_err(|e| no_exe(&e))?;
-    let folder = images.join(format!("{PREFIX}{:016x}", identity(&exe)));
+    let folder = images.join(format!("{PREFIX}{}", identity(&exe)));
     let link = folder.join("id");
     let id = match std::fs::read_link(&link) {
         Ok(id) => id,
@@ -109,7 +108,7 @@ pub fn prune(images: &Path, in_use: &dyn Fn(&Path) -> bool) -> Result<Vec<PathBu
     }
     let _lock = lock(images)?;
     let exe = std::fs::metadata(SELF).map_err(|e| no_exe(&e))?;
-    let own = format!("{PREFIX}{:016x}", identity(&exe));
+    let own = format!("{PREFIX}{}", identity(&exe));
     let mut removed = Vec::new();
     for (name, path) in entries(images)? {
         let old = name.starts_with(PREFIX) && name != own && !in_use(&path.join("rootfs"));
@@ -125,14 +124,22 @@ fn no_exe(e: &std::io::Error) -> Error {
     Error::sys("look up", SELF, e).hint("is /proc mounted?")
 }
 
-/// What tells one file's content from another's without reading it.
-fn identity(file: &Metadata) -> u64 {
-    #[allow(deprecated)] // stable across releases, unlike DefaultHasher
-    let mut hash = std::hash::SipHasher::new();
-    (file.dev(), file.ino(), file.size()).hash(&mut hash);
-    (file.mtime(), file.mtime_nsec()).hash(&mut hash);
-    (file.ctime(), file.ctime_nsec()).hash(&mut hash);
-    hash.finish()
+/// What tells one file's content from another's without reading it, as 16 hex
+/// digits.
+fn identity(file: &Metadata) -> String {
+    let mut hash = Sha256::new();
+    for number in [file.dev(), file.ino(), file.size()] {
+        hash.update(number.to_le_bytes());
+    }
+    for time in [
+        file.mtime(),
+        file.mtime_nsec(),
+        file.ctime(),
+        file.ctime_nsec(),
+    ] {
+        hash.update(time.to_le_bytes());
+    }
+    super::hex_digest(hash).split_off(48)
 }
 
 fn unpack(images: &Path, folder: &Path) -> Result<()> {

@@ -15,7 +15,7 @@ use smoltcp::wire::{
 use super::Machine;
 use super::capture::{Content, Frame, packet_socket, readable};
 use crate::base::error::IntoErrno;
-use crate::base::{Error, MacAddr, Result, Subject};
+use crate::base::{Cidr, Error, MacAddr, Result, Subject};
 
 const ETH_P_ARP: u16 = 0x0806;
 
@@ -42,6 +42,20 @@ impl Machine {
             parse(&String::from_utf8_lossy(&answer))
                 .ok_or_else(|| Error::parse("GET", server.to_string(), "no HTTP answer"))
         })
+    }
+
+    /// Makes this machine the router of a client elsewhere: what it sends to
+    /// `server` from now on comes from `client`, an address of no LAN.
+    pub fn route_for(&self, client: Ipv4Addr, server: Ipv4Addr) -> Result<()> {
+        let mut rtnl = self.rtnl()?;
+        let mut index = |name: &str| {
+            let link = rtnl.link(name)?;
+            link.map(|link| link.index)
+                .ok_or_else(|| Error::sys("find link", Subject::Link(name.into()), libc::ENODEV))
+        };
+        let (lo, lan) = (index("lo")?, index(self.ifname.as_str())?);
+        rtnl.add_addr(lo, Cidr::new(client.into(), 32)?)?;
+        rtnl.add_link_route(Cidr::new(server.into(), 32)?, lan, Some(client.into()))
     }
 
     /// Tries to [`get`](Self::get) until it works or `limit` is over: for a

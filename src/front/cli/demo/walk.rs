@@ -1,0 +1,539 @@
+//! The seven steps of Docker's macvlan walk-through, and what must hold in
+//! each.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::stage::{Answer, Stage, Stop};
+use crate::base::MacAddr;
+use crate::lab::capture::{Capture, Content, Frame};
+use crate::lab::contain::reap_orphans;
+use crate::lab::snapshot::Snapshot;
+use crate::lab::{Lab, Machine};
+
+const CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 5);
+/// What people give a hand-made host-side link.
+const SHIM: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 6);
+/// A client somewhere behind the gateway.
+const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
+const PORT: u16 = 5000;
+/// Long enough for a busy machine; nothing waits for it to pass.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How long all answers to an ARP question are listened for.
+const LISTEN: Duration = Duration::from_millis(200);
+
+struct Walk<'a> {
+    stage: &'a mut Stage,
+    lab: &'a Lab,
+    /// The container's id, 64 hex digits.
+    id: String,
+    mac: MacAddr,
+}
+
+type Outcome<T = ()> = Result<T, Stop>;
+
+pub(super) fn walk(stage: &mut Stage, lab: &Lab) {
+    stage.print(
+        "A LAN in a box, with no way out: the gateway 10.0.2.1, this host 10.0.2.4 on eth1,\n\
+         two other machines 10.0.2.7 and 10.0.2.8 (other1$, other2$).",
+    );
+    let mut walk = Walk {
+        stage,
+        lab,
+        id: String::new(),
+        mac: MacAddr::from_ipv4(CONTAINER),
+    };
+    if walk.all().is_err() {
+        walk.stage
+            .stopped("what follows needs what just failed; the lab is torn down");
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn all(&mut self) -> Outcome {
+        let before = self.snapshot()?;
+        self.create()?;
+        self.start()?;
+        self.lan()?;
+        self.published()?;
+        self.isolated()?;
+        self.host_access()?;
+        self.remove(&before)
+    }
+
+    fn other(&self, number: usize) -> &'a Machine {
+        // The lab has two of them.
+        self.lab.others.get(number).unwrap_or(&self.lab.gateway)
+    }
+
+    fn snapshot(&mut self) -> Outcome<Snapshot> {
+        Snapshot::take().map_err(|e| {
+            self.stage.stopped(&e.to_string());
+            Stop
+        })
+    }
+
+    fn create(&mut self) -> Outcome {
+        self.stage.step("A macvlan network on eth1");
+        let answer = self.stage.dockless(&[
+            "network",
+            "create",
+            "-d",
+            "macvlan",
+            "--subnet=10.0.2.0/24",
+            "--gateway=10.0.2.1",
+            "-o",
+            "parent=eth1",
+            "mac1",
+        ]);
+        self.stage
+            .demand("prints a 64-hex id", is_id(&answer).map(drop))
+    }
+
+    fn start(&mut self) -> Outcome {
+        self.stage.step("A container with an address of the LAN");
+        let server = SocketAddrV4::new(CONTAINER, PORT);
+        // Somebody who is too early is not made to wait for ARP's second try.
+        let early = self.other(0);
+        let typed = Instant::now();
+        let (answer, run_took, page) = std::thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let answer = early.get_soon(server, "/healthz", LIMIT);
+                (answer, typed.elapsed())
+            });
+            let answer = self.stage.dockless(&[
+                "run",
+                "-d",
+                "-p",
+                "5000:5000",
+                "--name",
+                "mac1",
+                "--network",
+                "mac1",
+                "--ip",
+                "10.0.2.5",
+                "tester",
+            ]);
+            let took = typed.elapsed();
+            (answer, took, client.join())
+        });
+        self.stage
+            .demand("prints a 64-hex id", is_id(&answer).map(drop))?;
+        self.id = answer.line().to_owned();
+        self.stage.print(format_args!(
+            "     run took {:.1} ms",
+            run_took.as_secs_f64() * 1e3
+        ));
+        let (reached, after) = match page {
+            Ok((Ok(answer), after)) if answer.status == 200 => (Ok(()), after),
+            Ok((Ok(answer), after)) => (Err(format!("HTTP status {}", answer.status)), after),
+            Ok((Err(e), after)) => (Err(e.to_string()), after),
+            Err(_) => (Err(String::from("the client panicked")), LIMIT),
+        };
+        self.stage.demand(
+            &format!(
+                "a machine of the LAN that asked before the container was there has its answer \
+                 {:.1} ms after the command was typed",
+                after.as_secs_f64() * 1e3
+            ),
+            reached,
+        )
+    }
+
+    fn lan(&mut self) -> Outcome {
+        self.stage
+            .step("The page, from the LAN and from beyond the gateway");
+        let server = SocketAddrV4::new(CONTAINER, PORT);
+        let report = self.report("other2", self.other(1), server)?;
+        let eth0 = interface(&report, "eth0");
+        let id = self.id.get(..12).unwrap_or_default().to_owned();
+        self.equal("it is this container", &report["id"], &id);
+        self.equal(
+            "its address is the one asked for",
+            &eth0["addresses"][0],
+            "10.0.2.5/24",
+        );
+        self.equal(
+            "its MAC follows from its address",
+            &eth0["mac"],
+            &self.mac.to_string(),
+        );
+        self.equal(
+            "its route leads to the gateway",
+            &report["routes"][0]["gateway"],
+            "10.0.2.1",
+        );
+        self.equal(
+            "it sees the client's own address",
+            &report["client"]["address"],
+            "10.0.2.8",
+        );
+        let page = self.other(1).get(server, "/", LIMIT);
+        self.stage.check(
+            "the page shows a person the same",
+            match page {
+                Ok(page)
+                    if ["10.0.2.5/24", "10.0.2.8", &id]
+                        .iter()
+                        .all(|t| page.body.contains(t)) =>
+                {
+                    Ok(())
+                }
+                Ok(page) => Err(format!("status {}", page.status)),
+                Err(e) => Err(e.to_string()),
+            },
+        );
+        self.wire(server)
+    }
+
+    /// What tcpdump shows of a client from another network.
+    fn wire(&mut self, server: SocketAddrV4) -> Outcome {
+        let mut capture = match (
+            Capture::start(&self.lab.host),
+            self.lab.gateway.route_for(REMOTE, CONTAINER),
+        ) {
+            (Ok(capture), Ok(())) => capture,
+            (Err(e), _) | (_, Err(e)) => {
+                return self
+                    .stage
+                    .demand("a capture on eth1 starts", Err(e.to_string()));
+            }
+        };
+        self.stage.typed("", "tcpdump -e -i eth1");
+        let report = self.report("192.0.2.9", &self.lab.gateway, server)?;
+        self.equal(
+            "a client behind the gateway is seen with its own address too",
+            &report["client"]["address"],
+            &REMOTE.to_string(),
+        );
+        let mac = self.mac;
+        let scenes: [(&str, Scene); 4] = [
+            (
+                "on eth1: the SYN to 10.0.2.5",
+                Box::new(move |f| {
+                    matches!(f.content, Content::Tcp { to, syn: true, ack: false, .. } if to == server)
+                        && f.to == mac
+                }),
+            ),
+            (
+                "on eth1: the container's ARP question for the gateway",
+                Box::new(move |f| {
+                    let gateway = Ipv4Addr::new(10, 0, 2, 1);
+                    matches!(f.content, Content::Arp { question: true, about, ip, .. } if about == gateway && ip == CONTAINER)
+                        && f.from == mac
+                }),
+            ),
+            (
+                "on eth1: the answer, with the container's own MAC",
+                Box::new(move |f| {
+                    matches!(f.content, Content::Tcp { from, syn: true, ack: true, .. } if from == server)
+                        && f.from == mac
+                }),
+            ),
+            (
+                "on eth1: ARP for 10.0.2.5 answered with that MAC",
+                Box::new(
+                    move |f| matches!(f.content, Content::Arp { question: false, about, mac: told, .. } if about == CONTAINER && told == mac),
+                ),
+            ),
+        ];
+        let complete = |frames: &[Frame]| scenes.iter().all(|(_, scene)| frames.iter().any(scene));
+        if let Err(e) = capture.wait(Duration::from_secs(2), complete) {
+            return self
+                .stage
+                .demand("the capture can be read", Err(e.to_string()));
+        }
+        let frames = capture.frames().unwrap_or_default();
+        let interesting = frames
+            .iter()
+            .filter(|f| scenes.iter().any(|(_, scene)| scene(f)));
+        let text: Vec<_> = interesting.map(ToString::to_string).collect();
+        self.stage.shown(&text.join("\n"));
+        for (claim, scene) in &scenes {
+            let seen = frames.iter().any(scene);
+            self.stage.check(
+                claim,
+                seen.then_some(()).ok_or_else(|| String::from("not seen")),
+            );
+        }
+        Ok(())
+    }
+
+    fn published(&mut self) -> Outcome {
+        self.stage.step("-p: the same page at the host's address");
+        let answer = self.stage.dockless(&["port", "mac1"]);
+        self.stage.check(
+            "the port is published",
+            contains(&answer, &["5000/tcp -> 0.0.0.0:5000"]),
+        );
+        let id = self.id.get(..12).unwrap_or_default().to_owned();
+        let host = SocketAddrV4::new(self.lab.host.ip, PORT);
+        let report = self.report("other1", self.other(0), host)?;
+        self.equal("another machine reaches the container", &report["id"], &id);
+        self.equal(
+            "which sees that machine's own address",
+            &report["client"]["address"],
+            "10.0.2.7",
+        );
+        for address in [self.lab.host.ip, Ipv4Addr::LOCALHOST] {
+            let server = SocketAddrV4::new(address, PORT);
+            let report = self.report("", &self.lab.host, server)?;
+            self.equal(
+                &format!("so does the host itself, at {address}"),
+                &report["id"],
+                &id,
+            );
+        }
+        Ok(())
+    }
+
+    fn isolated(&mut self) -> Outcome {
+        self.stage.step("Host and container do not see each other");
+        let nothing = &["Destination Host Unreachable", "100% packet loss"];
+        // At once: each waits three seconds for ARP to give up.
+        let (inside, outside) = self.both_pings(&["-c", "1"]);
+        self.stage.check(
+            "the container cannot ping the host",
+            fails(&inside, nothing),
+        );
+        self.stage.check(
+            "the host cannot ping the container",
+            fails(&outside, nothing),
+        );
+        let answer = self
+            .stage
+            .dockless(&["exec", "mac1", "ping", "-c", "1", "10.0.2.1"]);
+        self.stage.check(
+            "the container reaches the gateway",
+            works(&answer, &["1 received, 0% packet loss"]),
+        );
+        Ok(())
+    }
+
+    fn host_access(&mut self) -> Outcome {
+        self.stage.step("Unless they shall: host-access");
+        let answer = self
+            .stage
+            .dockless(&["network", "host-access", "mac1", "on"]);
+        self.stage.demand("is switched on", works(&answer, &[]))?;
+        self.pings_work();
+        self.answers_once(self.lab.host.ip, "the host's address");
+        self.answers_once(CONTAINER, "the container's address");
+
+        let answer = self
+            .stage
+            .dockless(&["network", "host-access", "mac1", "off"]);
+        self.stage.demand("is switched off", works(&answer, &[]))?;
+        let (inside, outside) = self.both_pings(&["-c", "1", "-W", "0.3"]);
+        let loss = &["100% packet loss"];
+        self.stage
+            .check("isolated again, from inside", fails(&inside, loss));
+        self.stage
+            .check("isolated again, from outside", fails(&outside, loss));
+
+        let answer =
+            self.stage
+                .dockless(&["network", "host-access", "mac1", "on", "--ip", "10.0.2.6"]);
+        self.stage
+            .demand("or with an address of its own", works(&answer, &[]))?;
+        self.pings_work();
+        self.answers_once(SHIM, "that address");
+        self.answers_once(self.lab.host.ip, "the host's address");
+        let answer = self
+            .stage
+            .dockless(&["network", "host-access", "mac1", "off"]);
+        self.stage.demand("is switched off", works(&answer, &[]))
+    }
+
+    fn remove(&mut self, before: &Snapshot) -> Outcome {
+        self.stage.step("And nothing stays");
+        let answer = self.stage.dockless(&["rm", "-f", "mac1"]);
+        self.stage
+            .check("the container is removed", works(&answer, &["mac1"]));
+        let answer = self.stage.dockless(&["network", "rm", "mac1"]);
+        self.stage
+            .check("the network is removed", works(&answer, &["mac1"]));
+        // The kernel frees namespaces in the background.
+        let end = Instant::now() + Duration::from_secs(3);
+        let mut differences = Vec::new();
+        let _busy = self.stage.busy("comparing the machine with before");
+        loop {
+            reap_orphans();
+            match Snapshot::take() {
+                Ok(after) => differences = before.differences(&after),
+                Err(e) => differences.push(e.to_string()),
+            }
+            if differences.is_empty() || Instant::now() > end {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let counts: Vec<_> = before
+            .counts()
+            .map(|(kind, n)| format!("{n} {kind}"))
+            .collect();
+        let claim = format!("the machine is as before step 1: {}", counts.join(", "));
+        self.stage.shown(&differences.join("\n"));
+        let same = differences.is_empty();
+        let why = || format!("{} differences", differences.len());
+        self.stage.check(&claim, same.then_some(()).ok_or_else(why));
+        Ok(())
+    }
+
+    // --- the parts
+
+    fn equal(&mut self, claim: &str, got: &Value, wanted: &str) {
+        let holds = match got.as_str() {
+            Some(text) if text == wanted => Ok(()),
+            _ => Err(format!("{got} instead of {wanted:?}")),
+        };
+        self.stage.check(claim, holds);
+    }
+
+    /// `/json` as seen from a machine of the lab.
+    fn report(&mut self, name: &str, machine: &Machine, server: SocketAddrV4) -> Outcome<Value> {
+        self.stage
+            .typed(name, &format!("curl http://{server}/json"));
+        let answer = {
+            let _busy = self.stage.busy("waiting for the page");
+            machine.get(server, "/json", LIMIT)
+        };
+        let report = answer
+            .map_err(|e| e.to_string())
+            .and_then(|answer| serde_json::from_str(&answer.body).map_err(|e| e.to_string()));
+        match report {
+            Ok(report) => {
+                self.stage.shown(&summary(&report));
+                Ok(report)
+            }
+            Err(why) => Err(match self.stage.demand("the page answers", Err(why)) {
+                Err(stop) => stop,
+                Ok(()) => Stop,
+            }),
+        }
+    }
+
+    /// The container's ping to the host and the host's to the container.
+    fn both_pings(&mut self, options: &[&str]) -> (Answer, Answer) {
+        let inside = [&["exec", "mac1", "ping"], options, &["10.0.2.4"]].concat();
+        let outside = [options, &["10.0.2.5"]].concat();
+        let (stage, program) = (&*self.stage, &self.stage.program);
+        let (from_inside, from_outside) = std::thread::scope(|scope| {
+            let host = program.applet("ping", &outside);
+            let other = scope.spawn(move || stage.run("ping", host));
+            let inside = stage.run("ping", program.dockless(&inside));
+            (inside, other.join())
+        });
+        let from_outside = from_outside.unwrap_or_else(|_| Answer {
+            code: None,
+            text: String::from("the thread panicked"),
+        });
+        self.stage
+            .typed("", &format!("dockless {}", inside.join(" ")));
+        self.stage.shown(&from_inside.text);
+        self.stage.typed("", &format!("ping {}", outside.join(" ")));
+        self.stage.shown(&from_outside.text);
+        (from_inside, from_outside)
+    }
+
+    fn pings_work(&mut self) {
+        let (inside, outside) = self.both_pings(&["-c", "1"]);
+        let answered = &["1 received, 0% packet loss"];
+        self.stage
+            .check("the container pings the host", works(&inside, answered));
+        self.stage
+            .check("the host pings the container", works(&outside, answered));
+    }
+
+    /// Two machines ask the LAN who has an address: one as before any packet,
+    /// one as before taking an address. Each must get one answer, both the same.
+    fn answers_once(&mut self, ip: Ipv4Addr, what: &str) {
+        let mut answers = Vec::new();
+        let probes = [
+            (
+                "other1",
+                self.other(0),
+                self.other(0).ip,
+                format!("arping -I eth0 {ip}"),
+            ),
+            (
+                "other2",
+                self.other(1),
+                Ipv4Addr::UNSPECIFIED,
+                format!("arping -D -I eth0 {ip}"),
+            ),
+        ];
+        for (name, machine, tell, line) in probes {
+            self.stage.typed(name, &line);
+            match machine.who_has(ip, tell, LISTEN) {
+                Ok(macs) => {
+                    let text: Vec<_> = macs.iter().map(|mac| format!("{ip} is at {mac}")).collect();
+                    self.stage.shown(&text.join("\n"));
+                    answers.push(macs);
+                }
+                Err(e) => self.stage.shown(&e.to_string()),
+            }
+        }
+        let holds = match answers.as_slice() {
+            [one, other] if one.len() == 1 && one == other => Ok(()),
+            _ => Err(format!("answers: {answers:?}")),
+        };
+        self.stage
+            .check(&format!("{what} is answered for once"), holds);
+    }
+}
+
+type Scene = Box<dyn Fn(&Frame) -> bool>;
+
+fn is_id(answer: &Answer) -> Result<(), String> {
+    let line = answer.line();
+    let hex = line.len() == 64 && line.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    match hex && answer.worked() {
+        true => Ok(()),
+        false => Err(format!("exit code {:?}", answer.code)),
+    }
+}
+
+fn contains(answer: &Answer, texts: &[&str]) -> Result<(), String> {
+    match texts.iter().find(|text| !answer.text.contains(**text)) {
+        None => Ok(()),
+        Some(text) => Err(format!("{text:?} is missing")),
+    }
+}
+
+fn works(answer: &Answer, texts: &[&str]) -> Result<(), String> {
+    match answer.worked() {
+        true => contains(answer, texts),
+        false => Err(format!("exit code {:?}", answer.code)),
+    }
+}
+
+fn fails(answer: &Answer, texts: &[&str]) -> Result<(), String> {
+    match answer.code {
+        Some(1) => contains(answer, texts),
+        code => Err(format!("exit code {code:?} instead of 1")),
+    }
+}
+
+fn interface(report: &Value, name: &str) -> Value {
+    let list = report["interfaces"].as_array();
+    list.and_then(|list| list.iter().find(|i| i["name"] == name))
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// A report in one line; the whole would fill the screen.
+fn summary(report: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let eth0 = interface(report, "eth0");
+    format!(
+        "id {}, eth0 {} {}, gateway {}, client {}",
+        text(&report["id"]),
+        text(&eth0["addresses"][0]),
+        text(&eth0["mac"]),
+        text(&report["routes"][0]["gateway"]),
+        text(&report["client"]["address"])
+    )
+}
