@@ -9,6 +9,7 @@
 //! It ends with 0 only if everything held. Nothing is left however it ends
 //! (see `lab::contain`).
 
+mod look;
 mod stage;
 mod walk;
 
