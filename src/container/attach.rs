@@ -1,50 +1,45 @@
 //! The client's side of a supervisor's control socket: attach, wait, stop,
-//! kill, restart, resize, exec's pidfd; and the engine's own verbs.
+//! kill, restart, resize, exec's pidfd; and the engine's own verbs. The
+//! messages are described in `supervisor/protocol.rs`.
+//!
+//! A supervisor that has ended is `ECONNRESET` from every call: the answer is
+//! then in the container's record.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+mod relay;
+mod terminal;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+use nix::sys::stat::Mode;
 use serde_json::Value;
 
-use crate::base::Result;
-
+use super::supervisor::State;
+use super::supervisor::protocol::{
+    self, Answer, FromSupervisor, MAX_MESSAGE, Op, Request, STDIN, Stop, VERSION,
+};
+use crate::base::{Error, Result};
+use crate::sys::fd;
 use crate::sys::process::{ExitStatus, PidFd};
+
+pub use self::terminal::{DetachKeys, RawTerminal, size};
 
 /// A connection to a supervisor.
 #[derive(Debug)]
-pub struct Client {}
-
-/// The key sequence that detaches a terminal (`--detach-keys`): ctrl-p ctrl-q
-/// unless given, never when empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DetachKeys {
-    bytes: [u8; 16],
-    len: usize,
-}
-
-impl DetachKeys {
-    /// `None` when there are more than 16.
-    pub fn new(keys: &[u8]) -> Option<Self> {
-        let mut bytes = [0; 16];
-        bytes.get_mut(..keys.len())?.copy_from_slice(keys);
-        Some(Self {
-            bytes,
-            len: keys.len(),
-        })
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-impl Default for DetachKeys {
-    fn default() -> Self {
-        let mut bytes = [0; 16];
-        bytes[0] = 0x10; // ctrl-p
-        bytes[1] = 0x11; // ctrl-q
-        Self { bytes, len: 2 }
-    }
+pub struct Client {
+    fd: OwnedFd,
+    /// Number of the next request; 0 is nobody's.
+    next: u64,
+    /// The container's own client, attached since before its program ran.
+    first: bool,
+    /// Stream messages that came while an answer was waited for.
+    early: VecDeque<Vec<u8>>,
+    /// How it ended, once the supervisor has said so.
+    over: Option<ExitStatus>,
 }
 
 /// How to relay an attached container's streams.
@@ -62,44 +57,188 @@ pub struct Relay {
 
 impl Client {
     /// Connects to `<live>/sock`. `Ok(None)` when nobody listens there.
-    pub fn connect(_live: &Path) -> Result<Option<Self>> {
-        todo!()
+    pub fn connect(live: &Path) -> Result<Option<Self>> {
+        let fail = |errno| Error::sys("connect to supervisor in", live, errno);
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let folder = match nix::fcntl::open(live, flags, Mode::empty()) {
+            Ok(folder) => folder,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(fail(errno)),
+        };
+        // A socket's path may have 107 bytes; the folder's may have more.
+        let path = format!("/proc/self/fd/{}/sock", folder.as_raw_fd());
+        let address = UnixAddr::new(path.as_str()).map_err(fail)?;
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket =
+            socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(fail)?;
+        loop {
+            match socket::connect(socket.as_raw_fd(), &address) {
+                Ok(()) => return Ok(Some(Self::new(socket, false))),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ENOENT | Errno::ECONNREFUSED) => return Ok(None),
+                Err(errno) => return Err(fail(errno)),
+            }
+        }
     }
+
     /// Wraps our end of the pair whose other end is `Settings::first_client`.
-    pub fn from_pair(_fd: OwnedFd) -> Self {
-        todo!()
+    pub fn from_pair(fd: OwnedFd) -> Self {
+        Self::new(fd, true)
     }
-    /// Raw terminal, SIGWINCH, stdin, detach keys (ctrl-p ctrl-q: `Ok(None)`),
+
+    fn new(fd: OwnedFd, first: bool) -> Self {
+        Self {
+            fd,
+            next: 1,
+            first,
+            early: VecDeque::new(),
+            over: None,
+        }
+    }
+
+    /// Raw terminal, SIGWINCH, stdin, detach keys (`Ok(None)`),
     /// until the container ends or, after a restart, ends again.
-    pub fn relay(&mut self, _how: Relay) -> Result<Option<ExitStatus>> {
-        todo!()
+    ///
+    /// A standard output that is closed by its reader ends nothing: what
+    /// would go there is dropped.
+    pub fn relay(&mut self, how: Relay) -> Result<Option<ExitStatus>> {
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        relay::run(self, how, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
     }
+
     /// Blocks until the container ends. Without a restart in between that is
     /// the program's status.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        todo!()
+        if let Some(status) = self.over {
+            return Ok(status);
+        }
+        let value = self.ask(Op::Wait)?;
+        serde_json::from_value(value).map_err(|e| Error::parse("read", "exit status", e))
     }
-    pub fn signal(&mut self, _signal: i32) -> Result<()> {
-        todo!()
+
+    /// Asks for the end to be announced: this connection becomes readable
+    /// then, and not before (for `logs::read`). No other call may follow.
+    pub fn announce_end(&mut self) -> Result<()> {
+        self.send(Op::Wait, &[]).map(drop)
     }
+
+    pub fn signal(&mut self, signal: i32) -> Result<()> {
+        self.ask(Op::Signal(signal)).map(drop)
+    }
+
     /// Stop signal, then SIGKILL after the timeout (None: the container's own;
     /// negative: never). Returns when it has ended.
-    pub fn stop(&mut self, _signal: Option<i32>, _timeout_s: Option<i64>) -> Result<()> {
-        todo!()
+    pub fn stop(&mut self, signal: Option<i32>, timeout_s: Option<i64>) -> Result<()> {
+        let timeout = timeout_s;
+        self.ask(Op::Stop(Stop { signal, timeout })).map(drop)
     }
+
     /// Returns when the program runs again.
-    pub fn restart(&mut self, _signal: Option<i32>, _timeout_s: Option<i64>) -> Result<()> {
-        todo!()
+    pub fn restart(&mut self, signal: Option<i32>, timeout_s: Option<i64>) -> Result<()> {
+        let timeout = timeout_s;
+        self.ask(Op::Restart(Stop { signal, timeout })).map(drop)
     }
-    pub fn pause(&mut self, _on: bool) -> Result<()> {
-        todo!()
+
+    pub fn pause(&mut self, on: bool) -> Result<()> {
+        self.ask(Op::Pause(on)).map(drop)
     }
+
+    /// Sets the size of the container's terminal; without one, nothing.
+    pub fn resize(&mut self, rows: u16, cols: u16) -> Result<()> {
+        self.ask(Op::Resize { rows, cols }).map(drop)
+    }
+
+    pub fn state(&mut self) -> Result<State> {
+        let value = self.ask(Op::State)?;
+        serde_json::from_value(value).map_err(|e| Error::parse("read", "supervisor's state", e))
+    }
+
     /// pidfd of the first process.
     pub fn pidfd(&mut self) -> Result<PidFd> {
-        todo!()
+        let number = self.send(Op::Pidfd, &[])?;
+        let (_, mut fds) = self.answer(number)?;
+        match fds.pop() {
+            Some(fd) if fds.is_empty() => Ok(PidFd::from_fd(fd)),
+            _ => Err(Error::state("get", "pidfd", "the supervisor sent none")),
+        }
     }
-    /// An `Owner` verb. Fds go along and come back.
-    pub fn command(&mut self, _verb: &str, _body: Value, _fds: &[BorrowedFd<'_>]) -> Result<Value> {
-        todo!()
+
+    /// An `Owner` verb. The fds go along.
+    pub fn command(&mut self, verb: &str, body: Value, fds: &[BorrowedFd<'_>]) -> Result<Value> {
+        let verb = verb.to_owned();
+        let number = self.send(Op::Command { verb, body }, fds)?;
+        Ok(self.answer(number)?.0)
     }
+
+    /// Waits until the supervisor's process has ended, and with it all that
+    /// the engine still had to clean up.
+    pub fn gone(&mut self) -> Result<()> {
+        let mut buffer = vec![0; MAX_MESSAGE];
+        loop {
+            match self.receive(&mut buffer) {
+                Ok(_) => {}
+                Err(e) if e.is_errno(libc::ECONNRESET) => return Ok(()),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn ask(&mut self, op: Op) -> Result<Value> {
+        let number = self.send(op, &[])?;
+        Ok(self.answer(number)?.0)
+    }
+
+    fn send(&mut self, op: Op, fds: &[BorrowedFd<'_>]) -> Result<u64> {
+        let id = self.next;
+        self.next += 1;
+        let request = protocol::encode(&Request { v: VERSION, id, op })?;
+        fd::send(self.fd.as_fd(), &request, fds).map_err(|error| match error.errno() {
+            Some(libc::EPIPE) => ended(),
+            _ => error,
+        })?;
+        Ok(id)
+    }
+
+    fn send_stdin(&self, bytes: &[u8]) -> Result<()> {
+        let message = [&[STDIN], bytes].concat();
+        fd::send(self.fd.as_fd(), &message, &[])
+    }
+
+    /// Waits for one request's answer; keeps what belongs to the streams.
+    fn answer(&mut self, number: u64) -> Result<(Value, Vec<OwnedFd>)> {
+        let mut buffer = vec![0; MAX_MESSAGE];
+        loop {
+            let (length, fds) = self.receive(&mut buffer)?;
+            match protocol::from_supervisor(&buffer[..length])? {
+                FromSupervisor::Answer(Answer::Ok { id, value }) if id == number => {
+                    return Ok((value, fds));
+                }
+                // 0: it could not even read the number, or let nobody in.
+                FromSupervisor::Answer(Answer::Error { id, error }) if id == number || id == 0 => {
+                    return Err(error);
+                }
+                FromSupervisor::Answer(Answer::Exit(status)) => self.over = Some(status),
+                FromSupervisor::Answer(Answer::Ok { .. } | Answer::Error { .. }) => {}
+                _ => self.early.push_back(buffer[..length].to_vec()),
+            }
+        }
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+        match fd::recv(self.fd.as_fd(), buffer)? {
+            (0, _) => Err(ended()),
+            message => Ok(message),
+        }
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn ended() -> Error {
+    Error::sys("ask", "the container's supervisor", Errno::ECONNRESET)
+        .hint("it has ended; `inspect` says how, `gc` cleans up after one that was killed")
 }

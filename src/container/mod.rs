@@ -4,6 +4,7 @@ pub mod attach;
 pub mod child;
 pub mod exec;
 pub mod init;
+pub mod interact;
 pub mod launch;
 pub mod logs;
 pub mod profile;

@@ -115,6 +115,7 @@ impl Engine {
             }
             errors.extend(self.release_names(id).err());
             errors.extend(file::remove_tree(&self.dirs.container(id)).err());
+            errors.extend(file::remove_tree(&self.gone(id)).err());
         }
         if errors.is_empty() {
             file::remove_tree(&live)?;
@@ -124,6 +125,31 @@ impl Engine {
             let first = errors.remove(0);
             Err(first.with_undo(errors).hint("`dockless gc` tries again"))
         }
+    }
+
+    /// Where a container's folder waits to be removed.
+    fn gone(&self, id: &ContainerId) -> std::path::PathBuf {
+        self.dirs
+            .root()
+            .join("containers")
+            .join(format!(".gone-{id}"))
+    }
+
+    /// Removes a container that does not run; its lock is held. The rename is
+    /// what counts: before it the container is whole, after it there is none,
+    /// and recovery removes the rest.
+    pub(super) fn discard(&self, record: &Record) -> Result<()> {
+        let id = &record.id;
+        let (folder, gone) = (self.dirs.container(id), self.gone(id));
+        match std::fs::rename(&folder, &gone) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::sys("remove", &folder, e));
+            }
+            _ => {}
+        }
+        self.release_name(&record.name, id)?;
+        file::remove_tree(&gone)?;
+        file::remove_tree(&self.dirs.live(id))
     }
 
     /// Routes and filter entries of host-side links: named by the record.

@@ -23,14 +23,16 @@ pub mod request;
 mod signal;
 pub mod view;
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::base::{ContainerId, ContainerName, Error, NetworkId, Result};
 use crate::container::exec::{self, ExecStdio};
+use crate::container::interact::interact;
 use crate::container::logs::{self as container_logs, Query};
 use crate::container::spec::ProcessSpec;
 use crate::net::spec::Driver;
-use crate::store::{Dirs, Lock, file};
+use crate::store::{Dirs, Lock};
 use crate::sys::process::SingleThreaded;
 
 use record::{EndpointConfig, Record, Status};
@@ -388,11 +390,7 @@ impl Engine {
                     }
                 }
                 Ok(Held::Still(record, lock)) => {
-                    // The record last: until it is gone, the container can be
-                    // named and removed again.
-                    self.release_name(&record.name, &id)?;
-                    file::remove_tree(&self.dirs.container(&id))?;
-                    file::remove_tree(&self.dirs.live(&id))?;
+                    self.discard(&record)?;
                     return lock.unlink();
                 }
                 Err(error) => return Err(error),
@@ -508,7 +506,10 @@ impl Engine {
         if request.detach {
             return Ok(None);
         }
-        running.pidfd.wait(true)
+        match running.master {
+            Some(master) => interact(&running.pidfd, master, request.interactive).map(Some),
+            None => running.pidfd.wait(true),
+        }
     }
 
     /// Writes the log to `out`/`err`.
@@ -527,7 +528,16 @@ impl Engine {
             until: request.until,
             timestamps: request.timestamps,
         };
-        container_logs::read(&self.dirs.log(&id), &query, None, out, err)
+        // Asked before the log is opened: an end in between is not missed.
+        let client = match query.follow {
+            true => Client::connect(&self.dirs.live(&id))?,
+            false => None,
+        };
+        let client = client
+            .map(|mut client| client.announce_end().map(|()| client))
+            .transpose()?;
+        let ended = client.as_ref().map(AsFd::as_fd);
+        container_logs::read(&self.dirs.log(&id), &query, ended, out, err)
     }
 
     // --- the machine

@@ -61,6 +61,7 @@ mod publish;
 mod selfcheck;
 mod supervisor;
 mod sys;
+mod tester;
 
 use std::process::ExitCode;
 
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         publish::tests(),
         supervisor::tests(),
         sys::tests(),
+        tester::tests(),
     ]
     .into_iter()
     .flatten()

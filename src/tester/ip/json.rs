@@ -41,6 +41,10 @@ enum Details<'a> {
         txqlen: u32,
         #[serde(flatten)]
         layer: Option<Layer<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        link_netnsid: Option<i32>,
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        altnames: &'a [String],
     },
     Brief {
         operstate: &'a str,
@@ -58,10 +62,6 @@ struct Layer<'a> {
     address: Option<MacAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     broadcast: Option<MacAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    link_netnsid: Option<i32>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    altnames: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -138,9 +138,9 @@ pub(super) fn full(links: &[Interface], query: &Query) -> String {
                 link_type: &link.hardware,
                 address: link.mac,
                 broadcast: link.broadcast,
-                link_netnsid: link.netnsid,
-                altnames: &link.altnames,
             }),
+            link_netnsid: link.netnsid,
+            altnames: &link.altnames,
         },
         addr_info: addresses.then(|| link.addrs.iter().map(|a| address(a, true)).collect()),
     });

@@ -15,6 +15,13 @@ pub(super) fn full(links: &[Interface], query: &Query) -> String {
         if !(query.ipv4 && query.object == Object::Address) {
             layer(&mut out, link);
         }
+        if let Some(id) = link.netnsid {
+            let _ = write!(out, " link-netnsid {id}");
+        }
+        out.push('\n');
+        for altname in &link.altnames {
+            let _ = writeln!(out, "    altname {altname}");
+        }
         if query.object == Object::Address {
             for addr in &link.addrs {
                 address(&mut out, addr);
@@ -47,25 +54,16 @@ fn head(out: &mut String, link: &Interface, object: Object) {
     if link.txqlen != 0 {
         let _ = write!(out, "qlen {}", link.txqlen);
     }
-    out.push('\n');
 }
 
 fn layer(out: &mut String, link: &Interface) {
-    let _ = write!(out, "    link/{}", link.hardware);
     // A link without an address still has the blank before it.
-    out.push(' ');
+    let _ = write!(out, "\n    link/{} ", link.hardware);
     if let Some(mac) = link.mac {
         let _ = write!(out, "{mac}");
     }
     if let Some(broadcast) = link.broadcast {
         let _ = write!(out, " brd {broadcast}");
-    }
-    if let Some(id) = link.netnsid {
-        let _ = write!(out, " link-netnsid {id}");
-    }
-    out.push('\n');
-    for altname in &link.altnames {
-        let _ = writeln!(out, "    altname {altname}");
     }
 }
 
