@@ -9,6 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
 use crate::base::{Error, Result, Subject};
+use crate::sys::features;
 
 /// A directory that every system has (FHS) and nobody needs meanwhile.
 const STATE: &str = "/mnt";
@@ -56,9 +57,9 @@ fn write(path: &str, text: &str) -> Result<()> {
 }
 
 fn forbidden(errno: Errno) -> Error {
-    let error = Error::sys("create the lab's user namespace", Subject::None, errno);
+    let error = features::why_no_userns(errno as i32);
     match errno {
         Errno::EINVAL => error.hint("it must be entered before any thread is started"),
-        _ => error.hint("this system forbids user namespaces: run it as root"),
+        _ => error,
     }
 }

@@ -137,3 +137,49 @@ pub(super) fn parse(payload: &[u8]) -> Result<Address, Malformed> {
         preferred,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::golden::{built, said, unhex};
+    use super::*;
+
+    fn ours(index: u32, cidr: &str) -> Vec<u8> {
+        built(libc::RTM_NEWADDR, &message(index, cidr.parse().unwrap()))
+    }
+
+    /// `ip addr add 10.0.2.5/24 broadcast 10.0.2.255 dev eth0`
+    #[test]
+    fn says_what_ip_addr_add_says() {
+        let theirs = unhex(
+            "3000000014000506e8d9046b000000000218000002000000080002000a000205
+             080004000a0002ff080001000a000205",
+        );
+        assert_eq!(said(&ours(2, "10.0.2.5/24"), 8), said(&theirs, 8));
+        let back = parse(&theirs[16..]).unwrap();
+        assert_eq!(back.cidr, "10.0.2.5/24".parse().unwrap());
+        assert_eq!(back.broadcast, Some(Ipv4Addr::new(10, 0, 2, 255)));
+        assert_eq!(back.peer, None);
+    }
+
+    /// `ip -6 addr add fd00::5/64 dev eth0 nodad` (iproute2 puts the flag into
+    /// IFA_FLAGS; the header's eight bits mean the same).
+    #[test]
+    fn ipv6_skips_duplicate_detection() {
+        let theirs = unhex(
+            "4000000014000506e9d9046b000000000a4002000200000014000200fd00000000000000
+             000000000000000514000100fd000000000000000000000000000005",
+        );
+        assert_eq!(said(&ours(2, "fd00::5/64"), 8), said(&theirs, 8));
+    }
+
+    #[test]
+    fn broadcast_only_where_there_is_one() {
+        let attributes = |index, cidr| said(&ours(index, cidr), 8).2.len();
+        assert_eq!(attributes(2, "10.0.2.4/30"), 3);
+        assert_eq!(attributes(2, "10.0.2.4/31"), 2);
+        assert_eq!(attributes(2, "10.0.2.4/32"), 2);
+        assert_eq!(attributes(LOOPBACK, "169.254.0.1/16"), 2);
+        let host = said(&ours(LOOPBACK, "169.254.0.1/32"), 8).1;
+        assert_eq!(host[3], 254);
+    }
+}

@@ -422,3 +422,62 @@ fn kind_of(hardware: u16, info: &[u8]) -> Result<LinkKind, Malformed> {
         _ => LinkKind::Other(name),
     })
 }
+
+#[cfg(test)]
+impl<P: Place> Ifindex<P> {
+    pub(super) fn for_test(number: u32) -> Self {
+        Self {
+            number,
+            netns: 0,
+            place: PhantomData,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::golden::{built, said, unhex};
+    use super::*;
+
+    /// The kernel's answer to `ip link show src0`, a macvlan in source mode
+    /// (Linux 6.18).
+    const ANSWER: &str = include_str!("captures/macvlan-source.hex");
+
+    #[test]
+    fn reads_a_macvlan() {
+        let bytes = unhex(ANSWER);
+        let message = wire::messages(&bytes).next().unwrap().unwrap();
+        let link: Link<Host> = parse(message.payload, 0).unwrap();
+        assert_eq!(link.index.get(), 4);
+        assert_eq!(link.name.as_str(), "src0");
+        let mode = MacvlanMode::Source;
+        assert_eq!(link.kind, LinkKind::Macvlan { mode });
+        assert_eq!(link.mtu, 1500);
+        assert_eq!(link.txqlen, 1000);
+        assert_eq!(link.qdisc.as_deref(), Some("noop"));
+        assert_eq!(link.lower, Some(3));
+        assert_eq!(link.lower_netns, None);
+        assert_eq!(link.operstate, 2);
+        assert!(!link.up && !link.carrier);
+        assert!(link.mac.is_some());
+    }
+
+    /// Whatever is cut off the end, the rest is an error or a link, not a
+    /// panic.
+    #[test]
+    fn cut_off_anywhere() {
+        let bytes = unhex(ANSWER);
+        for end in 16..bytes.len() {
+            let _ = parse::<Host>(&bytes[16..end], 0);
+        }
+    }
+
+    /// `ip link set lo up`: iproute2 sends RTM_NEWLINK, which without CREATE
+    /// means RTM_SETLINK.
+    #[test]
+    fn up_touches_one_flag() {
+        let theirs = unhex("2000000010000500e8d9046b0000000000000000010000000100000001000000");
+        let ours = built(libc::RTM_NEWLINK, &flags_message(LOOPBACK, true));
+        assert_eq!(said(&ours, 16), said(&theirs, 16));
+    }
+}

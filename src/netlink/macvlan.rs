@@ -293,3 +293,101 @@ impl<P: Place> Rtnl<P> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::{
+        find,
+        golden::{built, said, sorted, unhex},
+    };
+    use super::*;
+    use std::os::fd::AsFd;
+
+    /// `ip link add link eth1 name eth0 index 2 address 02:42:0a:00:02:05 mtu
+    /// 1400 txqueuelen 0 netns PID type macvlan mode bridge` (IFLA_NET_NS_PID
+    /// where we send IFLA_NET_NS_FD).
+    #[test]
+    fn says_what_ip_link_add_says() {
+        let theirs = unhex(
+            "7400000010000506e7d9046b00000000000000000200000000000000000000000a000100
+             02420a0002050000080004007805000008000d0000000000080013006c43000008000500
+             030000000900030065746830000000001c0012000b0001006d6163766c616e000c000200
+             0800010004000000",
+        );
+        let name = IfName::new("eth0").unwrap();
+        let new = NewLink {
+            name: &name,
+            lower: Ifindex::for_test(3),
+            mode: MacvlanMode::Bridge,
+            sources: &[],
+            mac: Some("02:42:0a:00:02:05".parse().unwrap()),
+            mtu: Some(1400),
+        };
+        let stdin = std::io::stdin();
+        let place = Placement {
+            name: "eth0",
+            index: 2,
+            netns: Some(stdin.as_fd()),
+        };
+        let ours = built(libc::RTM_NEWLINK, &new.message(3, &place));
+        let (kind, header, mut ours) = said(&ours, 16);
+        let (their_kind, their_header, mut theirs) = said(&theirs, 16);
+        assert_eq!((kind, header), (their_kind, their_header));
+        let info = |all: &mut Vec<(u16, Vec<u8>)>| {
+            let at = all
+                .iter()
+                .position(|(k, _)| *k == libc::IFLA_LINKINFO)
+                .unwrap();
+            all.remove(at).1
+        };
+        let (ours_info, their_info) = (info(&mut ours), info(&mut theirs));
+        ours.retain(|(k, _)| *k != libc::IFLA_NET_NS_FD);
+        theirs.retain(|(k, _)| *k != libc::IFLA_NET_NS_PID);
+        assert_eq!(ours, theirs);
+        let kind = find(&ours_info, libc::IFLA_INFO_KIND).unwrap();
+        assert!(kind.starts_with(b"macvlan"));
+        assert_eq!(
+            find(&ours_info, libc::IFLA_INFO_DATA),
+            find(&their_info, libc::IFLA_INFO_DATA)
+        );
+    }
+
+    /// `ip link add link eth1 name src0 type macvlan mode source macaddr set
+    /// 02:00:00:00:00:01 02:00:00:00:00:02`
+    #[test]
+    fn source_mode_carries_its_list() {
+        let theirs = unhex(
+            "08000300030000001c0005000a00040002000000000100000a0004000200000000020000
+             0800010010000000",
+        );
+        let name = IfName::new("src0").unwrap();
+        let sources = [MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])];
+        let new = NewLink {
+            name: &name,
+            lower: Ifindex::for_test(3),
+            mode: MacvlanMode::Source,
+            sources: &sources,
+            mac: None,
+            mtu: None,
+        };
+        let place = Placement {
+            name: "src0",
+            index: 0,
+            netns: None,
+        };
+        let ours = built(libc::RTM_NEWLINK, &new.message(3, &place));
+        let info = find(&ours[32..], libc::IFLA_LINKINFO).unwrap();
+        let data = find(info, libc::IFLA_INFO_DATA).unwrap();
+        assert_eq!(sorted(data), sorted(&theirs));
+    }
+
+    #[test]
+    fn usual_places() {
+        let index = |name| usual_index(&IfName::new(name).unwrap());
+        assert_eq!(index("eth0"), 2);
+        assert_eq!(index("eth253"), 255);
+        for other in ["eth", "eth999", "lan0", "eth0.1", "eth-1"] {
+            assert_eq!(index(other), 0, "{other}");
+        }
+    }
+}

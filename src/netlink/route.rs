@@ -302,3 +302,60 @@ fn parse(payload: &[u8]) -> Result<Option<Route>, Malformed> {
     }
     Ok(Some(route))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::golden::{built, said, unhex};
+    use super::*;
+
+    /// `ip route add default via 10.0.2.1 dev eth0`
+    #[test]
+    fn says_what_ip_route_add_default_says() {
+        let theirs = unhex(
+            "2c00000018000506e9d9046b0000000002000000fe0300010000000008000500
+             0a0002010800040002000000",
+        );
+        let gateway = IpAddr::from([10, 0, 2, 1]);
+        let ours = built(libc::RTM_NEWROUTE, &default_message(gateway, 2));
+        assert_eq!(said(&ours, 12), said(&theirs, 12));
+        let back = parse(&theirs[16..]).unwrap().unwrap();
+        assert_eq!(back.dst, None);
+        assert_eq!(back.gateway, Some(gateway));
+        assert_eq!((back.table, back.oif, back.protocol), (254, Some(2), 3));
+    }
+
+    /// `ip route add 10.0.2.9/32 dev eth0 src 10.0.2.5`
+    #[test]
+    fn says_what_ip_route_add_link_says() {
+        let theirs = unhex(
+            "3400000018000506e9d9046b0000000002200000fe03fd0100000000080001000a000209
+             080007000a0002050800040002000000",
+        );
+        let src = Some(IpAddr::from([10, 0, 2, 5]));
+        let message = link_message("10.0.2.9/32".parse().unwrap(), 2, src);
+        let ours = built(libc::RTM_NEWROUTE, &message);
+        assert_eq!(said(&ours, 12), said(&theirs, 12));
+    }
+
+    #[test]
+    fn order_of_the_batch() {
+        let all = Configure {
+            loopback_up: true,
+            mac: Some(MacAddr([2; 6])),
+            addrs: vec!["10.0.2.5/24".parse().unwrap()],
+            up: true,
+            gateway: Some(IpAddr::from([10, 0, 2, 1])),
+        };
+        assert!(matches!(
+            all.items()[..],
+            [
+                Item::Loopback,
+                Item::Mac(_),
+                Item::Addr(_),
+                Item::Up,
+                Item::Default(_)
+            ]
+        ));
+        assert!(Configure::default().items().is_empty());
+    }
+}

@@ -453,3 +453,101 @@ impl<P: Place> Rtnl<P> {
         &self.channel.refused
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an exchange of `requests` ACKed requests makes of these answers:
+    /// (done, first fault).
+    fn judged(batch: bool, requests: u32, answers: &[(u16, u32, &[u8])]) -> (bool, Option<Fault>) {
+        let mut channel = Channel::here(NETLINK_ROUTE).unwrap();
+        channel.next = 100;
+        channel.begin();
+        for _ in 0..requests {
+            channel.number(NLM_F_ACK);
+        }
+        let mut progress = Progress::default();
+        for (kind, seq, payload) in answers {
+            let message = Message {
+                kind: *kind,
+                flags: 0,
+                seq: *seq,
+                payload,
+            };
+            channel.judge(&message, batch, &mut progress, &mut |m| {
+                wire::u32_of(m.payload).map(drop)
+            });
+        }
+        (progress.done, progress.fault)
+    }
+
+    fn code(errno: i32) -> Vec<u8> {
+        let mut payload = (-errno).to_ne_bytes().to_vec();
+        // The refused request's header: 16 bytes long.
+        payload.extend([16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        payload
+    }
+
+    #[test]
+    fn ends_at_the_last_verdict_and_names_the_first_refusal() {
+        let (ok, bad, worse) = (code(0), code(libc::EEXIST), code(libc::EPERM));
+        let (done, fault) = judged(false, 2, &[(2, 100, &ok)]);
+        assert!(!done && fault.is_none());
+        let (done, fault) = judged(false, 2, &[(2, 100, &ok), (2, 101, &ok)]);
+        assert!(done && fault.is_none());
+        let answers: [(u16, u32, &[u8]); 3] = [(2, 100, &ok), (2, 101, &bad), (2, 102, &worse)];
+        let (done, fault) = judged(false, 3, &answers);
+        let fault = fault.unwrap();
+        assert!(done);
+        assert_eq!((fault.request, fault.errno()), (1, libc::EEXIST));
+    }
+
+    #[test]
+    fn done_counts_with_its_code() {
+        let (done, fault) = judged(false, 1, &[(3, 100, &(-libc::EBUSY).to_ne_bytes())]);
+        assert!(done);
+        assert_eq!(fault.unwrap().errno(), libc::EBUSY);
+    }
+
+    #[test]
+    fn older_answers_are_skipped_newer_ones_are_errors() {
+        let ok = code(0);
+        let (done, fault) = judged(false, 1, &[(2, 99, &code(libc::EPERM)), (2, 100, &ok)]);
+        assert!(done && fault.is_none());
+        let (done, fault) = judged(false, 1, &[(2, 101, &ok)]);
+        assert!(done && matches!(fault.unwrap().cause, Cause::Parse(_)));
+    }
+
+    #[test]
+    fn what_cannot_be_parsed_does_not_stop_the_reading() {
+        let answers: [(u16, u32, &[u8]); 3] = [
+            (16, 100, &[1]),
+            (16, 100, &[1, 2, 3, 4]),
+            (2, 100, &code(0)),
+        ];
+        let (done, fault) = judged(false, 1, &answers[..2]);
+        assert!(!done && fault.is_some());
+        let (done, fault) = judged(false, 1, &answers);
+        assert!(done && matches!(fault.unwrap().cause, Cause::Parse(_)));
+    }
+
+    #[test]
+    fn noop_is_skipped_and_overrun_typed() {
+        let (done, fault) = judged(false, 1, &[(1, 100, &[])]);
+        assert!(!done && fault.is_none());
+        let (done, fault) = judged(false, 1, &[(4, 100, &[])]);
+        assert!(done);
+        assert_eq!(fault.unwrap().errno(), libc::ENOBUFS);
+    }
+
+    #[test]
+    fn refused_batch_header_refuses_the_batch() {
+        let refused = code(libc::ERESTART);
+        let (done, fault) = judged(true, 3, &[(2, 100, &refused)]);
+        assert!(done);
+        assert_eq!(fault.unwrap().errno(), libc::ERESTART);
+        let (done, _) = judged(true, 3, &[(2, 101, &refused)]);
+        assert!(!done);
+    }
+}

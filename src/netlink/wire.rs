@@ -236,3 +236,140 @@ impl Verdict {
         Ok(verdict)
     }
 }
+
+/// Bytes captured from iproute2 and nft, for the tests of all of `netlink`.
+#[cfg(test)]
+pub(super) mod golden {
+    use super::*;
+
+    pub(in crate::netlink) fn unhex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> = text
+            .chars()
+            .filter_map(|c| c.to_digit(16))
+            .map(|d| u8::try_from(d).unwrap())
+            .collect();
+        digits
+            .chunks(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect()
+    }
+
+    /// What a request says, whatever the order of its attributes: type, header
+    /// of `header` bytes, attributes sorted.
+    pub(in crate::netlink) fn said(
+        bytes: &[u8],
+        header: usize,
+    ) -> (u16, Vec<u8>, Vec<(u16, Vec<u8>)>) {
+        let message = messages(bytes).next().unwrap().unwrap();
+        let (head, rest) = message.payload.split_at(header);
+        (message.kind, head.to_vec(), sorted(rest))
+    }
+
+    pub(in crate::netlink) fn sorted(bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+        let mut all: Vec<_> = attrs(bytes)
+            .map(|attr| attr.map(|(kind, value)| (kind, value.to_vec())).unwrap())
+            .collect();
+        all.sort();
+        all
+    }
+
+    /// The same of a message that we built.
+    pub(in crate::netlink) fn built(kind: u16, body: &impl Emitable) -> Vec<u8> {
+        let mut out = Vec::new();
+        append(&mut out, kind, 0, 0, body);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::golden::unhex;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn only(bytes: &[u8]) -> Message<'_> {
+        messages(bytes).next().unwrap().unwrap()
+    }
+
+    /// `ip route add default via 192.0.2.1 dev eth0` where 192.0.2.0/24 is not
+    /// on the link; iproute2 does not set CAP_ACK, so the request comes back.
+    #[test]
+    fn refusal_with_extended_ack() {
+        let bytes = unhex(
+            "6000000002000002e9d9046bc94400009bffffff2c00000018000506e9d9046b00000000
+             02000000070300010000000008000500c0000201080004000200000020000100
+             4e657874686f702068617320696e76616c6964206761746577617900",
+        );
+        let verdict = Verdict::of_error(&only(&bytes)).unwrap();
+        assert_eq!(verdict.errno, libc::ENETUNREACH);
+        assert_eq!(verdict.text.unwrap(), "Nexthop has invalid gateway");
+        assert_eq!(verdict.offset, None);
+    }
+
+    /// `ip link set lo up`, answered with CAP_ACK.
+    #[test]
+    fn plain_ack() {
+        let bytes =
+            unhex("2400000002000001e8d9046b0b440000000000002000000010000500e8d9046b00000000");
+        let message = only(&bytes);
+        assert_eq!(message.seq, 0x6b04_d9e8);
+        assert_eq!(Verdict::of_error(&message).unwrap(), Verdict::default());
+    }
+
+    /// "Attribute failed policy validation" with its place, as the kernel
+    /// answers with CAP_ACK: capped header, then text and offset.
+    #[test]
+    fn refusal_with_offset() {
+        let mut bytes = Vec::new();
+        let at = begin(&mut bytes, 2, NLM_F_CAPPED | NLM_F_ACK_TLVS, 7);
+        bytes.extend((-libc::ERANGE).to_ne_bytes());
+        bytes.extend([0; HEADER_LEN]);
+        bytes.extend(unhex("08000100626164000800020020000000"));
+        end(&mut bytes, at);
+        let verdict = Verdict::of_error(&only(&bytes)).unwrap();
+        assert_eq!(verdict.errno, libc::ERANGE);
+        assert_eq!(verdict.text.as_deref(), Some("bad"));
+        assert_eq!(verdict.offset, Some(32));
+    }
+
+    #[test]
+    fn done_carries_a_code() {
+        let done = |payload: &[u8]| {
+            let mut bytes = Vec::new();
+            let at = begin(&mut bytes, 3, 2, 7);
+            bytes.extend(payload);
+            end(&mut bytes, at);
+            Verdict::of_done(&only(&bytes)).unwrap().errno
+        };
+        assert_eq!(done(&(-libc::EBUSY).to_ne_bytes()), libc::EBUSY);
+        assert_eq!(done(&0_i32.to_ne_bytes()), 0);
+        // A count, not an error.
+        assert_eq!(done(&5_i32.to_ne_bytes()), 0);
+        assert_eq!(done(&[]), 0);
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_keeps_its_length() {
+        assert_eq!(text_of(b"eth0\0\0"), "eth0");
+        assert_eq!(text_of(b"\xffth\xe90"), "?th?0");
+    }
+
+    proptest! {
+        /// Whatever arrives: no panic, no endless loop.
+        #[test]
+        fn any_bytes_can_be_walked(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = attrs(&bytes).count();
+            for message in messages(&bytes).flatten() {
+                let _ = Verdict::of_error(&message);
+                let _ = Verdict::of_done(&message);
+            }
+            for protocol in [0, 12, 3] {
+                let direction = crate::netlink::trace::Direction::In;
+                for message in crate::netlink::decode::datagram(direction, protocol, &bytes) {
+                    let _ = message.line();
+                    let _ = message.json();
+                }
+            }
+        }
+    }
+}
