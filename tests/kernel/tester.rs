@@ -1,14 +1,18 @@
 //! The tester image: its `ip` and `ping` judged by the real ones in the same
 //! namespace, its page by what a client sees.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use dockless::base::{IfName, MacAddr};
 use dockless::image::tester;
 use dockless::lab::{Lab, capture, contain, snapshot::Snapshot};
+use dockless::netlink::route::Configure;
+use dockless::netlink::{MacvlanMode, NewLink, Rtnl};
+use dockless::sys::netns::{Netns, Sandbox};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -24,6 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(first_process_ends_on_sigterm).needs(&["unshare"]),
         Test::new(no_other_name_works),
         Test::new(capture_sees_both_ways),
+        Test::new(macvlan_meets_a_client_behind_the_gateway),
         Test::new(nothing_outlives_a_contained_run),
     ]
 }
@@ -258,6 +263,59 @@ fn capture_sees_both_ways() -> Verdict {
         text[1].ends_with(&format!("ARP 10.0.2.4 is-at {}", answers[0])),
         "{text:?}"
     );
+    Ok(())
+}
+
+/// What the demo shows of step 3, on a macvlan made by hand: the container asks
+/// for the gateway and answers with its own MAC, and the client's address stays.
+fn macvlan_meets_a_client_behind_the_gateway() -> Verdict {
+    let lan = Lab::here(0)?;
+    let sandbox = Netns::<Sandbox>::create()?;
+    let mut host = Rtnl::host()?;
+    let mut inside = Rtnl::sandbox(&sandbox)?;
+    let parent = host.link("eth1")?.ok_or_else(lost)?.index;
+    let eth0 = IfName::new("eth0")?;
+    let mac = MacAddr([2, 0x42, 10, 0, 2, 5]);
+    let new = NewLink {
+        name: &eth0,
+        lower: parent,
+        mode: MacvlanMode::Bridge,
+        sources: &[],
+        mac: Some(mac),
+        mtu: None,
+    };
+    let index = host.macvlan_into(&new, &sandbox, &mut inside)?;
+    let configure = Configure {
+        loopback_up: true,
+        addrs: vec!["10.0.2.5/24".parse()?],
+        up: true,
+        gateway: Some(lan.gateway.ip.into()),
+        ..Configure::default()
+    };
+    inside.configure(index, &configure)?;
+    let mut server = sandbox.run(|| {
+        let mut command = Command::new(judge::dockless());
+        command.arg0("tester").stdout(Stdio::null());
+        let failed = |e| dockless::base::Error::sys("start", "tester", e);
+        command.spawn().map_err(failed)
+    })?;
+    let mut capture = capture::Capture::start(&lan.host)?;
+    let client = Ipv4Addr::new(192, 0, 2, 9);
+    lan.gateway.route_for(client, Ipv4Addr::new(10, 0, 2, 5))?;
+    let at = "10.0.2.5:5000".parse()?;
+    let page = lan.gateway.get_soon(at, "/json", Duration::from_secs(5))?;
+    let json: Value = serde_json::from_str(&page.body)?;
+    assert_eq!(json["client"]["address"], "192.0.2.9");
+    assert!(capture.wait(Duration::from_secs(2), |frames| {
+        let seen = |text: &str| {
+            frames
+                .iter()
+                .any(|f| f.from == mac && f.to_string().contains(text))
+        };
+        seen("ARP who-has 10.0.2.1 tell 10.0.2.5") && seen("SYN ACK") && seen("ARP 10.0.2.5 is-at")
+    })?);
+    server.kill()?;
+    server.wait()?;
     Ok(())
 }
 
