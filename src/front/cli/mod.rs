@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+pub mod args;
 pub mod demo;
 pub mod render;
+pub mod resolve;
 
 pub fn main() -> ExitCode {
     todo!()

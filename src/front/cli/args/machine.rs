@@ -1,0 +1,28 @@
+//! Commands on the machine and on dockless itself.
+
+use clap::Parser;
+
+use super::container::FORMAT_ONE;
+
+/// `version` and `info`
+#[derive(Debug, Parser)]
+pub struct Show {
+    #[arg(short, long, value_name = "string", help = FORMAT_ONE)]
+    pub format: Option<String>,
+    #[arg(hide = true)]
+    pub names: Vec<String>,
+}
+
+/// `gc` and `demo`
+#[derive(Debug, Parser)]
+pub struct Plain {
+    #[arg(hide = true)]
+    pub names: Vec<String>,
+}
+
+/// `completion SHELL`, and the hidden `man [COMMAND]`
+#[derive(Debug, Parser)]
+pub struct Generate {
+    #[arg(value_name = "SHELL")]
+    pub names: Vec<String>,
+}

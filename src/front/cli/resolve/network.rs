@@ -1,0 +1,318 @@
+//! `network create` and the endpoints of `run --network` and
+//! `network connect`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{conflict, given, ipv4, not_yet, pairs};
+use crate::base::{Cidr, Error, MacAddr, Result};
+use crate::engine::{EndpointRequest, HostAccess, NetworkCreate, PoolRequest};
+use crate::front::cli::args::network as args;
+use crate::front::cli::args::run::Run;
+
+pub fn create(a: &args::Create) -> Result<NetworkCreate> {
+    if a.ipv6 == Some(true) {
+        return Err(not_yet("--ipv6 of 'docker network create'"));
+    }
+    match given(a.scope.as_ref()) {
+        None | Some("local") => {}
+        Some(other) => return Err(not_yet(&format!("--scope {other}"))),
+    }
+    Ok(NetworkCreate {
+        name: a.names.first().cloned().unwrap_or_default(),
+        driver: a.driver.clone(),
+        options: pairs(&a.opt),
+        pools: pools(&a.subnet, &a.ip_range, &a.gateway, &pairs(&a.aux_address))?,
+        internal: a.internal,
+        attachable: a.attachable,
+        labels: pairs(&a.label),
+        ipam_driver: a.ipam_driver.clone(),
+        ipam_options: pairs(&a.ipam_opt),
+        ipv4: a.ipv4,
+        ipv6: a.ipv6,
+        host_access: match a.host_access.as_deref() {
+            None => HostAccess::Off,
+            Some(ip) => access(ip)?,
+        },
+    })
+}
+
+fn access(ip: &str) -> Result<HostAccess> {
+    let ip = if ip.is_empty() { None } else { Some(ipv4(ip)?) };
+    Ok(HostAccess::On { ip })
+}
+
+/// `network host-access NETWORK on|off [--ip ADDR]`
+pub fn host_access(a: &args::HostAccess) -> Result<HostAccess> {
+    match a.names.get(1).map(String::as_str) {
+        Some("on") => access(a.ip.as_deref().unwrap_or_default()),
+        Some("off") if a.ip.is_some() => Err(conflict("--ip goes with 'on'")),
+        Some("off") => Ok(HostAccess::Off),
+        other => Err(Error::invalid(format!(
+            "host access is 'on' or 'off', not '{}'",
+            other.unwrap_or_default()
+        ))),
+    }
+}
+
+/// Gives every range, gateway and auxiliary address to the subnet in which it
+/// lies, by Docker's client's rules and in its words. Where it lies in none,
+/// nothing is sent to the engine.
+fn pools(
+    subnets: &[String],
+    ranges: &[String],
+    gateways: &[String],
+    aux: &BTreeMap<String, String>,
+) -> Result<Vec<PoolRequest>> {
+    if subnets.len() < ranges.len() || subnets.len() < gateways.len() {
+        return Err(Error::invalid(
+            "every ip-range or gateway must have a corresponding subnet",
+        ));
+    }
+    let mut pools: Vec<(Cidr, PoolRequest)> = Vec::with_capacity(subnets.len());
+    for text in subnets {
+        let subnet: Cidr = text.parse().map_err(|_| {
+            Error::invalid(format!(
+                "invalid subnet {text}: invalid CIDR address: {text}"
+            ))
+        })?;
+        if pools.iter().any(|(other, _)| other.overlaps(subnet)) {
+            return Err(Error::invalid(
+                "multiple overlapping subnet configuration is not supported",
+            ));
+        }
+        let pool = PoolRequest {
+            subnet: Some(subnet),
+            ..PoolRequest::default()
+        };
+        pools.push((subnet, pool));
+    }
+    for text in ranges {
+        let range: Cidr = text.parse()?;
+        let pool = home(&mut pools, range.addr(), "range", text)?;
+        if pool.ip_range.replace(range).is_some() {
+            return Err(twice("ranges", pool));
+        }
+    }
+    for text in gateways {
+        let ip = address(text, "gateway")?;
+        let pool = home(&mut pools, ip, "gateway", text)?;
+        if pool.gateway.replace(ip).is_some() {
+            return Err(twice("gateways", pool));
+        }
+    }
+    for (name, text) in aux {
+        let ip = address(text, "aux-address")?;
+        let pool = home(&mut pools, ip, "aux-address", text)?;
+        pool.aux.insert(name.clone(), ip);
+    }
+    Ok(pools.into_iter().map(|(_, pool)| pool).collect())
+}
+
+fn home<'a>(
+    pools: &'a mut [(Cidr, PoolRequest)],
+    ip: IpAddr,
+    what: &str,
+    text: &str,
+) -> Result<&'a mut PoolRequest> {
+    pools
+        .iter_mut()
+        .find(|(subnet, _)| subnet.contains(ip))
+        .map(|(_, pool)| pool)
+        .ok_or_else(|| no_home(what, text))
+}
+
+/// What is no address lies in no subnet, and Docker says just that.
+fn address(text: &str, what: &str) -> Result<IpAddr> {
+    text.parse().map_err(|_| no_home(what, text))
+}
+
+fn no_home(what: &str, text: &str) -> Error {
+    Error::invalid(format!("no matching subnet for {what} {text}"))
+}
+
+fn twice(what: &str, pool: &PoolRequest) -> Error {
+    let subnet = pool.subnet.map_or_else(String::new, |s| s.to_string());
+    Error::invalid(format!(
+        "cannot configure multiple {what} on the same subnet ({subnet})"
+    ))
+}
+
+/// `network connect [OPTIONS] NETWORK CONTAINER`
+pub fn connect(a: &args::Connect) -> Result<EndpointRequest> {
+    Ok(EndpointRequest {
+        network: a.names.first().cloned().unwrap_or_default(),
+        ip: match given(a.ip.as_ref()) {
+            None => None,
+            Some(text) => Some(IpAddr::V4(ipv4(text)?)),
+        },
+        mac: None,
+        aliases: a.alias.clone(),
+        driver_options: a
+            .driver_opt
+            .iter()
+            .map(|text| driver_option(text, "key/value"))
+            .collect::<Result<_>>()?,
+        gw_priority: match a.gw_priority {
+            None => 0,
+            Some(n) => i32::try_from(n).map_err(|_| {
+                Error::invalid(format!("invalid gw-priority ({n}): value out of range"))
+            })?,
+        },
+    })
+}
+
+/// `KEY=VALUE` with a key.
+fn driver_option(text: &str, words: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err(Error::invalid(format!(
+            "invalid {words} pair format in driver options"
+        ))),
+    }
+}
+
+/// The `--network` flags of `run`; the first takes `--ip`, `--mac-address` and
+/// `--network-alias` too.
+pub fn endpoints(a: &Run) -> Result<Vec<EndpointRequest>> {
+    let mut list = Vec::new();
+    for text in &a.network {
+        list.push(endpoint(text)?);
+    }
+    let ip: Option<Ipv4Addr> = given(a.ip.as_ref()).map(ipv4).transpose()?;
+    let mac: Option<MacAddr> = given(a.mac_address.as_ref()).map(str::parse).transpose()?;
+    if let Some(first) = list.first_mut() {
+        merge(first, ip, mac, &a.network_alias)?;
+    } else if !a.network_alias.is_empty() {
+        return Err(only_user_defined_aliases());
+    } else if ip.is_some() {
+        return Err(only_user_defined_ip());
+    } else if mac.is_some() {
+        return Err(Error::invalid(
+            "--mac-address needs a network: without --network there is no interface",
+        ));
+    }
+    check(&list)?;
+    Ok(list)
+}
+
+fn merge(
+    first: &mut EndpointRequest,
+    ip: Option<Ipv4Addr>,
+    mac: Option<MacAddr>,
+    aliases: &[String],
+) -> Result<()> {
+    let both = |flag: &str, what: &str| {
+        Err(conflict(&format!(
+            "cannot specify both {flag} and per-network {what}"
+        )))
+    };
+    if !first.aliases.is_empty() && !aliases.is_empty() {
+        return both("--network-alias", "alias");
+    }
+    if first.ip.is_some() && ip.is_some() {
+        return both("--ip", "IPv4 address");
+    }
+    if first.mac.is_some() && mac.is_some() {
+        return both("--mac-address", "MAC address");
+    }
+    first.aliases.extend(aliases.iter().cloned());
+    first.ip = first.ip.or(ip.map(IpAddr::V4));
+    first.mac = first.mac.or(mac);
+    Ok(())
+}
+
+fn check(list: &[EndpointRequest]) -> Result<()> {
+    for (i, e) in list.iter().enumerate() {
+        if e.network.trim().is_empty() {
+            return Err(Error::invalid("no name set for network"));
+        }
+        if e.network.starts_with("container:") {
+            return Err(not_yet("--network container:NAME"));
+        }
+        if !user_defined(e) {
+            if !e.aliases.is_empty() {
+                return Err(only_user_defined_aliases());
+            }
+            if e.ip.is_some() {
+                return Err(only_user_defined_ip());
+            }
+            if e.mac.is_some() {
+                return Err(conflict("mac-address and the network mode"));
+            }
+        }
+        if list[..i].iter().any(|other| other.network == e.network) {
+            return Err(Error::invalid(format!(
+                "network {:?} is specified multiple times",
+                e.network
+            )));
+        }
+    }
+    if list.iter().any(user_defined) && !list.iter().all(user_defined) {
+        return Err(conflict(
+            "cannot attach both user-defined and non-user-defined network-modes",
+        ));
+    }
+    Ok(())
+}
+
+/// Docker's built-in modes have names that no network can have.
+fn user_defined(e: &EndpointRequest) -> bool {
+    !matches!(e.network.as_str(), "none" | "host" | "bridge" | "default")
+}
+
+fn only_user_defined_aliases() -> Error {
+    Error::invalid("network-scoped aliases are only supported for user-defined networks")
+}
+
+fn only_user_defined_ip() -> Error {
+    Error::invalid("user-specified IP address is supported on user-defined networks only")
+}
+
+/// `NAME`, or `name=NAME,ip=…,mac-address=…,alias=…,driver-opt=K=V,gw-priority=N`
+fn endpoint(text: &str) -> Result<EndpointRequest> {
+    if !text.contains('=') {
+        return Ok(EndpointRequest {
+            network: text.to_owned(),
+            ..EndpointRequest::default()
+        });
+    }
+    let refused = |why: String| {
+        Error::invalid(format!(
+            "invalid argument {text:?} for \"--network\" flag: {why}"
+        ))
+    };
+    let mut e = EndpointRequest::default();
+    for field in text.split(',') {
+        let (key, value) = match field.split_once('=') {
+            Some((key, value)) if !key.is_empty() => (key.trim().to_lowercase(), value.trim()),
+            _ => return Err(refused(format!("invalid field {field}"))),
+        };
+        match key.as_str() {
+            "name" => e.network = value.to_owned(),
+            "alias" => e.aliases.push(value.to_owned()),
+            "ip" => e.ip = Some(IpAddr::V4(ipv4(value)?)),
+            "mac-address" => e.mac = Some(value.parse()?),
+            "driver-opt" => {
+                let (key, value) =
+                    driver_option(value, "key value").map_err(|e| refused(e.to_string()))?;
+                e.driver_options.insert(key, value);
+            }
+            "gw-priority" => {
+                e.gw_priority = value.parse().map_err(|_| {
+                    refused(format!("invalid gw-priority ({value}): invalid syntax"))
+                })?;
+            }
+            "ip6" | "link-local-ip" => {
+                return Err(not_yet(&format!("{key}= of 'docker run --network'")));
+            }
+            _ => return Err(refused(format!("invalid field key {key}"))),
+        }
+    }
+    if e.network.is_empty() {
+        return Err(refused("network name/id is not specified".into()));
+    }
+    Ok(e)
+}
