@@ -21,6 +21,7 @@ mod owner;
 mod record;
 pub mod request;
 mod signal;
+mod size;
 pub mod view;
 
 use std::os::fd::AsFd;

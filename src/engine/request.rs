@@ -13,6 +13,7 @@ use crate::base::{Cidr, MacAddr};
 // What a front needs of the layers below, so that it names the engine alone.
 pub use crate::container::attach::{Client, DetachKeys, Relay};
 pub use crate::net::publish::{PortRequest, Via};
+pub use crate::store::Dirs;
 pub use crate::sys::process::ExitStatus;
 
 /// `network create`

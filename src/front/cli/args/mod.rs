@@ -72,22 +72,32 @@ impl Syntax {
 
 const TEMPLATE: &str = "Usage:  {usage}\n\n{about}\n\n{before-help}Options:\n{options}";
 
-/// Makes Docker's rules and layout of what derive gives.
+/// Makes Docker's rules of what derive gives: for parsing.
 pub fn parser(syntax: &Syntax, flags: Command) -> Command {
-    let name = syntax.name();
-    let command = flags
-        .name(name)
-        .about(syntax.about)
-        .disable_help_flag(true)
-        .disable_version_flag(true)
+    bare(syntax, flags)
         .args_override_self(true)
         .mut_args(as_docker)
+}
+
+fn bare(syntax: &Syntax, flags: Command) -> Command {
+    flags
+        .name(syntax.name())
+        .disable_help_flag(true)
+        .disable_version_flag(true)
         .arg(
             Arg::new("help")
                 .long("help")
                 .action(ArgAction::Help)
                 .help("Print usage"),
         )
+}
+
+/// The same flags as one reads them, in Docker's layout: for `--help`, manual
+/// pages and completions.
+pub fn manual(syntax: &Syntax, flags: Command) -> Command {
+    let name = syntax.name();
+    let command = bare(syntax, flags)
+        .about(syntax.about)
         .override_usage(format!("dockless {name} {}", syntax.usage))
         .help_template(TEMPLATE);
     match syntax.paths {
@@ -108,9 +118,7 @@ fn as_docker(arg: Arg) -> Arg {
             .default_value("false")
             .default_missing_value("true")
             .value_parser(values::switch)
-            .hide_default_value(true)
-            .value_name("BOOL")
-            .hide_possible_values(true),
+            .value_name("BOOL"),
         ArgAction::Set | ArgAction::Append if !arg.is_positional() => arg.allow_hyphen_values(true),
         _ => arg,
     }

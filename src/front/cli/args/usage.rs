@@ -10,8 +10,8 @@ use super::{Arity, Syntax, refused};
 /// Why a command line was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// `--help`: the text for stdout.
-    Help(String),
+    /// `--help` was asked for.
+    Help,
     /// The whole message, and the exit code.
     Usage { message: String, code: u8 },
 }
@@ -29,15 +29,13 @@ pub fn parse(syntax: &Syntax, command: Command, argv: &[String]) -> Result<ArgMa
         .map_err(|e| explain(syntax, &command, &e, argv))
 }
 
-/// Checks the number of names.
-pub fn count(syntax: &Syntax, names: usize) -> Result<(), Wrong> {
+/// Checks the number of names; the error is the whole message.
+pub fn count(syntax: &Syntax, names: usize) -> Result<(), String> {
     if syntax.arity.allows(names) {
-        return Ok(());
+        Ok(())
+    } else {
+        Err(message(syntax, &needs(syntax.name(), syntax.arity)))
     }
-    Err(Wrong::Usage {
-        message: message(syntax, &needs(syntax.name(), syntax.arity)),
-        code: BAD_COUNT,
-    })
 }
 
 /// `'dockless port' requires at least 1 and at most 2 arguments`
@@ -81,8 +79,19 @@ fn explain(syntax: &Syntax, command: &Command, error: &clap::Error, argv: &[Stri
     };
     let typed = context(ContextKind::InvalidArg);
     let complaint = match error.kind() {
-        ErrorKind::DisplayHelp => return Wrong::Help(error.render().to_string()),
-        ErrorKind::UnknownArgument => unknown(syntax, &typed, argv),
+        ErrorKind::DisplayHelp => return Wrong::Help,
+        ErrorKind::UnknownArgument => {
+            if let Some(long) = refused::find(syntax.refused, flag_name(&typed)) {
+                let name = syntax.name();
+                return Wrong::Usage {
+                    message: format!(
+                        "--{long} of 'docker {name}' is not supported yet by dockless"
+                    ),
+                    code: BAD_FLAG,
+                };
+            }
+            unknown(&typed, argv)
+        }
         ErrorKind::InvalidValue | ErrorKind::WrongNumberOfValues | ErrorKind::TooFewValues
             if context(ContextKind::InvalidValue).is_empty() =>
         {
@@ -106,14 +115,8 @@ fn explain(syntax: &Syntax, command: &Command, error: &clap::Error, argv: &[Stri
     }
 }
 
-fn unknown(syntax: &Syntax, typed: &str, argv: &[String]) -> String {
-    let flag = typed.split('=').next().unwrap_or(typed);
-    if let Some(long) = refused::find(syntax.refused, flag) {
-        return format!(
-            "--{long} of 'docker {}' is not supported yet by dockless",
-            syntax.name()
-        );
-    }
+fn unknown(typed: &str, argv: &[String]) -> String {
+    let flag = flag_name(typed);
     if flag.starts_with("--") {
         return format!("unknown flag: {flag}");
     }
@@ -128,7 +131,7 @@ fn unknown(syntax: &Syntax, typed: &str, argv: &[String]) -> String {
 
 /// `--name` out of clap's `--name <string>`.
 fn flag_name(typed: &str) -> &str {
-    typed.split([' ', '=']).next().unwrap_or(typed)
+    typed.split([' ', '=', '[']).next().unwrap_or(typed)
 }
 
 /// `-t, --timeout`

@@ -27,6 +27,9 @@ pub const KIND: Kind = Kind {
         ("Platform", "PLATFORM"),
     ],
     table: "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
+    unparsed: "failed to parse template: ",
+    failed: "failed to execute template: ",
+    whole: true,
 };
 
 /// With `--size`.
@@ -51,7 +54,7 @@ pub fn row(c: &Container, now: SystemTime, no_trunc: bool) -> Row {
         .with("Image", image(c, no_trunc))
         .with("Command", command(c, no_trunc))
         .with("CreatedAt", stamp(&c.created, false))
-        .with("RunningFor", ago(&c.created, now))
+        .with("RunningFor", ago(&whole_second(&c.created), now))
         .with("Ports", ports::column(&c.network_settings.ports))
         .with("State", c.state.status.as_str())
         .with("Status", status(c, now))
@@ -127,6 +130,14 @@ fn ellipsis(text: &str, width: usize) -> String {
     let mut cut: String = text.chars().take(width - 1).collect();
     cut.push('…');
     cut
+}
+
+/// Docker's list has the time of creation in whole seconds.
+fn whole_second(time: &str) -> String {
+    match time.split_once('.') {
+        Some((whole, _)) => format!("{whole}Z"),
+        None => time.to_owned(),
+    }
 }
 
 fn ago(time: &str, now: SystemTime) -> String {

@@ -8,7 +8,7 @@ use gotmpl::{FuncMap, Value};
 
 use super::align::align;
 use super::safe;
-use super::template::{Parsed, escape_html, header_functions, refused, text, unescape};
+use super::template::{Failed, Parsed, escape_html, header_functions, refused, text, unescape};
 use crate::base::Result;
 
 /// What a list shows: its fields with their headings, and what Go would call
@@ -19,6 +19,12 @@ pub struct Kind {
     pub headers: &'static [(&'static str, &'static str)],
     /// Without `--format`.
     pub table: &'static str,
+    /// What Docker says before the library's message when a template cannot be
+    /// parsed, and when it cannot be carried out.
+    pub unparsed: &'static str,
+    pub failed: &'static str,
+    /// Positions count from the start of the format, `table ` included.
+    pub whole: bool,
 }
 
 /// One item: the fields of its [`Kind`], and its labels for `.Label "x"`.
@@ -91,10 +97,14 @@ pub fn list(kind: &Kind, format: &str, rows: &[Row], tty: bool) -> Result<String
     let body = format.strip_prefix("table ");
     let source = body.unwrap_or(&format).trim_start();
     // Positions in messages are those in what the user typed.
-    let shift = format.len() - source.len();
+    let shift = if kind.whole {
+        format.len() - source.len()
+    } else {
+        0
+    };
     let functions = row_json();
     let parse = |functions: &FuncMap| {
-        Parsed::new(source, functions).map_err(|e| refused("failed to parse template: ", &e))
+        Parsed::new(source, functions).map_err(|e| refused(kind.unparsed, &e))
     };
     let template = parse(&functions)?;
     let run = |template: &Parsed, value: &Value| {
@@ -102,7 +112,10 @@ pub fn list(kind: &Kind, format: &str, rows: &[Row], tty: bool) -> Result<String
             .execute(value, |key| {
                 format!("can't evaluate field {key} in type {}", kind.go_type)
             })
-            .map_err(|e| refused("failed to execute template: ", &shifted(&e, shift)))
+            .map_err(|e| match e {
+                Failed::Unparsed(text) => refused(kind.unparsed, &text),
+                Failed::Failed(text) => refused(kind.failed, &shifted(&text, shift)),
+            })
     };
     let mut out = String::new();
     if body.is_some() {

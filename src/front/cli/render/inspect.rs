@@ -31,12 +31,49 @@ pub fn inspect<T: Serialize>(objects: &[T], format: &str) -> Result<String> {
 
 /// One object through a template, with the newline that ends it.
 pub fn one<T: Serialize>(object: &T, template: &str, prefix: &str) -> Result<String> {
-    let document = Ordered::of(object).map_err(|e| Error::parse("write", "JSON", e))?;
-    let value = gotmpl::to_value(&document).map_err(|e| refused(prefix, &e.to_string()))?;
+    let mut document = Ordered::of(object).map_err(|e| Error::parse("write", "JSON", e))?;
+    document.fill("", &left_out);
+    let value = document.value();
     let functions = json_function(Arc::new(document), false);
     let parsed = Parsed::new(&unescape(template), &functions).map_err(|e| refused(prefix, &e))?;
     let out = parsed
         .execute(&value, |key| format!("map has no entry for key \"{key}\""))
-        .map_err(|e| refused(prefix, &e))?;
+        .map_err(|e| refused(prefix, e.text()))?;
     Ok(out + "\n")
+}
+
+/// What the views leave out of the JSON when it is empty.
+fn left_out(path: &str) -> Vec<(&'static str, Ordered)> {
+    let text = || Ordered::Scalar("".into());
+    let null = || Ordered::Scalar(serde_json::Value::Null);
+    let dictionary = || Ordered::Map(Vec::new());
+    match path {
+        "" => vec![
+            ("GraphDriver", null()),
+            ("SizeRw", null()),
+            ("SizeRootFs", null()),
+            ("Status", null()),
+        ],
+        ".Config" => vec![
+            ("ExposedPorts", dictionary()),
+            ("StopSignal", text()),
+            ("StopTimeout", null()),
+        ],
+        ".HostConfig" => vec![("Init", null())],
+        ".Mounts" => vec![("Type", text()), ("Name", text()), ("Driver", text())],
+        ".IPAM.Config" => vec![
+            ("Subnet", text()),
+            ("IPRange", text()),
+            ("Gateway", text()),
+            ("AuxiliaryAddresses", dictionary()),
+        ],
+        path if path.starts_with(".NetworkSettings.Networks.") && path.ends_with(".IPAMConfig") => {
+            vec![
+                ("IPv4Address", text()),
+                ("IPv6Address", text()),
+                ("LinkLocalIPs", Ordered::List(Vec::new())),
+            ]
+        }
+        _ => Vec::new(),
+    }
 }

@@ -19,6 +19,9 @@ pub const KIND: Kind = Kind {
         ("CreatedAt", "CREATED AT"),
     ],
     table: "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
+    unparsed: "template parsing error: ",
+    failed: "template parsing error: ",
+    whole: false,
 };
 
 pub fn row(n: &Network, no_trunc: bool) -> Row {

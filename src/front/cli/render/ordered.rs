@@ -1,8 +1,12 @@
 //! JSON that keeps the order of its keys. Templates work on sorted maps, but
 //! `{{json .State}}` must print Docker's order; so the document is kept beside
 //! them in this form, and a value to print is looked up in it.
+//!
+//! A key can be there for templates only: Go's templates see the empty fields
+//! that its JSON leaves out.
 
 use std::fmt;
+use std::sync::Arc;
 
 use gotmpl::Value;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -12,7 +16,15 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 pub enum Ordered {
     Scalar(serde_json::Value),
     List(Vec<Ordered>),
-    Map(Vec<(String, Ordered)>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub key: String,
+    pub value: Ordered,
+    /// Not in the JSON.
+    pub hidden: bool,
 }
 
 impl Ordered {
@@ -30,7 +42,45 @@ impl Ordered {
         match self {
             Self::Scalar(_) => None,
             Self::List(items) => items.iter().find_map(|i| i.find(value)),
-            Self::Map(items) => items.iter().find_map(|(_, i)| i.find(value)),
+            Self::Map(entries) => entries.iter().find_map(|e| e.value.find(value)),
+        }
+    }
+
+    /// As templates see it, hidden keys included.
+    pub fn value(&self) -> Value {
+        match self {
+            Self::Scalar(scalar) => gotmpl::to_value(scalar).unwrap_or(Value::Nil),
+            Self::List(items) => Value::List(items.iter().map(Self::value).collect()),
+            Self::Map(entries) => Value::Map(Arc::new(
+                entries
+                    .iter()
+                    .map(|e| (Arc::from(e.key.as_str()), e.value.value()))
+                    .collect(),
+            )),
+        }
+    }
+
+    /// Adds keys for templates where the JSON has left them out. `missing`
+    /// gives them for an object, by its path from the root (`.IPAM.Config`;
+    /// the items of a list have the list's path).
+    pub fn fill(&mut self, path: &str, missing: &dyn Fn(&str) -> Vec<(&'static str, Ordered)>) {
+        match self {
+            Self::Scalar(_) => {}
+            Self::List(items) => items.iter_mut().for_each(|i| i.fill(path, missing)),
+            Self::Map(entries) => {
+                for e in entries.iter_mut() {
+                    e.value.fill(&format!("{path}.{}", e.key), missing);
+                }
+                for (key, value) in missing(path) {
+                    if !entries.iter().any(|e| e.key == key) {
+                        entries.push(Entry {
+                            key: key.to_owned(),
+                            value,
+                            hidden: true,
+                        });
+                    }
+                }
+            }
         }
     }
 
@@ -42,7 +92,7 @@ impl Ordered {
             (Self::Map(a), Value::Map(b)) => {
                 a.len() == b.len()
                     && a.iter()
-                        .all(|(key, a)| b.get(key.as_str()).is_some_and(|b| a.same(b)))
+                        .all(|e| b.get(e.key.as_str()).is_some_and(|b| e.value.same(b)))
             }
             (Self::Scalar(a), b) => same_scalar(a, b),
             _ => false,
@@ -91,10 +141,10 @@ impl Serialize for Ordered {
                 }
                 seq.end()
             }
-            Self::Map(items) => {
-                let mut map = serializer.serialize_map(Some(items.len()))?;
-                for (key, item) in items {
-                    map.serialize_entry(key, item)?;
+            Self::Map(entries) => {
+                let mut map = serializer.serialize_map(None)?;
+                for e in entries.iter().filter(|e| !e.hidden) {
+                    map.serialize_entry(&e.key, &e.value)?;
                 }
                 map.end()
             }
@@ -143,8 +193,12 @@ impl<'de> Visitor<'de> for InOrder {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ordered, A::Error> {
         let mut items = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            items.push(entry);
+        while let Some((key, value)) = map.next_entry()? {
+            items.push(Entry {
+                key,
+                value,
+                hidden: false,
+            });
         }
         Ok(Ordered::Map(items))
     }
@@ -155,11 +209,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hidden_keys_are_for_templates() {
+        let mut document: Ordered = serde_json::from_str(r#"{"a":[{"b":1}]}"#).unwrap();
+        document.fill("", &|path| match path {
+            ".a" => vec![("c", Ordered::Scalar("".into()))],
+            _ => Vec::new(),
+        });
+        let whole = document.value();
+        let inner = whole.field("a").unwrap().index(&Value::Int(0)).unwrap();
+        assert_eq!(inner.field("c"), Some(&Value::String("".into())));
+        let found = document.find(&inner).unwrap();
+        assert_eq!(serde_json::to_string(found).unwrap(), r#"{"b":1}"#);
+    }
+
+    #[test]
     fn order_survives_a_lookup() {
         let text = r#"{"z":{"b":1,"a":[true,null,-1,0.5,"x"]},"y":{}}"#;
         let document: Ordered = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&document).unwrap(), text);
-        let whole = gotmpl::to_value(&document).unwrap();
+        let whole = document.value();
         let part = whole.field("z").unwrap();
         let found = document.find(part).unwrap();
         assert_eq!(

@@ -32,6 +32,31 @@ const DICTIONARIES: &[&str] = &[
 
 type Outcome = gotmpl::Result<Value>;
 
+/// Why a parsed template gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// It names a function that there is not: Go would not have parsed it.
+    Unparsed(String),
+    Failed(String),
+}
+
+impl Failed {
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Unparsed(text) | Self::Failed(text) => text,
+        }
+    }
+}
+
+impl From<&TemplateError> for Failed {
+    fn from(e: &TemplateError) -> Self {
+        match e {
+            TemplateError::UndefinedFunction(_) => Self::Unparsed(go_text(e)),
+            _ => Self::Failed(go_text(e)),
+        }
+    }
+}
+
 /// A parsed template; `source` is what positions in messages refer to.
 pub struct Parsed {
     source: String,
@@ -50,6 +75,9 @@ impl Parsed {
     /// `functions` come on top of Docker's. The error is the library's text,
     /// which is Go's: `template: :1:2: unclosed action`.
     pub fn new(source: &str, functions: &FuncMap) -> Result<Self, String> {
+        if let Some(line) = unclosed_block(source) {
+            return Err(format!("template: :{line}: unexpected EOF"));
+        }
         let make = |missing| {
             Template::new("")
                 .missing_key(missing)
@@ -71,26 +99,24 @@ impl Parsed {
         &self,
         value: &Value,
         unknown: impl Fn(&str) -> String,
-    ) -> Result<String, String> {
+    ) -> Result<String, Failed> {
         match self.strict.execute_to_string(value) {
             Err(TemplateError::MissingKey { key }) => {
                 let Some(at) = find_field(&self.source, &key) else {
-                    return Err(format!("template: :1: {}", unknown(&key)));
+                    return Err(Failed::Failed(format!("template: :1: {}", unknown(&key))));
                 };
                 if self.behind_dictionary(at) {
-                    return self
-                        .lenient
-                        .execute_to_string(value)
-                        .map_err(|e| go_text(&e));
+                    let lenient = self.lenient.execute_to_string(value);
+                    return lenient.map_err(|e| Failed::from(&e));
                 }
                 let (line, column) = position(&self.source, at);
-                Err(format!(
+                Err(Failed::Failed(format!(
                     "template: :{line}:{column}: executing \"\" at <{}>: {}",
                     self.chain(at, &key),
                     unknown(&key)
-                ))
+                )))
             }
-            other => other.map_err(|e| go_text(&e)),
+            other => other.map_err(|e| Failed::from(&e)),
         }
     }
 
@@ -131,6 +157,22 @@ fn position(source: &str, at: usize) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let column = before.len() - before.rfind('\n').map_or(0, |i| i + 1);
     (line, column)
+}
+
+/// The last line, if a block is opened and never ended: the library lets that
+/// pass.
+fn unclosed_block(source: &str) -> Option<usize> {
+    let mut open = 0usize;
+    for action in source.split("{{").skip(1) {
+        let word = action.trim_start_matches('-').trim_start();
+        let end = word.find(|c: char| !c.is_ascii_alphabetic());
+        match &word[..end.unwrap_or(word.len())] {
+            "if" | "range" | "with" | "block" | "define" => open += 1,
+            "end" => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    (open > 0).then(|| source.matches('\n').count() + 1)
 }
 
 /// Go's wording where the library has its own.

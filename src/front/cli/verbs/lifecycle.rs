@@ -1,0 +1,206 @@
+//! From `run` to `rm`.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use super::super::args::Syntax;
+use super::super::args::container as args;
+use super::super::args::run::Run;
+use super::super::exit::{self, Failure, OURS, Outcome, complain, each, say, status_code};
+use super::super::resolve::{self, keys};
+use super::{Front, Real};
+use crate::base::{Cause, Error};
+use crate::engine::view::Container;
+use crate::engine::{Client, Relay};
+
+pub(super) fn run(front: &Front, syntax: &Syntax, a: Run) -> Outcome {
+    if a.rootfs.is_none() {
+        exit::count(syntax, a.rest.len())?;
+    }
+    let request = resolve::run::run(&a, &Real).map_err(|e| Failure::usage(syntax, &e))?;
+    if !a.detach {
+        need_tty(a.interactive, a.tty)?;
+    }
+    let mut run = front
+        .engine
+        .run(request)
+        .map_err(|e| Failure::coded(&e, exit::program_code(&e, OURS)))?;
+    for warning in &run.warnings {
+        say(&format!("WARNING: {warning}"));
+    }
+    match run.client.as_mut() {
+        Some(client) => attached(client, run.relay).map_err(|e| Failure::coded(&e, OURS)),
+        None => {
+            exit::print_line(run.id.as_str())?;
+            Ok(0)
+        }
+    }
+}
+
+/// Relays until the program ends or the user detaches.
+pub(super) fn attached(client: &mut Client, how: Relay) -> crate::base::Result<u8> {
+    Ok(client
+        .relay(how)?
+        .map_or(0, |status| status_code(status.code())))
+}
+
+/// A terminal for the program must come from a terminal of ours.
+pub(super) fn need_tty(interactive: bool, tty: bool) -> Result<(), Failure> {
+    if interactive && tty && !std::io::stdin().is_terminal() {
+        say("the input device is not a TTY");
+        return Err(Failure::Said(ExitCode::FAILURE));
+    }
+    Ok(())
+}
+
+pub(super) fn stop(front: &Front, syntax: &Syntax, a: args::Stop) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    let one = |name: &str| front.engine.stop(name, a.signal.as_deref(), a.timeout);
+    if let [name] = &a.names[..] {
+        return each(std::slice::from_ref(name), one);
+    }
+    // Each may take its whole grace period: they take it side by side, as
+    // with Docker.
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = a
+            .names
+            .iter()
+            .map(|name| scope.spawn(|| one(name)))
+            .collect();
+        threads
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect()
+    });
+    let mut results = results.into_iter();
+    each(&a.names, |_| match results.next() {
+        Some(Ok(result)) => result,
+        _ => Err(Error::state("stop", "container", "its thread has panicked")),
+    })
+}
+
+pub(super) fn restart(front: &Front, syntax: &Syntax, a: args::Stop) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    each(&a.names, |name| {
+        front.engine.restart(name, a.signal.as_deref(), a.timeout)
+    })
+}
+
+pub(super) fn kill(front: &Front, syntax: &Syntax, a: args::Kill) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    let signal = a
+        .signal
+        .as_deref()
+        .filter(|s| !s.is_empty())
+        .unwrap_or("KILL");
+    each(&a.names, |name| front.engine.kill(name, signal))
+}
+
+pub(super) fn pause(front: &Front, syntax: &Syntax, a: args::Names) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    each(&a.names, |name| front.engine.pause(name, true))
+}
+
+pub(super) fn unpause(front: &Front, syntax: &Syntax, a: args::Names) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    each(&a.names, |name| front.engine.pause(name, false))
+}
+
+pub(super) fn wait(front: &Front, syntax: &Syntax, a: args::Names) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    let mut failed = 0;
+    for name in &a.names {
+        match front.engine.wait(name) {
+            Ok(code) => exit::print_line(&code.to_string())?,
+            Err(e) => {
+                complain(&e.to_string());
+                failed = 1;
+            }
+        }
+    }
+    Ok(failed)
+}
+
+pub(super) fn start(front: &Front, syntax: &Syntax, a: args::Start) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    let detach_keys =
+        keys::detach(a.detach_keys.as_deref()).map_err(|e| Failure::usage(syntax, &e))?;
+    if a.attach || a.interactive {
+        let [name] = &a.names[..] else {
+            return Err(Failure::from(Error::invalid(
+                "you cannot start and attach multiple containers at once",
+            )));
+        };
+        let container = front.engine.container(name)?;
+        let how = Relay {
+            stdin: a.interactive && container.config.open_stdin,
+            detach_keys,
+            ..streams(&container)
+        };
+        need_tty(how.stdin, how.tty)?;
+        return match front.engine.start(name, true) {
+            Ok(Some(mut client)) => Ok(attached(&mut client, how)?),
+            // It had been running already: nobody holds a connection for us.
+            Ok(None) => Ok(attached(&mut front.engine.attach(name)?, how)?),
+            Err(e) => Err(Failure::coded(&e, exit::program_code(&e, 1))),
+        };
+    }
+    let mut failed = Vec::new();
+    each(&a.names, |name| {
+        front.engine.start(name, false).map(drop).inspect_err(|_| {
+            failed.push(name.to_owned());
+        })
+    })?;
+    if failed.is_empty() {
+        return Ok(0);
+    }
+    complain(&format!(
+        "failed to start containers: {}",
+        failed.join(", ")
+    ));
+    Ok(1)
+}
+
+/// Output only; the caller adds stdin.
+pub(super) fn streams(container: &Container) -> Relay {
+    let tty = container.config.tty;
+    Relay {
+        stdin: false,
+        stdout: true,
+        stderr: !tty,
+        tty,
+        sig_proxy: !tty,
+        ..Relay::default()
+    }
+}
+
+pub(super) fn rm(front: &Front, syntax: &Syntax, a: args::Rm) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    let mut failed = 0;
+    for name in &a.names {
+        match front.engine.remove(name, a.force) {
+            Ok(()) => exit::print_line(name)?,
+            Err(e) => {
+                complain(&e.to_string());
+                // What is not there is removed, if one insists.
+                if !(a.force && matches!(e.cause, Cause::NotFound(_))) {
+                    failed = 1;
+                }
+            }
+        }
+    }
+    Ok(failed)
+}
+
+pub(super) fn rename(front: &Front, syntax: &Syntax, a: args::Names) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    match &a.names[..] {
+        [old, new] if !old.trim().is_empty() && !new.trim().is_empty() => {
+            front.engine.rename(old, new)?;
+            Ok(0)
+        }
+        _ => Err(Failure::from(Error::invalid(
+            "Neither old nor new names may be empty",
+        ))),
+    }
+}

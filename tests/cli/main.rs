@@ -1,0 +1,7 @@
+//! The command line from outside: what is printed for known containers and
+//! networks (as Docker prints it), what is refused and how, and that no flag
+//! of Docker's is left without an answer.
+
+mod flags;
+mod goldens;
+mod usage;
