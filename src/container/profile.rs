@@ -1,1 +1,58 @@
-//! Docker's default profile: capabilities, masked and read-only paths.
+//! Docker's default profile: capabilities, masked and read-only paths
+//! (docker-macvlan.md §10, Docker 29).
+
+use std::path::Path;
+
+use crate::sys::cap;
+
+/// Hidden below /proc: with /dev/null over files, an empty folder over
+/// folders.
+pub(crate) const MASKED_PROC: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+];
+
+/// Hidden below /sys, which is mounted later. Docker 28 and newer also hide
+/// each processor's `thermal_throttle` folder; only Intel's have one.
+pub(crate) fn masked_sys() -> Vec<String> {
+    let mut paths = vec![
+        "/sys/devices/virtual/powercap".to_owned(),
+        "/sys/firmware".to_owned(),
+    ];
+    let throttle = |cpu: usize| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle");
+    // All processors or none: on most machines one question is enough. The
+    // numbers of those that are offline are missing, hence the allowance.
+    let mut absent = 0;
+    for cpu in 0.. {
+        let path = throttle(cpu);
+        if Path::new(&path).exists() {
+            paths.push(path);
+            absent = 0;
+        } else if cpu == 0 || absent == 64 {
+            break;
+        } else {
+            absent += 1;
+        }
+    }
+    paths
+}
+
+/// Made read-only, with all below.
+pub(crate) const READ_ONLY: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// What a container's root may do.
+pub(crate) const CAPABILITIES: cap::Set = cap::Set::DOCKER;

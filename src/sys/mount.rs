@@ -207,10 +207,10 @@ pub fn pivot(root: impl AsFd) -> Result<()> {
 
 /// Hides each path: an empty read-only folder over folders, /dev/null over
 /// the rest. What is absent needs no hiding.
-pub fn mask(root: &Rooted, paths: &[&str]) -> Result<()> {
+pub fn mask(root: &Rooted, paths: &[impl AsRef<str>]) -> Result<()> {
     let mut null = None;
     let mut empty: Option<Mount> = None;
-    for path in paths {
+    for path in paths.iter().map(AsRef::as_ref) {
         let Some(target) = root.find(Path::new(path))? else {
             continue;
         };

@@ -12,6 +12,8 @@ use std::ptr;
 
 use nix::errno::Errno;
 
+use super::seccomp::Instruction;
+
 pub type Result<T> = nix::Result<T>;
 
 /// An fd returned by a system call that just succeeded.
@@ -469,6 +471,50 @@ pub fn bpf_attach_cgroup_device(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>)
         )
     })
     .map(drop)
+}
+
+// ---- seccomp, capabilities ---------------------------------------------------
+
+/// seccomp(SECCOMP_SET_MODE_FILTER). SPEC_ALLOW as runc has it: a filter does
+/// not by itself mean that the program runs code that it must not trust.
+pub fn seccomp_filter(program: &[Instruction]) -> Result<()> {
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: `Instruction` is repr(C) with sock_filter's fields; the kernel
+    // reads `len` of them during the call and checks the program.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            ptr::from_ref(&filter),
+        )
+    })
+    .map(drop)
+}
+
+/// capset(2) of the calling thread; every set is one bit per capability.
+pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+    /// _LINUX_CAPABILITY_VERSION_3: two 32-bit halves of each set.
+    const VERSION_3: u32 = 0x2008_0522;
+    let header: [u32; 2] = [VERSION_3, 0];
+    let half = |set: u64, shift: u32| -> u32 {
+        let [a, b, c, d, ..] = (set >> shift).to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
+    };
+    let data = [0, 32].map(|shift| {
+        [
+            half(effective, shift),
+            half(permitted, shift),
+            half(inheritable, shift),
+        ]
+    });
+    // SAFETY: the kernel reads a header of two words (version, pid 0) and, for
+    // version 3, two triples of words.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) })
+        .map(drop)
 }
 
 // ---- mounts ----------------------------------------------------------------
