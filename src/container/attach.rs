@@ -109,10 +109,11 @@ impl Client {
     /// Blocks until the container ends. Without a restart in between that is
     /// the program's status.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        if let Some(status) = self.over {
-            return Ok(status);
-        }
-        let value = self.ask(Op::Wait)?;
+        let value = match self.ask(Op::Wait) {
+            // Attached: it was told without asking.
+            Err(e) if e.is_errno(libc::ECONNRESET) => return self.over.ok_or(e),
+            other => other?,
+        };
         serde_json::from_value(value).map_err(|e| Error::parse("read", "exit status", e))
     }
 
@@ -192,11 +193,12 @@ impl Client {
         let id = self.next;
         self.next += 1;
         let request = protocol::encode(&Request { v: VERSION, id, op })?;
-        fd::send(self.fd.as_fd(), &request, fds).map_err(|error| match error.errno() {
-            Some(libc::EPIPE) => ended(),
-            _ => error,
-        })?;
-        Ok(id)
+        match fd::send(self.fd.as_fd(), &request, fds) {
+            // It has gone: what it said last is still to be read, and behind
+            // that comes the end.
+            Err(e) if e.is_errno(libc::EPIPE) || e.is_errno(libc::ECONNRESET) => Ok(id),
+            sent => sent.map(|()| id),
+        }
     }
 
     fn send_stdin(&self, bytes: &[u8]) -> Result<()> {
@@ -225,7 +227,13 @@ impl Client {
     }
 
     fn receive(&self, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
-        match fd::recv(self.fd.as_fd(), buffer)? {
+        let mut received = fd::recv(self.fd.as_fd(), buffer);
+        // A supervisor that left something of ours unread resets the
+        // connection, and that is reported, once, before its last messages.
+        if matches!(&received, Err(e) if e.is_errno(libc::ECONNRESET)) {
+            received = fd::recv(self.fd.as_fd(), buffer);
+        }
+        match received? {
             (0, _) => Err(ended()),
             message => Ok(message),
         }

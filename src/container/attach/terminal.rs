@@ -55,6 +55,11 @@ pub struct DetachKeys {
 
 impl DetachKeys {
     pub(super) const MAX: usize = 16;
+    /// Never detach.
+    pub const NONE: Self = Self {
+        bytes: [0; Self::MAX],
+        len: 0,
+    };
 
     /// `None` when there are more than 16.
     pub fn new(keys: &[u8]) -> Option<Self> {

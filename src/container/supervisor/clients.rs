@@ -160,7 +160,13 @@ impl Clients {
         let Some(client) = self.list.get(&id) else {
             return Received::End;
         };
-        match fd::recv(client.fd.as_fd(), buffer) {
+        let mut received = fd::recv(client.fd.as_fd(), buffer);
+        // A client that went without reading everything resets the connection,
+        // and that is reported, once, before its last requests.
+        if matches!(&received, Err(e) if e.is_errno(libc::ECONNRESET)) {
+            received = fd::recv(client.fd.as_fd(), buffer);
+        }
+        match received {
             Ok((0, _)) => Received::End,
             Ok((length, fds)) => Received::Message(length, fds),
             Err(e) if e.is_errno(libc::EAGAIN) => Received::Nothing,
