@@ -29,6 +29,7 @@ const NEW_FLAGS: [(u16, &str); 4] = [
     (0x800, "APPEND"),
 ];
 const GET_FLAGS: [(u16, &str); 2] = [(0x100, "ROOT"), (0x200, "MATCH")];
+const VERDICT_FLAGS: [(u16, &str); 2] = [(0x100, "CAPPED"), (0x200, "ACK_TLVS")];
 
 /// One message, taken apart.
 #[derive(Debug)]
@@ -82,11 +83,10 @@ fn one(direction: Direction, protocol: u8, message: &Message<'_>) -> Decoded {
             vec![("bytes".to_owned(), Node::Plain(hex(message.payload)))],
         ),
     };
-    let is_get = name.contains("GET");
     Decoded {
         direction,
         protocol,
-        flags: flags(message.flags, is_get),
+        flags: flags(message.flags, &name),
         seq: message.seq,
         len: wire::HEADER_LEN + message.payload.len(),
         name,
@@ -94,8 +94,12 @@ fn one(direction: Direction, protocol: u8, message: &Message<'_>) -> Decoded {
     }
 }
 
-fn flags(bits: u16, is_get: bool) -> String {
-    let special: &[(u16, &str)] = if is_get { &GET_FLAGS } else { &NEW_FLAGS };
+fn flags(bits: u16, message: &str) -> String {
+    let special: &[(u16, &str)] = match message {
+        "ERROR" | "DONE" => &VERDICT_FLAGS,
+        get if get.starts_with("GET") => &GET_FLAGS,
+        _ => &NEW_FLAGS,
+    };
     let set: Vec<&str> = FLAGS
         .iter()
         .chain(special)
@@ -368,4 +372,65 @@ fn fields_json(fields: &[(String, Node)]) -> Value {
             json!([name, value])
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::golden::unhex;
+    use super::*;
+
+    fn line(direction: Direction, protocol: u8, hex: &str) -> String {
+        datagram(direction, protocol, &unhex(hex))[0].line()
+    }
+
+    #[test]
+    fn a_request_in_words() {
+        // ip link add link eth1 name eth0 index 2 … type macvlan mode bridge
+        let text = line(
+            Direction::Out,
+            0,
+            "7400000010000506e7d9046b00000000000000000200000000000000000000000a000100
+             02420a0002050000080004007805000008000d0000000000080013006c43000008000500
+             030000000900030065746830000000001c0012000b0001006d6163766c616e000c000200
+             0800010004000000",
+        );
+        assert_eq!(
+            text,
+            "netlink > route NEWLINK seq 1795480039 len 116 REQUEST|ACK|EXCL|CREATE: \
+             index 2 flags 0 change 0 ADDRESS 02:42:0a:00:02:05 MTU 1400 TXQLEN 0 \
+             #19 0x6c430000 LINK 3 IFNAME \"eth0\" \
+             LINKINFO { KIND \"macvlan\" DATA { MODE 4 } }"
+        );
+    }
+
+    #[test]
+    fn a_refusal_in_words() {
+        let text = line(
+            Direction::In,
+            0,
+            "6000000002000002e9d9046bc94400009bffffff2c00000018000506e9d9046b00000000
+             02000000070300010000000008000500c0000201080004000200000020000100
+             4e657874686f702068617320696e76616c6964206761746577617900",
+        );
+        assert_eq!(
+            text,
+            "netlink < route ERROR seq 1795480041 len 96 ACK_TLVS: code network is unreachable \
+             text \"Nexthop has invalid gateway\""
+        );
+    }
+
+    #[test]
+    fn a_rule_in_words_and_json() {
+        let bytes = unhex(include_str!("captures/nft-rule.hex"));
+        let rule = &datagram(Direction::Out, 12, &bytes)[0];
+        let line = rule.line();
+        assert!(line.contains("NEWRULE"), "{line}");
+        assert!(
+            line.contains("lookup { SREG 1 DREG 1 SET \"mac\" }"),
+            "{line}"
+        );
+        assert!(line.contains("counter { }"), "{line}");
+        let json: Value = serde_json::from_str(&rule.json()).unwrap();
+        assert_eq!(json["fields"][1], json!(["TABLE", "pub"]));
+    }
 }
