@@ -91,8 +91,6 @@ pub enum Cause {
     Conflict(String),
     /// State on disk or in another process is not what it must be.
     State(String),
-    /// A step of the container's child process failed.
-    Child { stage: String, errno: i32 },
     /// The container's program could not be run: 126 or 127 comes from here.
     /// The text is the whole message, in Docker's words.
     Exec { errno: i32, text: String },
@@ -169,10 +167,9 @@ impl Error {
     /// The errno behind this error, if a kernel call failed.
     pub fn errno(&self) -> Option<i32> {
         match self.cause {
-            Cause::Errno(e)
-            | Cause::Netlink { errno: e, .. }
-            | Cause::Child { errno: e, .. }
-            | Cause::Exec { errno: e, .. } => Some(e),
+            Cause::Errno(e) | Cause::Netlink { errno: e, .. } | Cause::Exec { errno: e, .. } => {
+                Some(e)
+            }
             _ => None,
         }
     }
@@ -247,7 +244,6 @@ impl fmt::Display for Cause {
             | Self::Conflict(s)
             | Self::State(s)
             | Self::Exec { text: s, .. } => f.write_str(s),
-            Self::Child { stage, errno } => write!(f, "{stage}: {}", errno_text(*errno)),
         }
     }
 }

@@ -1,1 +1,406 @@
 //! The child between clone3 and execve, a typed order of stages.
+//!
+//! # Theory of operation
+//! Each stage is a type that only the stage before makes, so that a program
+//! cannot be run with a step left out:
+//!
+//! | stage | should | must not |
+//! |---|---|---|
+//! | [`born`] | close every inherited file but those named, leave the session, join the cgroup, take the host name | open host paths it will not close |
+//! | [`Built`] | mount everything that needs no network, through fds under the new root | follow links out of the root |
+//! | [`Inside`] | join the network namespace by fd, mount /sys, pivot, let go of the host; or, for `exec`, join a running container's namespaces | keep a folder of the host open |
+//! | [`Limited`] | streams, working directory, bounding set, groups, gid, uid | change uid before the bounding set is cut (CAP_SETPCAP goes with it) |
+//! | [`Filtered`] | seccomp, then the capabilities that stay; report Ready, wait for Go, exec | do anything that the filter forbids |
+//!
+//! *The filter before the last capset*: without no_new_privs, which Docker
+//! leaves off, seccomp(2) wants CAP_SYS_ADMIN. So it is the one capability
+//! that a program must not have and that is kept for the filter's sake. capset
+//! is allowed by the filter.
+//!
+//! The child is a copy of a process with one thread, so it may allocate; it
+//! must never return into its caller's code.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{Gid, Uid, chdir, fchown, sethostname};
+
+use super::profile::CAPABILITIES;
+use super::rootfs::Rootfs;
+use super::spec::{LaunchSpec, ProcessSpec};
+use super::sync::ChildEnd;
+use super::tty::{self, Pty};
+use super::user;
+use crate::base::{Cause, Error, Result, Subject};
+use crate::sys::cap::{self, Set};
+use crate::sys::cgroup::{self, Cgroup};
+use crate::sys::netns::Netns;
+use crate::sys::process::{self, PidFd};
+use crate::sys::{features, mount::Rooted, seccomp};
+
+/// Where the program's standard streams come from.
+#[derive(Debug)]
+pub(super) enum Streams {
+    /// Standard input, output and error; without one: the container's
+    /// /dev/null.
+    Files([Option<OwnedFd>; 3]),
+    /// The caller's own, as they are; input only if it is wanted.
+    Inherit {
+        stdin: bool,
+    },
+    Terminal,
+}
+
+impl Streams {
+    fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let files = match self {
+            Self::Files(files) => &files[..],
+            Self::Inherit { .. } | Self::Terminal => &[],
+        };
+        files.iter().flatten().map(AsFd::as_fd)
+    }
+}
+
+/// The container's first process.
+pub(super) fn launch(
+    end: &ChildEnd,
+    spec: &LaunchSpec,
+    cgroup: Option<&Cgroup>,
+    streams: Streams,
+) -> Result<Infallible> {
+    born(end, cgroup, &streams, &[])?;
+    if cgroup.is_some() && features::cgroup_v2_only() {
+        // By the child itself: clone3 would take the parent's cgroup as the
+        // namespace's root.
+        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| fail("create cgroup namespace", e))?;
+    }
+    sethostname(&spec.hostname)
+        .map_err(|e| Error::sys("set host name", spec.hostname.as_str(), e))?;
+    let inside = Built::new(spec, &streams)?.enter(end, cgroup)?;
+    let filtered = inside
+        .limit(&spec.process, streams)?
+        .filter(&spec.process)?;
+    // Changing the user id has cleared any earlier one.
+    process::die_with_parent(libc::SIGKILL)?;
+    Err(filtered.run(end, &spec.process))
+}
+
+/// A further process of a running container. Its pid namespace is already
+/// that of `init`.
+pub(super) fn exec(
+    end: &ChildEnd,
+    init: &PidFd,
+    cgroup: Option<&Cgroup>,
+    spec: &ProcessSpec,
+    streams: Streams,
+) -> Result<Infallible> {
+    born(end, cgroup, &streams, &[init.as_fd()])?;
+    let filtered = Inside::join(init, &streams)?
+        .limit(spec, streams)?
+        .filter(spec)?;
+    Err(filtered.run(end, spec))
+}
+
+fn fail(op: &'static str, errno: Errno) -> Error {
+    Error::sys(op, Subject::None, errno)
+}
+
+fn born(
+    end: &ChildEnd,
+    cgroup: Option<&Cgroup>,
+    streams: &Streams,
+    more: &[BorrowedFd<'_>],
+) -> Result<()> {
+    let tasks: Vec<_> = cgroup
+        .map_or(&[][..], Cgroup::join_files)
+        .iter()
+        .map(AsFd::as_fd)
+        .collect();
+    let mut keep = vec![end.as_fd()];
+    keep.extend(streams.fds().chain(tasks.iter().copied()));
+    keep.extend(more);
+    process::close_all_except(&keep)?;
+    process::umask(0);
+    cgroup::join_self(&tasks)?;
+    process::new_session()
+}
+
+/// A root file system of which nobody's `/` is the root yet.
+struct Built {
+    rootfs: Rootfs,
+    terminal: Option<Pty>,
+}
+
+impl Built {
+    fn new(spec: &LaunchSpec, streams: &Streams) -> Result<Self> {
+        let rootfs = Rootfs::build(&spec.rootfs, &spec.process.cwd)?;
+        let terminal = match streams {
+            Streams::Terminal => {
+                let pty = Pty::open(rootfs.devpts()?.as_fd())?;
+                rootfs.console(&pty.slave)?;
+                Some(pty)
+            }
+            Streams::Files(_) | Streams::Inherit { .. } => None,
+        };
+        Ok(Self { rootfs, terminal })
+    }
+
+    fn enter(self, end: &ChildEnd, cgroup: Option<&Cgroup>) -> Result<Inside> {
+        Netns::from_fd(end.take_netns()?)?.enter()?;
+        self.rootfs.mount_sys(cgroup.map_or(&[], Cgroup::folders))?;
+        self.rootfs.enter()?;
+        // As Docker; a parent with another value leaves it where it may not
+        // be lowered.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+        Ok(Inside {
+            terminal: self.terminal,
+        })
+    }
+}
+
+/// In the container, still with every right.
+struct Inside {
+    terminal: Option<Pty>,
+}
+
+impl Inside {
+    fn join(init: &PidFd, streams: &Streams) -> Result<Self> {
+        let mut all = CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWCGROUP;
+        if features::time_namespaces() {
+            all |= CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+        }
+        setns(init, all).map_err(|e| fail("join the container's namespaces", e))?;
+        let terminal = match streams {
+            Streams::Terminal => {
+                let root = Rooted::root(Path::new("/"))?;
+                Some(Pty::open(root.open(Path::new("/dev/pts"))?.as_fd())?)
+            }
+            Streams::Files(_) | Streams::Inherit { .. } => None,
+        };
+        Ok(Self { terminal })
+    }
+
+    fn limit(self, spec: &ProcessSpec, streams: Streams) -> Result<Limited> {
+        let user = user::lookup(&spec.user)?;
+        self.set_streams(streams, user.uid)?;
+        let early = chdir(spec.cwd.as_str());
+        cap::limit_bounding(CAPABILITIES)?;
+        process::become_user(user.uid, user.gid, &user.groups)?;
+        cap::set(CAPABILITIES | Set::SYS_ADMIN)?;
+        // A folder may be closed to root and open to the user (NFS), or the
+        // other way round.
+        early
+            .or_else(|_| chdir(spec.cwd.as_str()))
+            .map_err(|e| no_cwd(&spec.cwd, e))?;
+        process::umask(0o022);
+        Ok(Limited {
+            home: user.home,
+            master: self.terminal.map(|pty| pty.master),
+        })
+    }
+
+    fn set_streams(&self, streams: Streams, uid: u32) -> Result<()> {
+        let null = || {
+            open(
+                "/dev/null",
+                OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|e| Error::sys("open in the container", Path::new("/dev/null"), e))
+        };
+        match (streams, &self.terminal) {
+            (_, Some(pty)) => {
+                own(&pty.slave, uid)?;
+                tty::make_controlling(pty.slave.as_fd())?;
+                let slave = pty.slave.as_fd();
+                process::dup2_std(slave, slave, slave)
+            }
+            (Streams::Files(files), None) => {
+                let null = files.iter().any(Option::is_none).then(null).transpose()?;
+                let or_null = |file: &'_ Option<OwnedFd>| {
+                    file.as_ref()
+                        .or(null.as_ref())
+                        .and_then(|fd| fd.try_clone().ok())
+                        .ok_or_else(|| fail("duplicate stream", Errno::EMFILE))
+                };
+                let [stdin, stdout, stderr] = [
+                    or_null(&files[0])?,
+                    or_null(&files[1])?,
+                    or_null(&files[2])?,
+                ];
+                for stream in files.iter().flatten() {
+                    own(stream, uid)?;
+                }
+                process::dup2_std(stdin.as_fd(), stdout.as_fd(), stderr.as_fd())
+            }
+            (Streams::Inherit { stdin }, None) => {
+                let (out, err) = (std::io::stdout(), std::io::stderr());
+                own(&out, uid)?;
+                own(&err, uid)?;
+                if stdin {
+                    return own(std::io::stdin(), uid);
+                }
+                process::dup2_std(null()?.as_fd(), out.as_fd(), err.as_fd())
+            }
+            (Streams::Terminal, None) => Err(Error::state(
+                "open terminal",
+                Subject::None,
+                "the container has none",
+            )),
+        }
+    }
+}
+
+/// Pipes and terminals belong to the user of the program, so that it may open
+/// /dev/stdout once more. Files of the caller's are left alone.
+fn own(stream: impl AsFd, uid: u32) -> Result<()> {
+    if uid == 0 {
+        return Ok(());
+    }
+    let stat = fstat(&stream).map_err(|e| fail("stat stream", e))?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    let pts = kind == SFlag::S_IFCHR && nix::sys::stat::major(stat.st_rdev) == 136;
+    if kind != SFlag::S_IFIFO && !pts {
+        return Ok(());
+    }
+    match fchown(&stream, Some(Uid::from_raw(uid)), None::<Gid>) {
+        // Somebody else's pipe, in a user namespace: then it stays so.
+        Err(Errno::EPERM | Errno::EROFS) => Ok(()),
+        other => other.map_err(|e| fail("hand over stream", e)),
+    }
+}
+
+/// Docker's words; it treats this as a program that cannot be run.
+fn no_cwd(cwd: &str, errno: Errno) -> Error {
+    let why = crate::base::error::errno_text(errno as i32);
+    cannot_run(
+        errno,
+        format!("chdir to cwd (\"{cwd}\") set in config.json failed: {why}"),
+    )
+}
+
+fn cannot_run(errno: Errno, text: String) -> Error {
+    Error::new(
+        "",
+        Subject::None,
+        Cause::Exec {
+            errno: errno as i32,
+            text,
+        },
+    )
+}
+
+/// The user's, with no more capabilities than the user may have, and the one
+/// that installing the filter takes.
+struct Limited {
+    home: String,
+    master: Option<OwnedFd>,
+}
+
+impl Limited {
+    fn filter(self, spec: &ProcessSpec) -> Result<Filtered> {
+        if spec.no_new_privs {
+            process::no_new_privs()?;
+        }
+        seccomp::install()?;
+        cap::set(CAPABILITIES)?;
+        Ok(Filtered(self))
+    }
+}
+
+/// Nothing left to give up: may run the program.
+struct Filtered(Limited);
+
+impl Filtered {
+    /// Comes back only with the reason why not.
+    fn run(self, end: &ChildEnd, spec: &ProcessSpec) -> Error {
+        self.ready(end, spec)
+            .map_or_else(|e| e, |never| match never {})
+    }
+
+    fn ready(self, end: &ChildEnd, spec: &ProcessSpec) -> Result<Infallible> {
+        let Self(Limited { home, master }) = self;
+        let mut env = spec.env.clone();
+        if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+            env.push(format!("HOME={home}"));
+        }
+        let argv = c_strings(&spec.argv)?;
+        let env = c_strings(&env)?;
+        process::reset_signals()?;
+        end.ready(master.as_ref().map(AsFd::as_fd))?;
+        end.await_go()?;
+        Err(execute(&spec.argv[0], &argv, &env, &spec.env))
+    }
+}
+
+fn c_strings(texts: &[String]) -> Result<Vec<CString>> {
+    texts
+        .iter()
+        .map(|text| {
+            CString::new(text.as_str())
+                .map_err(|_| Error::invalid("an argument or variable contains a NUL byte"))
+        })
+        .collect()
+}
+
+/// execve of the first file that can be executed, as execvp(3) but by the
+/// container's own PATH; in Docker's words when there is none.
+fn execute(program: &str, argv: &[CString], env: &[CString], vars: &[String]) -> Error {
+    let attempt = |path: &str| match CString::new(path) {
+        Ok(path) => Errno::from_raw(process::exec(&path, argv, env)),
+        Err(_) => Errno::EINVAL,
+    };
+    if program.contains('/') {
+        return refused(program, program, attempt(program));
+    }
+    let path = vars.iter().find_map(|v| v.strip_prefix("PATH="));
+    let mut found = None;
+    for folder in path.unwrap_or_default().split(':') {
+        let folder = if folder.is_empty() { "." } else { folder };
+        let file = format!("{folder}/{program}");
+        match attempt(&file) {
+            // EACCES: perhaps not this one's own, but its folder's.
+            Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES if !is_file(&file) => {}
+            Errno::EACCES => found = found.or(Some(file)),
+            errno => return refused(program, &file, errno),
+        }
+    }
+    match found {
+        Some(file) => refused(program, &file, Errno::EACCES),
+        None => cannot_run(
+            Errno::ENOENT,
+            format!("exec: \"{program}\": executable file not found in $PATH"),
+        ),
+    }
+}
+
+fn is_file(path: &str) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| !m.is_dir())
+}
+
+fn refused(program: &str, file: &str, errno: Errno) -> Error {
+    let why = crate::base::error::errno_text(errno as i32);
+    match errno {
+        Errno::ENOENT if is_file(file) => cannot_run(errno, format!("exec {file}: {why}")).hint(
+            "the file is there; the interpreter in its first line, or its dynamic linker, is not",
+        ),
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => {
+            cannot_run(errno, format!("exec: \"{program}\": stat {file}: {why}"))
+        }
+        Errno::EACCES if Path::new(file).is_dir() => {
+            cannot_run(errno, format!("exec: \"{program}\": is a directory"))
+        }
+        Errno::EACCES => cannot_run(errno, format!("exec: \"{program}\": {why}")),
+        _ => cannot_run(errno, format!("exec {file}: {why}")),
+    }
+}

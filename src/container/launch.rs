@@ -1,13 +1,34 @@
 //! Start of a container, the parent's side of the handshake.
-//! Theory of operation: design.md §2, stage table (to be written here).
+//!
+//! # Theory of operation
+//! The supervisor clones the child before there is a network: the child mounts
+//! on one core while the parent talks netlink on another. What crosses between
+//! them, and how each learns of the other's end, is in `sync.rs`; what the
+//! child does, stage by stage, in `child.rs`.
+//!
+//! ```text
+//! supervisor                                child, pid 1 of its namespaces
+//! clone() ────────── clone3 ──────────────▶ cgroup, session, root file system
+//! makes the network
+//! join()  ────────── Netns(fd) ───────────▶ joins, /sys, pivot, user, seccomp
+//! go()    ────────── Go ──────────────────▶
+//!         ◀───────── Ready(pty) ──────────
+//!         ◀───────── end of file ───────── exec
+//! ```
+//!
+//! Until [`Cloned::go`] has returned, dropping the clone kills and reaps the
+//! child, and with it all that it mounted.
 
 use std::os::fd::OwnedFd;
 
+use super::child::{self, Streams};
 use super::spec::LaunchSpec;
-use crate::base::Result;
+use super::sync::{self, ChildEnd, Outcome, ParentEnd};
+use crate::base::{Error, Result};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::netns::{Netns, Sandbox};
-use crate::sys::process::{PidFd, SingleThreaded};
+use crate::sys::process::{self, Fork, PidFd, SingleThreaded, clone_child};
+use crate::sys::{fd, features};
 
 /// The supervisor's ends of the container's standard streams.
 #[derive(Debug)]
@@ -25,7 +46,19 @@ pub enum Stdio {
 /// The child, cloned and building its root file system while the caller makes
 /// the network. Dropping it kills and reaps the child.
 #[derive(Debug)]
-pub struct Cloned {}
+pub struct Cloned {
+    child: Child,
+    end: ParentEnd,
+    /// `None` with a terminal, whose master the child sends.
+    pipes: Option<Stdio>,
+}
+
+/// A process that is killed and reaped unless it is let go of.
+#[derive(Debug)]
+struct Child {
+    pid: i32,
+    pidfd: Option<PidFd>,
+}
 
 /// The program runs.
 #[derive(Debug)]
@@ -35,31 +68,138 @@ pub struct Running {
     pub stdio: Stdio,
 }
 
+const NAMESPACES: i32 =
+    libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+
 /// Clones the child into fresh mount, pid, uts, ipc (and, where they exist,
 /// cgroup on v2 and time) namespaces; not net: that one is joined by fd.
 /// Returns at once; the child works on mounts that need no network namespace.
 pub fn clone(
-    _token: &SingleThreaded,
-    _spec: &LaunchSpec,
-    _cgroup: Option<&Cgroup>,
-    _open_stdin: bool,
+    token: &SingleThreaded,
+    spec: &LaunchSpec,
+    cgroup: Option<&Cgroup>,
+    open_stdin: bool,
 ) -> Result<Cloned> {
-    todo!()
+    let (end, child_end) = sync::pair()?;
+    let (pipes, streams) = if spec.process.tty {
+        (None, Streams::Terminal)
+    } else {
+        let (pipes, streams) = pipes(open_stdin)?;
+        (Some(pipes), streams)
+    };
+    let mut namespaces = NAMESPACES;
+    if features::time_namespaces() {
+        namespaces |= libc::CLONE_NEWTIME;
+    }
+    // Asked for here, where /proc is the host's; the answer is remembered.
+    features::in_user_namespace();
+    let into = cgroup.and_then(Cgroup::clone_into);
+    match clone_child(token, u64::from(namespaces.unsigned_abs()), into)? {
+        Fork::Child => {
+            drop(end);
+            report(&child_end, |end| child::launch(end, spec, cgroup, streams))
+        }
+        Fork::Parent { pid, pidfd } => Ok(Cloned {
+            child: Child {
+                pid,
+                pidfd: Some(pidfd),
+            },
+            end,
+            pipes,
+        }),
+    }
+}
+
+/// The whole life of a child that does not get to exec: it says why and ends.
+pub(super) fn report(
+    end: &ChildEnd,
+    run: impl FnOnce(&ChildEnd) -> Result<std::convert::Infallible>,
+) -> ! {
+    match run(end) {
+        Ok(never) => match never {},
+        Err(error) => end.failed(&error),
+    }
+    process::exit_now(1)
+}
+
+fn pipes(open_stdin: bool) -> Result<(Stdio, Streams)> {
+    let (stdin, input) = if open_stdin {
+        let (read, write) = fd::pipe()?;
+        (Some(write), Some(read))
+    } else {
+        (None, None)
+    };
+    let (stdout, output) = fd::pipe()?;
+    let (stderr, errors) = fd::pipe()?;
+    let ours = Stdio::Pipes {
+        stdin,
+        stdout,
+        stderr,
+    };
+    Ok((ours, Streams::Files([input, Some(output), Some(errors)])))
 }
 
 impl Cloned {
     /// Hands over the network namespace; the child joins it and mounts /sys.
-    pub fn join(&mut self, _netns: &Netns<Sandbox>) -> Result<()> {
-        todo!()
+    pub fn join(&mut self, netns: &Netns<Sandbox>) -> Result<()> {
+        use std::os::fd::AsFd;
+        self.end.give_netns(netns.as_fd())
     }
+
     pub fn pid(&self) -> i32 {
-        todo!()
+        self.child.pid
     }
+
     /// Waits until the child is filtered and ready, lets it exec, and returns
-    /// when exec has worked. A failed stage is `Cause::Child { stage, errno }`;
-    /// a failed exec `Cause::Exec { errno, text }` with Docker's text
+    /// when exec has worked. A failed stage is that stage's error; a failed
+    /// exec `Cause::Exec { errno, text }` with Docker's text
     /// (`exec: "x": executable file not found in $PATH`).
-    pub fn go(self) -> Result<Running> {
-        todo!()
+    pub fn go(mut self) -> Result<Running> {
+        self.end.go()?;
+        let pty = executed(self.end.outcome()?)?;
+        let stdio = match (self.pipes.take(), pty) {
+            (Some(pipes), _) => pipes,
+            (None, Some(master)) => Stdio::Tty(master),
+            (None, None) => {
+                return Err(Error::state(
+                    "start container",
+                    "its first process",
+                    "its terminal did not arrive",
+                ));
+            }
+        };
+        let pid = self.child.pid;
+        let pidfd = self.child.release()?;
+        Ok(Running { pid, pidfd, stdio })
+    }
+}
+
+/// exec has worked, or the child is dead without a word.
+pub(super) fn executed(outcome: Outcome) -> Result<Option<OwnedFd>> {
+    match outcome {
+        Outcome::Executed(pty) => Ok(pty),
+        Outcome::Died => Err(Error::state(
+            "start container",
+            "its process",
+            "it was killed before its program ran",
+        )),
+    }
+}
+
+impl Child {
+    fn release(&mut self) -> Result<PidFd> {
+        self.pidfd
+            .take()
+            .ok_or_else(|| Error::state("start container", "its process", "already let go of"))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.pidfd {
+            // Nowhere to report to; an ended child is reaped all the same.
+            let _ = pidfd.signal(libc::SIGKILL);
+            let _ = pidfd.wait(true);
+        }
     }
 }

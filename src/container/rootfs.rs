@@ -1,1 +1,281 @@
 //! The root file system: overlay, API file systems, devices, pivot.
+//!
+//! # Theory of operation
+//! Built by the container's first process in its own mount namespace, so all
+//! of it ends with that namespace; only the layer's folders are on disk. Each
+//! mount is made detached and attached through an fd that was looked up below
+//! the new root ([`Rooted`]), so no link of the image leads elsewhere.
+//!
+//! Three steps, because the network namespace arrives late: [`Rootfs::build`]
+//! needs no network and overlaps with its making; sysfs shows the network
+//! namespace of whoever mounts it, hence [`Rootfs::mount_sys`] after joining;
+//! [`Rootfs::enter`] makes it `/`. What is there then is the list of
+//! docker-macvlan.md §10.
+//!
+//! In a user namespace the kernel refuses device nodes (the host's are
+//! bind-mounted), unmapped group ids and, in a network namespace of somebody
+//! else, sysfs (the host's is bind-mounted read-only).
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::unistd::symlinkat;
+
+use super::profile;
+use super::spec::RootfsSpec;
+use crate::base::{Error, Result};
+use crate::sys::features;
+use crate::sys::mount::{self, Attrs, Filesystem, Mount, Propagation, Rooted};
+
+/// Docker's device nodes: name, major, minor.
+const DEVICES: [(&str, u64, u64); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+    ("core", "/proc/kcore"),
+];
+
+/// Bind-mounted read-write over the image's, as in Docker.
+const ETC: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
+
+/// Where `--init`'s program is mounted.
+pub(super) const INIT: &str = "/sbin/docker-init";
+
+/// A root file system under construction: its root, not yet anybody's `/`.
+#[derive(Debug)]
+pub(super) struct Rootfs {
+    root: Rooted,
+    dev: Rooted,
+}
+
+impl Rootfs {
+    /// Everything but /sys. The caller is pid 1 of its pid namespace (whose
+    /// /proc this mounts), in a mount namespace of its own, with umask 0.
+    pub(super) fn build(spec: &RootfsSpec, cwd: &str) -> Result<Self> {
+        // Else the host would see these mounts, and later ones of its own
+        // would be kept busy here until the pivot.
+        mount::propagate(Propagation::Slave)?;
+        let root = overlay(spec)?;
+        let (proc, dev) = ("/proc", "/dev");
+        attach(&root, proc, &Filesystem::new(c"proc")?.mount(Attrs::INERT)?)?;
+        let tmpfs = Filesystem::new(c"tmpfs")?
+            .set(c"size", c"65536k")?
+            .set(c"mode", c"755")?
+            .mount(Attrs::NOSUID | Attrs::STRICTATIME)?;
+        attach(&root, dev, &tmpfs)?;
+        let this = Self {
+            dev: tmpfs.into_root(),
+            root,
+        };
+        this.fill_dev()?;
+        for name in ETC {
+            let host = spec.etc.join(name);
+            this.bind_file(&host, &Path::new("/etc").join(name), Attrs::NONE)?;
+        }
+        if let Some(program) = &spec.init {
+            this.bind_file(program, Path::new(INIT), Attrs::READ_ONLY)?;
+        }
+        if cwd != "/" {
+            this.root.dir(Path::new(cwd), 0o755)?;
+        }
+        mount::mask(&this.root, profile::MASKED_PROC)?;
+        for path in profile::READ_ONLY {
+            if let Some(found) = this.root.find(Path::new(path))? {
+                let copy = Mount::bind(&found, true)?;
+                copy.set(Attrs::READ_ONLY, true)?;
+                copy.attach(&found)?;
+            }
+        }
+        Ok(this)
+    }
+
+    fn fill_dev(&self) -> Result<()> {
+        for (name, major, minor) in DEVICES {
+            let host = Path::new("/dev").join(name);
+            if features::in_user_namespace() {
+                let file = self.dev.file(Path::new(name), 0o666)?;
+                Mount::bind_path(&host, false)?.attach(&file)?;
+            } else {
+                let mode = Mode::from_bits_truncate(0o666);
+                mknodat(&self.dev, name, SFlag::S_IFCHR, mode, makedev(major, minor))
+                    .map_err(|e| Error::sys("create device", &host, e))?;
+            }
+        }
+        for (name, target) in LINKS {
+            symlinkat(target, &self.dev, name)
+                .map_err(|e| Error::sys("create link", format!("/dev/{name}"), e))?;
+        }
+        let mut devpts = Filesystem::new(c"devpts")?
+            .flag(c"newinstance")?
+            .set(c"ptmxmode", c"0666")?
+            .set(c"mode", c"0620")?;
+        // tty's group; a user namespace seldom maps it.
+        if !features::in_user_namespace() {
+            devpts = devpts.set(c"gid", c"5")?;
+        }
+        let pts = devpts.mount(Attrs::NOSUID | Attrs::NOEXEC)?;
+        attach(&self.dev, "pts", &pts)?;
+        let shm = Filesystem::new(c"tmpfs")?
+            .set(c"size", c"65536k")?
+            .set(c"mode", c"1777")?
+            .mount(Attrs::INERT)?;
+        attach(&self.dev, "shm", &shm)?;
+        attach(
+            &self.dev,
+            "mqueue",
+            &Filesystem::new(c"mqueue")?.mount(Attrs::INERT)?,
+        )
+    }
+
+    fn bind_file(&self, host: &Path, inside: &Path, attrs: Attrs) -> Result<()> {
+        let file = self.root.file(inside, 0o644)?;
+        let copy = Mount::bind_path(host, false)?;
+        if attrs != Attrs::NONE {
+            copy.set(attrs, false)?;
+        }
+        copy.attach(&file)
+    }
+
+    /// Docker's `/dev/console`: the container's terminal.
+    pub(super) fn console(&self, terminal: impl AsFd) -> Result<()> {
+        let file = self.dev.file(Path::new("console"), 0o600)?;
+        Mount::bind(terminal, false)?.attach(&file)
+    }
+
+    /// The devpts at /dev/pts, for the container's terminal.
+    pub(super) fn devpts(&self) -> Result<Rooted> {
+        self.dev.open(Path::new("pts"))
+    }
+
+    /// /sys of the network namespace that the caller has joined, and in it
+    /// the container's own cgroups, all read-only.
+    pub(super) fn mount_sys(&self, cgroups: &[PathBuf]) -> Result<()> {
+        let attrs = Attrs::INERT | Attrs::READ_ONLY;
+        let sysfs = match Filesystem::new(c"sysfs")?.mount(attrs) {
+            Err(e) if e.is_errno(libc::EPERM) && features::in_user_namespace() => {
+                let host = Mount::bind_path(Path::new("/sys"), true)?;
+                host.set(attrs, true)?;
+                host
+            }
+            other => other?,
+        };
+        attach(&self.root, "/sys", &sysfs)?;
+        self.mount_cgroups(cgroups)?;
+        mount::mask(&self.root, &profile::masked_sys())
+    }
+
+    /// cgroup v2: the file system itself, seen from the container's cgroup
+    /// namespace. Elsewhere one folder per hierarchy that the container is
+    /// in, under the name that the host has for it.
+    fn mount_cgroups(&self, folders: &[PathBuf]) -> Result<()> {
+        const AT: &str = "/sys/fs/cgroup";
+        let attrs = Attrs::INERT | Attrs::READ_ONLY;
+        let Some(at) = self.root.find(Path::new(AT))? else {
+            return Ok(());
+        };
+        if folders.is_empty() {
+            return Ok(());
+        }
+        if features::cgroup_v2_only() {
+            return Filesystem::new(c"cgroup2")?.mount(attrs)?.attach(&at);
+        }
+        let tmpfs = Filesystem::new(c"tmpfs")?
+            .set(c"mode", c"755")?
+            .mount(Attrs::INERT)?;
+        tmpfs.attach(&at)?;
+        for folder in folders {
+            let hierarchy = folder
+                .strip_prefix(AT)
+                .ok()
+                .and_then(|below| below.components().next());
+            if let Some(name) = hierarchy {
+                let copy = Mount::bind_path(folder, false)?;
+                copy.set(attrs, false)?;
+                attach(&self.root, Path::new(AT).join(name), &copy)?;
+            }
+        }
+        tmpfs.set(Attrs::READ_ONLY, false)
+    }
+
+    /// Makes it the process's `/`; nothing of the host's remains.
+    pub(super) fn enter(self) -> Result<()> {
+        mount::pivot(&self.root)
+    }
+}
+
+/// The image below, the container's layer on top, attached over the layer's
+/// own folder: where it is attached matters to nobody after the pivot.
+fn overlay(spec: &RootfsSpec) -> Result<Rooted> {
+    let (upper, work) = (spec.layer.join("upper"), spec.layer.join("work"));
+    for folder in [&upper, &work] {
+        match nix::unistd::mkdir(folder, Mode::from_bits_truncate(0o755)) {
+            // From an earlier start.
+            Ok(()) | Err(nix::Error::EEXIST) => {}
+            Err(e) => return Err(Error::sys("create layer", folder, e)),
+        }
+    }
+    let mount = || {
+        let mut overlay = Filesystem::new(c"overlay")?
+            .set(c"lowerdir", &option(&spec.lower)?)?
+            .set(c"upperdir", &option(&upper)?)?
+            .set(c"workdir", &option(&work)?)?;
+        if spec.volatile {
+            overlay = overlay.flag(c"volatile")?;
+        }
+        if features::in_user_namespace() {
+            // trusted.* attributes are the real root's alone.
+            overlay = overlay.flag(c"userxattr")?;
+        }
+        overlay.mount(Attrs::NONE)
+    };
+    let mount = mount().map_err(|e| Error {
+        subject: spec.lower.as_path().into(),
+        op: "mount overlay over".into(),
+        ..e
+    })?;
+    mount.attach(Rooted::root(&spec.layer)?)?;
+    Ok(mount.into_root())
+}
+
+/// A path as an overlay option: `:` would begin the next layer.
+fn option(path: &Path) -> Result<CString> {
+    let mut escaped = Vec::new();
+    for &byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b':' | b'\\') {
+            escaped.push(b'\\');
+        }
+        escaped.push(byte);
+    }
+    CString::new(escaped).map_err(|_| Error::sys("mount overlay over", path, libc::EINVAL))
+}
+
+/// Onto a folder of the image, made where it is missing.
+fn attach(root: &Rooted, at: impl AsRef<Path>, mount: &Mount) -> Result<()> {
+    mount.attach(root.dir(at.as_ref(), 0o755)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_layer_whatever_is_in_it() {
+        let text = |path: &str| option(Path::new(path)).unwrap().into_string().unwrap();
+        assert_eq!(text("/var/lib/dockless"), "/var/lib/dockless");
+        assert_eq!(text(r"/a:b\c,d"), r"/a\:b\\c,d");
+    }
+}

@@ -33,9 +33,10 @@ use crate::container::interact::interact;
 use crate::container::logs::{self as container_logs, Query};
 use crate::container::spec::ProcessSpec;
 use crate::net::spec::Driver;
-use crate::store::{Dirs, Lock};
+use crate::store::Lock;
 use crate::sys::process::SingleThreaded;
 
+pub use crate::container::init::docker_init;
 use record::{EndpointConfig, Record, Status};
 pub use request::*;
 

@@ -74,6 +74,7 @@ pub struct Hierarchies {
 /// A container's cgroup: its folder in every hierarchy.
 #[derive(Debug)]
 pub struct Cgroup {
+    folders: Vec<PathBuf>,
     unified: Option<(PathBuf, OwnedFd)>,
     v1: Vec<PathBuf>,
     tasks: Vec<OwnedFd>,
@@ -207,11 +208,13 @@ fn is_mount_of(path: &Path, kind: FsType) -> bool {
 impl Cgroup {
     /// Its folder in every hierarchy.
     pub fn folders(&self) -> &[PathBuf] {
-        todo!()
+        &self.folders
     }
+
     /// Opens the folders of an existing one (for exec, pause, kill).
     pub fn open(folders: &[PathBuf]) -> Result<Self> {
         let mut cgroup = Self {
+            folders: folders.to_vec(),
             unified: None,
             v1: Vec::new(),
             tasks: Vec::new(),

@@ -37,6 +37,9 @@ impl Attrs {
     pub const NOSUID: Self = Self(libc::MOUNT_ATTR_NOSUID);
     pub const NODEV: Self = Self(libc::MOUNT_ATTR_NODEV);
     pub const NOEXEC: Self = Self(libc::MOUNT_ATTR_NOEXEC);
+    pub const STRICTATIME: Self = Self(libc::MOUNT_ATTR_STRICTATIME);
+    /// Files to read and write, nothing that acts: nosuid, nodev, noexec.
+    pub const INERT: Self = Self(Self::NOSUID.0 | Self::NODEV.0 | Self::NOEXEC.0);
 }
 
 impl BitOr for Attrs {

@@ -9,9 +9,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
-use super::raw;
+use super::{features, raw};
 use crate::base::{Error, Result, Subject};
 
 fn fail(op: &'static str, errno: Errno) -> Error {
@@ -242,6 +243,42 @@ pub fn exec(path: &CStr, argv: &[CString], env: &[CString]) -> i32 {
         Ok(never) => match never {},
         Err(e) => e as i32,
     }
+}
+
+/// Whether a process with the same capabilities may look into this one
+/// (ptrace, /proc/PID/exe, /proc/PID/fd): PR_SET_DUMPABLE. exec turns it on.
+pub fn set_visible(on: bool) -> Result<()> {
+    nix::sys::prctl::set_dumpable(on).map_err(|e| fail("set dumpable", e))
+}
+
+/// prctl(PR_SET_NO_NEW_PRIVS)
+pub fn no_new_privs() -> Result<()> {
+    nix::sys::prctl::set_no_new_privs().map_err(|e| fail("set no_new_privs", e))
+}
+
+/// Becomes a user, groups first. The permitted capabilities stay (keepcaps;
+/// exec turns that off), the effective ones are for
+/// [`cap::set`](super::cap::set) to bring back; the death signal is cleared.
+pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+    let hint = |error: Error, errno: Errno| match errno {
+        Errno::EINVAL => error.hint("the user namespace does not map this id"),
+        _ => error,
+    };
+    let fail =
+        |op: &'static str, id: u32| move |e: Errno| hint(Error::sys(op, format!("{id}"), e), e);
+    let groups: Vec<Gid> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    match nix::unistd::setgroups(&groups) {
+        // An ordinary user's namespace may not drop groups (user_namespaces(7),
+        // /proc/PID/setgroups): a group could be there to deny something.
+        Err(Errno::EPERM) if features::in_user_namespace() => {}
+        other => other.map_err(fail("set groups of group", gid))?,
+    }
+    if uid != 0 {
+        nix::sys::prctl::set_keepcaps(true).map_err(|e| self::fail("keep capabilities", e))?;
+    }
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    nix::unistd::setresgid(group, group, group).map_err(fail("become group", gid))?;
+    nix::unistd::setresuid(user, user, user).map_err(fail("become user", uid))
 }
 
 /// The process's name in `ps` and `/proc/PID/comm` (15 bytes of it).

@@ -34,7 +34,7 @@ use crate::base::{Error, Result, Subject};
 /// `struct sock_filter`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Instruction {
+pub struct Instruction {
     code: u16,
     if_true: u8,
     if_false: u8,

@@ -15,16 +15,22 @@ pub mod resolve;
 pub mod verbs;
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use crate::base::Error;
-use crate::engine::Engine;
 use crate::engine::request::Dirs;
+use crate::engine::{self, Engine};
 use exit::{Failure, Outcome};
 use global::Global;
 use verbs::{Front, VERBS, Verb};
 
 pub fn main() -> ExitCode {
+    let argv: Vec<_> = std::env::args_os().collect();
+    // What `--init` mounts into a container is this same binary.
+    if argv.first().and_then(|name| Path::new(name).file_name()) == Some("docker-init".as_ref()) {
+        return engine::docker_init(&argv);
+    }
     match arguments().and_then(|argv| run(&argv)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
