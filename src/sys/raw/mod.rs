@@ -14,6 +14,12 @@ use nix::errno::Errno;
 
 use super::seccomp::Instruction;
 
+mod memory;
+mod mounts;
+
+pub use memory::*;
+pub use mounts::*;
+
 pub type Result<T> = nix::Result<T>;
 
 /// An fd returned by a system call that just succeeded.
@@ -164,85 +170,6 @@ pub fn prctl(option: i32, arg2: u64, arg3: u64) -> Result<i32> {
     // SAFETY: only options that take integers are passed (see the callers);
     // the unused arguments must be zero and are.
     Errno::result(unsafe { libc::prctl(option, arg2, arg3, 0_u64, 0_u64) })
-}
-
-/// Gives free heap pages back to the kernel.
-pub fn malloc_trim() {
-    // SAFETY: takes no pointer; glibc locks its own arenas.
-    unsafe { libc::malloc_trim(0) };
-}
-
-/// Address ranges of this program's own read-only segments, page aligned.
-pub fn read_only_segments() -> Vec<(usize, usize)> {
-    unsafe extern "C" fn visit(
-        info: *mut libc::dl_phdr_info,
-        _size: usize,
-        data: *mut libc::c_void,
-    ) -> i32 {
-        // SAFETY: dl_iterate_phdr passes a valid info whose dlpi_phdr points
-        // to dlpi_phnum headers, and our own `data`, the Vec below.
-        let (info, out, headers) = unsafe {
-            let info = &*info;
-            (
-                info,
-                &mut *data.cast::<Vec<(usize, usize)>>(),
-                std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)),
-            )
-        };
-        for header in headers {
-            if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
-                let (Ok(base), Ok(start), Ok(len)) = (
-                    usize::try_from(info.dlpi_addr),
-                    usize::try_from(header.p_vaddr),
-                    usize::try_from(header.p_memsz),
-                ) else {
-                    continue;
-                };
-                let start = base.wrapping_add(start);
-                out.push((start & !0xfff, start.wrapping_add(len) & !0xfff));
-            }
-        }
-        0
-    }
-    let mut out: Vec<(usize, usize)> = Vec::with_capacity(8);
-    // SAFETY: `visit` has the callback's type and does not unwind; `out`
-    // outlives the call, which does not keep the pointer.
-    unsafe { libc::dl_iterate_phdr(Some(visit), ptr::from_mut(&mut out).cast()) };
-    out
-}
-
-/// Lets the kernel forget the page tables of a program segment from
-/// [`read_only_segments`]; the next access reads the page cache again.
-pub fn forget_read_only(range: (usize, usize)) {
-    let len = range.1.saturating_sub(range.0);
-    // SAFETY: the range is a file-backed segment that the program headers say
-    // is never written, so MADV_DONTNEED loses nothing.
-    unsafe {
-        libc::madvise(
-            ptr::with_exposed_provenance_mut(range.0),
-            len,
-            libc::MADV_DONTNEED,
-        )
-    };
-}
-
-/// Lets the kernel take back the stack pages deeper than `slack` below the
-/// caller's frame, down to `bottom`.
-pub fn forget_stack_below(bottom: usize, slack: usize) {
-    let here = 0_u8;
-    let top = (ptr::from_ref(&here).expose_provenance() & !0xfff).saturating_sub(slack);
-    if top > bottom {
-        // SAFETY: [bottom, top) lies below every live frame of this thread's
-        // stack (`bottom` is the mapping's start as /proc/self/maps gives it,
-        // `slack` covers this call and a signal frame): dead memory.
-        unsafe {
-            libc::madvise(
-                ptr::with_exposed_provenance_mut(bottom),
-                top - bottom,
-                libc::MADV_DONTNEED,
-            )
-        };
-    }
 }
 
 pub fn random(buf: &mut [u8]) -> Result<usize> {
@@ -514,117 +441,5 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     // SAFETY: the kernel reads a header of two words (version, pid 0) and, for
     // version 3, two triples of words.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) })
-        .map(drop)
-}
-
-// ---- mounts ----------------------------------------------------------------
-
-pub fn fsopen(kind: &CStr) -> Result<OwnedFd> {
-    // SAFETY: reads a NUL-terminated string, returns a new descriptor.
-    owned(Errno::result(unsafe {
-        libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC)
-    })?)
-}
-
-/// fsconfig(2) for commands without an fd: flag (no value), string, create.
-pub fn fsconfig(
-    context: BorrowedFd<'_>,
-    command: u32,
-    key: Option<&CStr>,
-    value: Option<&CStr>,
-) -> Result<()> {
-    let pointer = |s: Option<&CStr>| s.map_or(ptr::null(), CStr::as_ptr);
-    // SAFETY: key and value are null or NUL-terminated strings that live
-    // through the call; the kernel copies them.
-    Errno::result(unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            context.as_raw_fd(),
-            command,
-            pointer(key),
-            pointer(value),
-            0,
-        )
-    })
-    .map(drop)
-}
-
-pub fn fsmount(context: BorrowedFd<'_>, attrs: u64) -> Result<OwnedFd> {
-    // SAFETY: takes integers, returns a new descriptor.
-    owned(Errno::result(unsafe {
-        libc::syscall(
-            libc::SYS_fsmount,
-            context.as_raw_fd(),
-            libc::FSMOUNT_CLOEXEC,
-            attrs,
-        )
-    })?)
-}
-
-/// open_tree(2), CLOEXEC.
-pub fn open_tree(at: BorrowedFd<'_>, path: &CStr, flags: u32) -> Result<OwnedFd> {
-    // SAFETY: reads a NUL-terminated string, returns a new descriptor.
-    owned(Errno::result(unsafe {
-        libc::syscall(
-            libc::SYS_open_tree,
-            at.as_raw_fd(),
-            path.as_ptr(),
-            flags | libc::OPEN_TREE_CLOEXEC,
-        )
-    })?)
-}
-
-/// move_mount(2) of the tree `from` stands for onto what `onto` stands for:
-/// no path is looked up.
-pub fn move_mount(from: BorrowedFd<'_>, onto: BorrowedFd<'_>) -> Result<()> {
-    let empty: &CStr = c"";
-    // SAFETY: both pointers are the same NUL-terminated literal.
-    Errno::result(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            from.as_raw_fd(),
-            empty.as_ptr(),
-            onto.as_raw_fd(),
-            empty.as_ptr(),
-            libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH,
-        )
-    })
-    .map(drop)
-}
-
-/// mount_setattr(2); `flags` are AT_* bits.
-pub fn mount_setattr(
-    at: BorrowedFd<'_>,
-    path: &CStr,
-    flags: i32,
-    set: u64,
-    clear: u64,
-    propagation: u64,
-) -> Result<()> {
-    let attr = libc::mount_attr {
-        attr_set: set,
-        attr_clr: clear,
-        propagation,
-        userns_fd: 0,
-    };
-    // SAFETY: reads a NUL-terminated string and one mount_attr of that size.
-    Errno::result(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            at.as_raw_fd(),
-            path.as_ptr(),
-            flags,
-            ptr::from_ref(&attr),
-            size_of::<libc::mount_attr>(),
-        )
-    })
-    .map(drop)
-}
-
-/// pivot_root(2) of "." on ".": the old root ends up mounted over the new.
-pub fn pivot_root_here() -> Result<()> {
-    let here: &CStr = c".";
-    // SAFETY: both pointers are the same NUL-terminated literal.
-    Errno::result(unsafe { libc::syscall(libc::SYS_pivot_root, here.as_ptr(), here.as_ptr()) })
         .map(drop)
 }

@@ -1,0 +1,161 @@
+//! What changes while the container runs: networks come and go, and at the end
+//! all goes.
+
+use std::net::IpAddr;
+
+use crate::base::{Cidr, Error, Journal, Result};
+use crate::engine::record::{EndpointConfig, Record};
+use crate::engine::{EndpointRequest, Engine};
+use crate::net::driver::{self};
+use crate::net::spec::HostAccess;
+use crate::net::{Attachment, host_access};
+
+use super::network::Network;
+
+impl Network {
+    /// One more network, live.
+    pub(super) fn connect(
+        &mut self,
+        engine: &Engine,
+        record: &mut Record,
+        request: EndpointRequest,
+        journal: &mut dyn Journal,
+    ) -> Result<()> {
+        let config = EndpointConfig {
+            name: request.network.clone(),
+            request,
+            network: None,
+            last: None,
+        };
+        let before = self.default_leg();
+        let leg = self.leg(engine, config, journal)?;
+        let addr = leg.addr;
+        self.legs.push(leg);
+        let at = self.legs.len() - 1;
+        let default = self.default_leg();
+        let made = self
+            .move_default(before.filter(|_| default == Some(at)), None)
+            .and_then(|()| self.attach(engine, at, default == Some(at), journal));
+        if let Err(error) = made {
+            self.legs.pop();
+            let mut undo: Vec<Error> = Vec::new();
+            undo.extend(addr.and_then(|a| engine.release(a).err()));
+            undo.extend(
+                self.move_default(None, before.filter(|_| default == Some(at)))
+                    .err(),
+            );
+            return Err(error.with_undo(undo));
+        }
+        record
+            .config
+            .endpoints
+            .retain(|e| !matches!(e.request.network.as_str(), "none"));
+        record.config.endpoints.push(self.legs[at].config.clone());
+        if let Some(addr) = addr {
+            engine.add_host_line(record, addr)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn disconnect(
+        &mut self,
+        engine: &Engine,
+        record: &mut Record,
+        network: &str,
+    ) -> Result<()> {
+        let at = self
+            .legs
+            .iter()
+            .position(|l| l.spec.id.as_str() == network)
+            .ok_or_else(|| {
+                Error::not_found(format!(
+                    "container {} is not connected to network {network}",
+                    self.id
+                ))
+            })?;
+        let leg = self.legs.remove(at);
+        record
+            .config
+            .endpoints
+            .retain(|e| e.network.as_ref() != Some(&leg.spec.id));
+        let mut errors = Vec::new();
+        if let (Some(attachment), Some(sandbox)) = (&leg.attachment, self.sandbox.as_mut()) {
+            self.pending.retain(|p| p.ifname != attachment.ifname);
+            errors.extend(driver::detach(attachment, sandbox).err());
+            errors.extend(self.drop_route(attachment).err());
+        }
+        if let Some(addr) = leg.addr {
+            errors.extend(engine.release(addr).err());
+            errors.extend(engine.remove_host_line(record, addr).err());
+        }
+        // The kernel took the old default route with its link.
+        errors.extend(self.move_default(None, self.default_leg()).err());
+        match errors
+            .into_iter()
+            .reduce(|first, next| first.with_undo(vec![next]))
+        {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn drop_route(&mut self, attachment: &Attachment) -> Result<()> {
+        match attachment.addr.map(Cidr::addr) {
+            Some(IpAddr::V4(ip)) => host_access::remove(
+                &mut self.host,
+                &host_access::shim_name(&attachment.network),
+                ip,
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the default route from one leg and gives it to another; the
+    /// route that is there already is fine.
+    fn move_default(&mut self, from: Option<usize>, to: Option<usize>) -> Result<()> {
+        let Some(sandbox) = self.sandbox.as_mut() else {
+            return Ok(());
+        };
+        for (leg, add) in [(from, false), (to, true)] {
+            let Some(leg) = leg.and_then(|at| self.legs.get(at)) else {
+                continue;
+            };
+            let (Some(gateway), Some(attachment)) = (leg.gateway(), &leg.attachment) else {
+                continue;
+            };
+            let Some(link) = sandbox.link(attachment.ifname.as_str())? else {
+                continue;
+            };
+            if add {
+                match sandbox.add_default(gateway, link.index) {
+                    Err(e) if e.is_errno(libc::EEXIST) => {}
+                    other => other?,
+                }
+            } else {
+                sandbox.del_default(gateway, link.index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes everything back that does not die with the namespace.
+    pub(super) fn close(&mut self, engine: &Engine) -> Vec<Error> {
+        let mut errors = Vec::new();
+        if let Some(publisher) = self.publisher.take() {
+            errors.extend(publisher.stop().err());
+        }
+        for leg in std::mem::take(&mut self.legs) {
+            if let Some(attachment) = &leg.attachment
+                && engine
+                    .find_network(leg.spec.id.as_str())
+                    .is_ok_and(|n| n.host_access != HostAccess::Off)
+            {
+                errors.extend(self.drop_route(attachment).err());
+            }
+            if let Some(addr) = leg.addr {
+                errors.extend(engine.release(addr).err());
+            }
+        }
+        errors
+    }
+}

@@ -1,0 +1,248 @@
+//! What the supervisor's loop asks of the engine: the container's networks,
+//! ports, cgroup and record, owned by the one process that may change them
+//! while the container runs.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::record::{Record, Status};
+use super::{EndpointRequest, Engine, gc};
+use crate::base::{ContainerName, Error, Result};
+use crate::container::launch::{self, Running};
+use crate::container::supervisor::{Owner, Settings};
+use crate::net::publish::Publisher;
+use crate::store::{FileJournal, file};
+use crate::sys::cgroup::Cgroup;
+use crate::sys::epoll::{Epoll, EpollFlags};
+use crate::sys::process::{ExitStatus, SingleThreaded};
+
+mod live;
+mod network;
+
+pub(super) use network::Network;
+
+/// The publisher's keys, apart from any other of the owner's.
+const PUBLISH_BASE: u64 = 1 << 40;
+
+/// Everything of one running container, in its supervisor.
+#[derive(Debug)]
+pub(super) struct Owned {
+    engine: Engine,
+    record: Record,
+    network: Network,
+    cgroup: Option<Cgroup>,
+    journal: FileJournal,
+}
+
+impl Owned {
+    pub(super) fn new(
+        engine: Engine,
+        record: Record,
+        network: Network,
+        cgroup: Option<Cgroup>,
+        journal: FileJournal,
+    ) -> Self {
+        Self {
+            engine,
+            record,
+            network,
+            cgroup,
+            journal,
+        }
+    }
+
+    pub(super) fn settings(&self, first_client: Option<OwnedFd>) -> Result<Settings> {
+        let config = &self.record.config;
+        let dirs = &self.engine.dirs;
+        let (log_max_size, log_max_files) = super::logs::limits(&config.log_options)?;
+        Ok(Settings {
+            live: dirs.live(&self.record.id),
+            log: dirs.log(&self.record.id),
+            log_max_size,
+            log_max_files,
+            tty: config.tty,
+            open_stdin: config.open_stdin,
+            stop_signal: match &config.stop_signal {
+                Some(signal) => super::signal::parse(signal)?,
+                None => libc::SIGTERM,
+            },
+            stop_timeout_s: config.stop_timeout.unwrap_or(10),
+            first_client,
+        })
+    }
+
+    /// The loop failed: what the journal says is undone, and the next command
+    /// finds a container that has ended.
+    pub(super) fn abandon(&mut self) {
+        let errors = self.network.close(&self.engine);
+        let _ = self.kill_all();
+        let journal = self.engine.dirs.journal(&self.record.id);
+        let errors = errors.len() + gc::unwind(&journal).len();
+        self.record.state.end(137);
+        self.record.state.error =
+            format!("its supervisor failed; {errors} problems while cleaning up");
+        let _ = self.record.save(&self.engine.dirs);
+    }
+
+    fn save(&self) -> Result<()> {
+        self.record.save_live(&self.engine.dirs)
+    }
+
+    /// The container has ended for good: nothing but its record (unless
+    /// `--rm`) stays.
+    fn finish(&mut self, code: i32) -> Result<()> {
+        let id = self.record.id.clone();
+        let dirs = self.engine.dirs.clone();
+        let mut errors = self.network.close(&self.engine);
+        if let Some(cgroup) = self.cgroup.take() {
+            let folders = cgroup.folders().to_vec();
+            drop(cgroup);
+            errors.extend(crate::sys::cgroup::remove(&folders).err());
+        }
+        self.record.state.end(code);
+        if self.record.config.auto_remove {
+            errors.extend(self.engine.release_name(&self.record.name, &id).err());
+            errors.extend(file::remove_tree(&dirs.container(&id)).err());
+        } else {
+            errors.extend(self.record.save(&dirs).err());
+        }
+        if errors.is_empty() {
+            // Lock last: until it is gone, nobody may take the id for free.
+            file::remove_tree(&dirs.live(&id))?;
+            file::remove(&dirs.lock(&id))
+        } else {
+            // The journal stays for the next command.
+            let first = errors.remove(0);
+            Err(first.with_undo(errors))
+        }
+    }
+}
+
+impl Owner for Owned {
+    fn register(&mut self, epoll: &Epoll) -> Result<()> {
+        match &mut self.network.publisher {
+            Some(publisher) => publisher.register(epoll, PUBLISH_BASE),
+            None => Ok(()),
+        }
+    }
+
+    fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {
+        match (&mut self.network.publisher, key.checked_sub(PUBLISH_BASE)) {
+            (Some(publisher), Some(key)) => publisher.ready(key, events),
+            _ => Ok(()),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let announce = self.network.pending.iter().map(|p| p.next).min();
+        let publish = self
+            .network
+            .publisher
+            .as_ref()
+            .and_then(Publisher::deadline);
+        announce.into_iter().chain(publish).min()
+    }
+
+    fn on_time(&mut self, now: Instant) -> Result<()> {
+        for pending in &mut self.network.pending {
+            if pending.next <= now {
+                let _ = pending.announcer.send();
+                pending.left -= 1;
+                pending.next = now + pending.interval;
+            }
+        }
+        self.network.pending.retain(|p| p.left > 0);
+        match &mut self.network.publisher {
+            Some(publisher) if publisher.deadline().is_some_and(|d| d <= now) => {
+                publisher.on_time(now)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn command(&mut self, verb: &str, body: Value, _fds: Vec<OwnedFd>) -> Result<Value> {
+        let parse = |e: serde_json::Error| Error::parse("read request", verb, e);
+        match verb {
+            "connect" => {
+                let request: EndpointRequest = serde_json::from_value(body).map_err(parse)?;
+                self.network
+                    .connect(&self.engine, &mut self.record, request, &mut self.journal)?;
+            }
+            "disconnect" => {
+                let network: String = serde_json::from_value(body).map_err(parse)?;
+                self.network
+                    .disconnect(&self.engine, &mut self.record, &network)?;
+            }
+            "rename" => {
+                let name: ContainerName = serde_json::from_value(body).map_err(parse)?;
+                self.record.name = name;
+            }
+            _ => {
+                return Err(Error::invalid(format!(
+                    "the supervisor knows no request \"{verb}\""
+                )));
+            }
+        }
+        self.network.describe(&mut self.record.state);
+        self.save()?;
+        Ok(Value::Null)
+    }
+
+    fn exited(&mut self, status: ExitStatus, restart: bool) -> Result<()> {
+        if restart {
+            self.record.state.restarts += 1;
+            return Ok(());
+        }
+        self.finish(status.code())
+    }
+
+    fn relaunch(&mut self) -> Result<Running> {
+        let token = SingleThreaded::prove()?;
+        let spec = self.engine.launch_spec(&self.record)?;
+        let mut cloned = launch::clone(
+            &token,
+            &spec,
+            self.cgroup.as_ref(),
+            self.record.config.open_stdin,
+        )?;
+        cloned.join(self.network.netns()?)?;
+        let running = cloned.go()?;
+        let state = &mut self.record.state;
+        state.pid = running.pid;
+        state.status = Status::Running;
+        state.started = super::rfc3339(std::time::SystemTime::now());
+        self.save()?;
+        Ok(running)
+    }
+
+    fn pause(&mut self, on: bool) -> Result<()> {
+        let name = &self.record.name;
+        let Some(cgroup) = &self.cgroup else {
+            return Err(Error::invalid(format!(
+                "Cannot pause container {name}: it has no cgroup here"
+            ))
+            .hint("the cgroup file systems are not writable for this user"));
+        };
+        let is = self.record.state.status == Status::Paused;
+        if is == on {
+            let text = if on {
+                "is already paused"
+            } else {
+                "is not paused"
+            };
+            return Err(Error::conflict(format!("Container {name} {text}")));
+        }
+        cgroup.freeze(on)?;
+        self.record.state.status = if on { Status::Paused } else { Status::Running };
+        self.save()
+    }
+
+    fn kill_all(&mut self) -> Result<()> {
+        match &self.cgroup {
+            Some(cgroup) => cgroup.kill(),
+            None => Ok(()),
+        }
+    }
+}

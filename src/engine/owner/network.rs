@@ -1,0 +1,439 @@
+//! The network side of one running container: leases, namespace, interfaces,
+//! announcements, published ports.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use crate::base::{Cidr, ContainerId, Error, IfName, Journal, MacAddr, Result};
+use crate::engine::Engine;
+use crate::engine::lease::Wish;
+use crate::engine::record::{EndpointConfig, Record, State};
+use crate::net::announce::Announcer;
+use crate::net::driver::{self, Endpoint, HostView};
+use crate::net::publish::{self, Publisher, Reserved, Target};
+use crate::net::spec::{Driver, HostAccess, NetworkSpec};
+use crate::net::{Attachment, host_access};
+use crate::netlink::{MacvlanMode, Rtnl};
+use crate::sys::netns::{Host, Netns, Sandbox};
+use crate::sys::random;
+use crate::sys::sysctl::{Family, NetSysctl};
+
+/// A network that the container is on, or about to be.
+#[derive(Debug)]
+pub(super) struct Leg {
+    pub(super) spec: NetworkSpec,
+    pub(super) config: EndpointConfig,
+    pub(super) addr: Option<Cidr>,
+    pub(super) attachment: Option<Attachment>,
+}
+
+impl Leg {
+    pub(super) fn gateway(&self) -> Option<IpAddr> {
+        let addr = self.addr?;
+        self.spec
+            .pools
+            .iter()
+            .find(|p| p.subnet == addr.network())?
+            .gateway
+    }
+
+    /// Docker's order of preference for the default route (§5): priority,
+    /// external before internal, with a gateway before without, name.
+    fn rank(&self) -> (std::cmp::Reverse<i32>, bool, bool, &str) {
+        (
+            std::cmp::Reverse(self.config.request.gw_priority),
+            self.spec.internal,
+            self.gateway().is_none(),
+            self.spec.name.as_str(),
+        )
+    }
+}
+
+/// Announcements still to be sent for one interface.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) ifname: IfName,
+    pub(super) announcer: Announcer,
+    pub(super) left: u8,
+    pub(super) interval: std::time::Duration,
+    pub(super) next: Instant,
+}
+
+/// The network side of one running container.
+#[derive(Debug)]
+pub(in crate::engine) struct Network {
+    pub(super) id: ContainerId,
+    pub(super) hostname: String,
+    pub(super) legs: Vec<Leg>,
+    pub(super) host_mode: bool,
+    pub(super) host: Rtnl<Host>,
+    pub(super) netns: Option<Netns<Sandbox>>,
+    pub(super) sandbox: Option<Rtnl<Sandbox>>,
+    pub(super) sysctl: Option<NetSysctl>,
+    pub(super) publisher: Option<Publisher>,
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) warnings: Vec<String>,
+}
+
+fn not_made() -> Error {
+    Error::state(
+        "use network",
+        "",
+        "the container's namespace is not made yet",
+    )
+}
+
+impl Network {
+    /// Resolves the container's networks and leases its addresses.
+    pub(in crate::engine) fn lease(
+        engine: &Engine,
+        record: &mut Record,
+        journal: &mut dyn Journal,
+    ) -> Result<Self> {
+        let mut network = Self {
+            id: record.id.clone(),
+            hostname: record.hostname().to_owned(),
+            legs: Vec::new(),
+            host_mode: false,
+            host: Rtnl::host()?,
+            netns: None,
+            sandbox: None,
+            sysctl: None,
+            publisher: None,
+            pending: VecDeque::new(),
+            warnings: Vec::new(),
+        };
+        for config in record.config.endpoints.clone() {
+            let leg = network.leg(engine, config, journal)?;
+            match leg.spec.driver {
+                Driver::Host => network.host_mode = true,
+                Driver::Null => {}
+                Driver::Macvlan(_) => network.legs.push(leg),
+            }
+        }
+        network.remember(record);
+        if record.config.endpoints.is_empty() {
+            network.warnings.push(
+                "WARNING: no --network given: the container has a loopback interface only"
+                    .to_owned(),
+            );
+        }
+        if network.host_mode && !record.config.publish.is_empty() {
+            network.warnings.push(
+                "WARNING: Published ports are discarded when using host network mode".to_owned(),
+            );
+        }
+        Ok(network)
+    }
+
+    pub(super) fn leg(
+        &self,
+        engine: &Engine,
+        mut config: EndpointConfig,
+        journal: &mut dyn Journal,
+    ) -> Result<Leg> {
+        let spec = match &config.network {
+            Some(id) => engine
+                .find_network(id.as_str())
+                .map_err(|_| Error::not_found(format!("network {} not found", config.name)))?,
+            None => engine.find_network(&config.request.network)?,
+        };
+        if let Some(ip) = config.request.ip
+            && !spec.ipv4
+        {
+            return Err(Error::invalid(format!(
+                "invalid endpoint settings:\nno configured subnet contains IP address {ip}"
+            )));
+        }
+        let addr = if spec.ipv4 && matches!(spec.driver, Driver::Macvlan(_)) {
+            let wish = match (config.request.ip, config.last) {
+                (Some(IpAddr::V4(ip)), _) => Wish::Exactly(ip),
+                (_, Some(last)) => Wish::Rather(last),
+                _ => Wish::Any,
+            };
+            let (ip, addr) = engine.lease(&spec, wish, &self.id, journal)?;
+            config.last = Some(ip);
+            Some(addr)
+        } else {
+            None
+        };
+        if let Some(addr) = addr
+            && let Some(clash) = self.overlapping(addr)
+        {
+            return Err(Error::conflict(format!(
+                "cannot program address {addr} in sandbox interface because it conflicts with existing route {clash}"
+            )));
+        }
+        config.network = Some(spec.id.clone());
+        config.name = spec.name.to_string();
+        Ok(Leg {
+            spec,
+            config,
+            addr,
+            attachment: None,
+        })
+    }
+
+    fn overlapping(&self, addr: Cidr) -> Option<Cidr> {
+        self.legs
+            .iter()
+            .filter_map(|l| l.addr)
+            .map(Cidr::network)
+            .find(|net| net.overlaps(addr.network()))
+    }
+
+    /// Keeps ids, names and last addresses in the record.
+    fn remember(&self, record: &mut Record) {
+        for leg in &self.legs {
+            if let Some(config) = record
+                .config
+                .endpoints
+                .iter_mut()
+                .find(|e| e.request.network == leg.config.request.network)
+            {
+                *config = leg.config.clone();
+            }
+        }
+    }
+
+    pub(in crate::engine) fn addresses(&self) -> Vec<Cidr> {
+        self.legs.iter().filter_map(|l| l.addr).collect()
+    }
+
+    pub(in crate::engine) fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    pub(in crate::engine) fn netns(&self) -> Result<&Netns<Sandbox>> {
+        self.netns.as_ref().ok_or_else(not_made)
+    }
+
+    /// Binds the published ports; nothing else may have them from now on.
+    pub(in crate::engine) fn reserve_ports(&self, record: &Record) -> Result<Option<Reserved>> {
+        if self.host_mode || record.config.publish.is_empty() {
+            return Ok(None);
+        }
+        publish::reserve(&record.config.publish).map(Some)
+    }
+
+    /// The sandbox, with Docker's sysctls; in host mode the host's own.
+    pub(in crate::engine) fn make_namespace(&mut self) -> Result<()> {
+        if self.host_mode {
+            let own = Netns::current()?
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|e| Error::sys("share network namespace", "host", e))?;
+            self.netns = Some(Netns::from_fd(own)?);
+            return Ok(());
+        }
+        let (netns, sysctl) = Netns::create_with(NetSysctl::open)?;
+        sysctl.write(Family::Ipv4, "ip_unprivileged_port_start", "0")?;
+        // In a user namespace with one group mapped, the whole range is not
+        // this namespace's to give.
+        match sysctl.write(Family::Ipv4, "ping_group_range", "0 2147483647") {
+            Err(e) if e.is_errno(libc::EINVAL) => {
+                sysctl.write(Family::Ipv4, "ping_group_range", "0 0")?;
+            }
+            other => other?,
+        }
+        let mut sandbox = Rtnl::sandbox(&netns)?;
+        if self.legs.is_empty() {
+            sandbox.loopback_up()?;
+        }
+        self.netns = Some(netns);
+        self.sandbox = Some(sandbox);
+        self.sysctl = Some(sysctl);
+        Ok(())
+    }
+
+    /// Every leg, in command-line order: eth0, eth1, …
+    pub(in crate::engine) fn attach_all(
+        &mut self,
+        engine: &Engine,
+        record: &mut Record,
+        journal: &mut dyn Journal,
+    ) -> Result<()> {
+        let default = self.default_leg();
+        for at in 0..self.legs.len() {
+            self.attach(engine, at, default == Some(at), journal)?;
+        }
+        self.remember(record);
+        Ok(())
+    }
+
+    /// The leg that the default route should use.
+    pub(super) fn default_leg(&self) -> Option<usize> {
+        (0..self.legs.len())
+            .filter(|at| self.legs[*at].gateway().is_some() && !self.legs[*at].spec.internal)
+            .min_by(|a, b| self.legs[*a].rank().cmp(&self.legs[*b].rank()))
+    }
+
+    fn free_ifname(&self) -> Result<IfName> {
+        let used: Vec<&IfName> = self
+            .legs
+            .iter()
+            .filter_map(|l| Some(&l.attachment.as_ref()?.ifname))
+            .collect();
+        (0..=used.len())
+            .map(|n| IfName::new(format!("eth{n}")))
+            .find(|name| name.as_ref().is_ok_and(|n| !used.contains(&n)))
+            .unwrap_or_else(|| IfName::new("eth0"))
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        engine: &Engine,
+        at: usize,
+        default_route: bool,
+        journal: &mut dyn Journal,
+    ) -> Result<()> {
+        let ifname = self.free_ifname()?;
+        let leg = &self.legs[at];
+        let mac = match (leg.config.request.mac, leg.addr) {
+            (None, None) => Some(named_mac(&leg.spec, &self.hostname)),
+            (mac, _) => mac,
+        };
+        let endpoint = Endpoint {
+            id: crate::engine::launch::hex(&random::bytes::<32>()?),
+            ifname,
+            addr: leg.addr,
+            mac,
+            gateway: leg.gateway(),
+            default_route,
+        };
+        let view = HostView::of(&leg.spec, &mut self.host)?;
+        let Some(plan) = driver::plan(&leg.spec, endpoint, &view)? else {
+            return Ok(());
+        };
+        let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
+        let netns = self.netns.as_ref().ok_or_else(not_made)?;
+        let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
+        let attachment = plan.attach(&mut self.host, sandbox, netns, sysctl)?;
+        if let (HostAccess::On { .. }, Some(IpAddr::V4(ip))) =
+            (leg.spec.host_access, attachment.addr.map(Cidr::addr))
+        {
+            let shim = host_access::shim_name(&leg.spec.id);
+            if self.host.link(shim.as_str())?.is_none() {
+                engine.make_access(&leg.spec, &mut self.host)?;
+            }
+            host_access::add(
+                &mut self.host,
+                &leg.spec.id,
+                &attachment.parent,
+                ip,
+                journal,
+            )?;
+        }
+        self.announce(&attachment, &self.legs[at].spec.clone())?;
+        self.legs[at].attachment = Some(attachment);
+        Ok(())
+    }
+
+    /// The first announcement now, the rest from the loop.
+    fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
+        let (Some(IpAddr::V4(ip)), Some(netns)) =
+            (attachment.addr.map(Cidr::addr), self.netns.as_ref())
+        else {
+            return Ok(());
+        };
+        if spec.announce.count == 0 {
+            return Ok(());
+        }
+        let announcer = Announcer::new(netns, attachment.ifindex, attachment.mac, ip)?;
+        // A failure to announce is no reason not to start.
+        let _ = announcer.send();
+        let left = spec.announce.count - 1;
+        if left > 0 {
+            let interval = spec.announce.interval();
+            self.pending.push_back(Pending {
+                ifname: attachment.ifname.clone(),
+                announcer,
+                left,
+                interval,
+                next: Instant::now() + interval,
+            });
+        }
+        Ok(())
+    }
+
+    pub(in crate::engine) fn publish(
+        &mut self,
+        record: &Record,
+        reserved: Option<Reserved>,
+        journal: &mut dyn Journal,
+    ) -> Result<()> {
+        let Some(reserved) = reserved else {
+            return Ok(());
+        };
+        let target = self.target();
+        let netns = self.netns.as_ref().ok_or_else(not_made)?;
+        let via = record.config.publish_via;
+        self.publisher = Some(Publisher::start(
+            reserved,
+            via,
+            target,
+            &mut self.host,
+            netns,
+            journal,
+        )?);
+        Ok(())
+    }
+
+    /// Ports are published on the default network, or else on the first.
+    fn target(&self) -> Target {
+        let leg = self
+            .default_leg()
+            .or((!self.legs.is_empty()).then_some(0))
+            .and_then(|at| self.legs[at].attachment.as_ref());
+        match leg {
+            Some(a) => Target {
+                parent: Some(a.parent.clone()),
+                mac: a.mac,
+                ip: match a.addr.map(Cidr::addr) {
+                    Some(IpAddr::V4(ip)) => ip,
+                    _ => Ipv4Addr::LOCALHOST,
+                },
+                mode: a.mode,
+            },
+            None => Target {
+                parent: None,
+                mac: MacAddr([0; 6]),
+                ip: Ipv4Addr::LOCALHOST,
+                mode: MacvlanMode::Bridge,
+            },
+        }
+    }
+
+    /// Fills in what the record says of a running container.
+    pub(in crate::engine) fn describe(&self, state: &mut State) {
+        state.attachments = self
+            .legs
+            .iter()
+            .filter_map(|l| l.attachment.clone())
+            .collect();
+        if let Some(publisher) = &self.publisher {
+            state.ports = publisher.ports().to_vec();
+            state.paths = publisher.paths();
+        }
+    }
+}
+
+/// For an interface without an address: a hash of machine, network and host
+/// name, unicast and locally administered, so that it is the same each time.
+fn named_mac(network: &NetworkSpec, hostname: &str) -> MacAddr {
+    let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
+    // FNV-1a, 64 bits: not secret, only spread out and stable.
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let name = [
+        &machine,
+        network.id.as_str().as_bytes(),
+        hostname.as_bytes(),
+    ];
+    for byte in name.into_iter().flatten() {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    let [a, b, c, d, e, f, ..] = hash.to_be_bytes();
+    MacAddr([(a & !1) | 2, b, c, d, e, f])
+}

@@ -1,0 +1,82 @@
+//! The process's own memory: giving pages back.
+
+use std::ptr;
+
+/// Gives free heap pages back to the kernel.
+pub fn malloc_trim() {
+    // SAFETY: takes no pointer; glibc locks its own arenas.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Address ranges of this program's own read-only segments, page aligned.
+pub fn read_only_segments() -> Vec<(usize, usize)> {
+    unsafe extern "C" fn visit(
+        info: *mut libc::dl_phdr_info,
+        _size: usize,
+        data: *mut libc::c_void,
+    ) -> i32 {
+        // SAFETY: dl_iterate_phdr passes a valid info whose dlpi_phdr points
+        // to dlpi_phnum headers, and our own `data`, the Vec below.
+        let (info, out, headers) = unsafe {
+            let info = &*info;
+            (
+                info,
+                &mut *data.cast::<Vec<(usize, usize)>>(),
+                std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)),
+            )
+        };
+        for header in headers {
+            if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
+                let (Ok(base), Ok(start), Ok(len)) = (
+                    usize::try_from(info.dlpi_addr),
+                    usize::try_from(header.p_vaddr),
+                    usize::try_from(header.p_memsz),
+                ) else {
+                    continue;
+                };
+                let start = base.wrapping_add(start);
+                out.push((start & !0xfff, start.wrapping_add(len) & !0xfff));
+            }
+        }
+        0
+    }
+    let mut out: Vec<(usize, usize)> = Vec::with_capacity(8);
+    // SAFETY: `visit` has the callback's type and does not unwind; `out`
+    // outlives the call, which does not keep the pointer.
+    unsafe { libc::dl_iterate_phdr(Some(visit), ptr::from_mut(&mut out).cast()) };
+    out
+}
+
+/// Lets the kernel forget the page tables of a program segment from
+/// [`read_only_segments`]; the next access reads the page cache again.
+pub fn forget_read_only(range: (usize, usize)) {
+    let len = range.1.saturating_sub(range.0);
+    // SAFETY: the range is a file-backed segment that the program headers say
+    // is never written, so MADV_DONTNEED loses nothing.
+    unsafe {
+        libc::madvise(
+            ptr::with_exposed_provenance_mut(range.0),
+            len,
+            libc::MADV_DONTNEED,
+        )
+    };
+}
+
+/// Lets the kernel take back the stack pages deeper than `slack` below the
+/// caller's frame, down to `bottom`.
+pub fn forget_stack_below(bottom: usize, slack: usize) {
+    let here = 0_u8;
+    let top = (ptr::from_ref(&here).expose_provenance() & !0xfff).saturating_sub(slack);
+    if top > bottom {
+        // SAFETY: [bottom, top) lies below every live frame of this thread's
+        // stack (`bottom` is the mapping's start as /proc/self/maps gives it,
+        // `slack` covers this call and a signal frame): dead memory.
+        unsafe {
+            libc::madvise(
+                ptr::with_exposed_provenance_mut(bottom),
+                top - bottom,
+                libc::MADV_DONTNEED,
+            )
+        };
+    }
+}
