@@ -37,7 +37,6 @@ impl Engine {
             .as_deref()
             .map(|name| ContainerName::new(name.strip_prefix('/').unwrap_or(name)))
             .transpose()?;
-        self.dirs.make()?;
         if let Some(path) = request.cidfile.as_deref()
             && path.exists()
         {

@@ -135,10 +135,15 @@ impl Engine {
             .join(format!(".gone-{id}"))
     }
 
-    /// Removes a container that does not run; its lock is held. The rename is
-    /// what counts: before it the container is whole, after it there is none,
-    /// and recovery removes the rest.
+    /// Removes a container that does not run; its lock is held.
     pub(super) fn discard(&self, record: &Record) -> Result<()> {
+        self.retire(record)?;
+        self.clear_away(&record.id)
+    }
+
+    /// The rename is what counts: before it the container is whole, after it
+    /// there is none, and whoever comes clears the rest away.
+    pub(super) fn retire(&self, record: &Record) -> Result<()> {
         let id = &record.id;
         let (folder, gone) = (self.dirs.container(id), self.gone(id));
         match std::fs::rename(&folder, &gone) {
@@ -147,8 +152,12 @@ impl Engine {
             }
             _ => {}
         }
-        self.release_name(&record.name, id)?;
-        file::remove_tree(&gone)?;
+        self.release_name(&record.name, id)
+    }
+
+    /// The files of a container that is retired, and what lives while one runs.
+    pub(super) fn clear_away(&self, id: &ContainerId) -> Result<()> {
+        file::remove_tree(&self.gone(id))?;
         file::remove_tree(&self.dirs.live(id))
     }
 

@@ -124,7 +124,7 @@ impl Engine {
                 if ended.is_err() {
                     owned.abandon();
                 }
-                i32::from(ended.is_err())
+                i32::from(ended.and(owned.clear_away()).is_err())
             }
             Err(error) => {
                 let errors = gc::unwind(&self.dirs.journal(&id));

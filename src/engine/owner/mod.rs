@@ -34,6 +34,8 @@ pub(super) struct Owned {
     network: Network,
     cgroup: Option<Cgroup>,
     journal: FileJournal,
+    /// Ended in good order: nothing is left but files.
+    finished: bool,
 }
 
 impl Owned {
@@ -50,6 +52,7 @@ impl Owned {
             network,
             cgroup,
             journal,
+            finished: false,
         }
     }
 
@@ -93,7 +96,6 @@ impl Owned {
     /// The container has ended for good: nothing but its record (unless
     /// `--rm`) stays.
     fn finish(&mut self, code: i32) -> Result<()> {
-        let id = self.record.id.clone();
         let dirs = self.engine.dirs.clone();
         let mut errors = self.network.close(&self.engine);
         if let Some(cgroup) = self.cgroup.take() {
@@ -103,20 +105,35 @@ impl Owned {
         }
         self.record.state.end(code);
         if self.record.config.auto_remove {
-            errors.extend(self.engine.release_name(&self.record.name, &id).err());
-            errors.extend(file::remove_tree(&dirs.container(&id)).err());
+            errors.extend(self.engine.retire(&self.record).err());
         } else {
             errors.extend(self.record.save(&dirs).err());
         }
         if errors.is_empty() {
-            // Lock last: until it is gone, nobody may take the id for free.
-            file::remove_tree(&dirs.live(&id))?;
-            file::remove(&dirs.lock(&id))
+            self.finished = true;
+            Ok(())
         } else {
             // The journal stays for the next command.
             let first = errors.remove(0);
             Err(first.with_undo(errors))
         }
+    }
+
+    /// What nobody needs to wait for: deleting files, once every client has
+    /// been told. Killed on the way, it leaves the rest to the next command.
+    pub(super) fn clear_away(self) -> Result<()> {
+        let Self {
+            engine,
+            record,
+            finished,
+            ..
+        } = self;
+        if finished {
+            engine.clear_away(&record.id)?;
+            // Lock last: until it is gone, nobody may take the id for free.
+            file::remove(&engine.dirs.lock(&record.id))?;
+        }
+        Ok(())
     }
 }
 
