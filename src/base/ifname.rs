@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::NetworkId;
 use super::error::{Error, Result};
 
 /// A network interface name that the kernel would accept.
@@ -36,6 +37,12 @@ impl IfName {
         Err(Error::invalid(format!(
             "invalid interface name {name:?}: {bad}"
         )))
+    }
+
+    /// The host-side link of a network: `dl-` and the first 12 hex digits of
+    /// the id, exactly as long as a name may be.
+    pub fn of_network(id: &NetworkId) -> Self {
+        Self(format!("dl-{}", id.short()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -78,6 +85,13 @@ impl fmt::Debug for IfName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn network_names_are_valid() {
+        let name = IfName::of_network(&NetworkId::from_bytes([0xab; 32]));
+        assert_eq!(name.as_str(), "dl-abababababab");
+        assert_eq!(IfName::new(name.as_str()).unwrap(), name);
+    }
 
     #[test]
     fn kernel_limits() {

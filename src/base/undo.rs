@@ -34,7 +34,7 @@ pub enum Step {
     /// Remove the host's route (and neighbour filter entry) to a container
     /// behind a host-side macvlan.
     HostRoute { shim: IfName, addr: IpAddr },
-    /// Delete a link of the host's network namespace.
+    /// Delete a host-side link and the nf_tables table of the same name.
     DelLink { name: IfName },
 }
 

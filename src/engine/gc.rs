@@ -38,13 +38,7 @@ fn undo(step: &Step) -> Result<()> {
             std::net::IpAddr::V4(ip) => host_access::remove(&mut Rtnl::host()?, shim, *ip),
             std::net::IpAddr::V6(_) => Ok(()),
         },
-        Step::DelLink { name } => {
-            let mut host = Rtnl::host()?;
-            match host.link(name.as_str())? {
-                Some(link) => host.delete_link(link.index),
-                None => Ok(()),
-            }
-        }
+        Step::DelLink { name } => host_access::delete(&mut Rtnl::host()?, name),
     }
 }
 

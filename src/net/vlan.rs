@@ -75,12 +75,12 @@ fn valid_mac(mac: MacAddr) -> Result<MacAddr> {
     Ok(mac)
 }
 
-/// Without an address: from the endpoint's random id, made unicast and locally
+/// Without an address: from a random id (hex), made unicast and locally
 /// administered (bit 0 clear, bit 1 set in the first byte), as Docker does.
-fn stable_mac(endpoint: &str) -> MacAddr {
+pub(super) fn stable_mac(id: &str) -> MacAddr {
     let mut mac = [0; 6];
     for (i, byte) in mac.iter_mut().enumerate() {
-        *byte = endpoint
+        *byte = id
             .get(2 * i..2 * i + 2)
             .and_then(|pair| u8::from_str_radix(pair, 16).ok())
             .unwrap_or_default();

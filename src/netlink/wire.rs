@@ -254,18 +254,17 @@ pub(super) mod golden {
             .collect()
     }
 
+    pub(in crate::netlink) type Attrs = Vec<(u16, Vec<u8>)>;
+
     /// What a request says, whatever the order of its attributes: type, header
     /// of `header` bytes, attributes sorted.
-    pub(in crate::netlink) fn said(
-        bytes: &[u8],
-        header: usize,
-    ) -> (u16, Vec<u8>, Vec<(u16, Vec<u8>)>) {
+    pub(in crate::netlink) fn said(bytes: &[u8], header: usize) -> (u16, Vec<u8>, Attrs) {
         let message = messages(bytes).next().unwrap().unwrap();
         let (head, rest) = message.payload.split_at(header);
         (message.kind, head.to_vec(), sorted(rest))
     }
 
-    pub(in crate::netlink) fn sorted(bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    pub(in crate::netlink) fn sorted(bytes: &[u8]) -> Attrs {
         let mut all: Vec<_> = attrs(bytes)
             .map(|attr| attr.map(|(kind, value)| (kind, value.to_vec())).unwrap())
             .collect();

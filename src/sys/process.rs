@@ -394,6 +394,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "the pidfd reaps it")]
     fn a_pidfd_signals_reaps_and_tells_the_signal() {
         let child = sleeper();
         let pid = i32::try_from(child.id()).unwrap();

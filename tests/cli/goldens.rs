@@ -26,7 +26,7 @@ fn networks() -> Vec<Network> {
 }
 
 /// A command line as a shell splits it: blanks, "…" and \" are enough here.
-pub fn split(line: &str) -> Vec<String> {
+pub(crate) fn split(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quoted, mut some) = (Vec::new(), String::new(), false, false);
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
@@ -54,7 +54,7 @@ pub fn split(line: &str) -> Vec<String> {
 }
 
 /// Command lines with all that follows them, comments left out.
-pub fn sections(text: &str) -> Vec<(&str, String)> {
+pub(crate) fn sections(text: &str) -> Vec<(&str, String)> {
     let mut out: Vec<(&str, String)> = Vec::new();
     for line in text.split_inclusive('\n') {
         if let Some(command) = line.strip_prefix("$ ") {

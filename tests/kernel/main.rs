@@ -54,6 +54,7 @@
 mod harness;
 mod judge;
 
+mod host_access;
 mod netlink;
 mod nft;
 mod process;
@@ -70,6 +71,7 @@ use harness::Test;
 fn main() -> ExitCode {
     let tests: Vec<Test> = [
         selfcheck::tests(),
+        host_access::tests(),
         netlink::tests(),
         nft::tests(),
         process::tests(),

@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::slice;
 
 use dockless::base::IfName;
 use dockless::lab::Lab;
@@ -510,10 +511,10 @@ fn errors_name_the_object() {
         key: vec![1, 2, 3, 4],
         data: None,
     };
-    batch.create_elements(PUB, "s", &[one.clone()]);
+    batch.create_elements(PUB, "s", slice::from_ref(&one));
     nft.commit(&batch).unwrap();
     let mut again = Batch::new();
-    again.add_elements(PUB, "s", &[one.clone()]);
+    again.add_elements(PUB, "s", slice::from_ref(&one));
     nft.commit(&again).unwrap();
     let mut again = Batch::new();
     again.create_elements(PUB, "s", &[one]);

@@ -98,6 +98,7 @@ impl Fake {
         writeln!(file, "{call}").unwrap();
     }
 
+    #[expect(clippy::zombie_processes, reason = "the supervisor reaps it")]
     fn launch(&mut self) -> Running {
         self.launches += 1;
         let mut command = Command::new("setsid");

@@ -76,9 +76,9 @@ fn escape(out: &mut Vec<u8>, text: &[u8]) {
 /// Bytes that go through as they are and need no look at their neighbours.
 static PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
-    let mut byte = 0x20;
+    let mut byte = 0x20_u8;
     while byte < 0x80 {
-        plain[byte] = !matches!(byte as u8, b'"' | b'\\' | b'<' | b'>' | b'&');
+        plain[byte as usize] = !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&');
         byte += 1;
     }
     plain

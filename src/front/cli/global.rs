@@ -24,10 +24,10 @@ pub struct Global {
 impl Global {
     /// Takes the options off the front of `argv` (without the program's name);
     /// gives what follows them.
-    pub fn take<'a>(
-        argv: &'a [String],
+    pub fn take(
+        argv: &[String],
         var: impl Fn(&str) -> Option<String>,
-    ) -> Result<(Self, &'a [String]), Failure> {
+    ) -> Result<(Self, &[String]), Failure> {
         let folder = |name: &str, default: &str| {
             let given = var(name).filter(|v| !v.is_empty());
             PathBuf::from(given.unwrap_or_else(|| default.to_owned()))

@@ -240,11 +240,16 @@ pub fn netlink_socket(fd: OwnedFd) -> netlink_sys::Socket {
     unsafe { netlink_sys::Socket::from_raw_fd(fd.into_raw_fd()) }
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "17")]
+const PACKET_FAMILY: u16 = libc::AF_PACKET as u16;
+#[allow(clippy::cast_possible_truncation, reason = "20 bytes")]
+const PACKET_ADDR_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+
 /// bind(2) of a packet socket to one interface. `ethertype` 0: it sends only.
 pub fn bind_packet(socket: BorrowedFd<'_>, ethertype: u16, ifindex: i32) -> Result<()> {
     // SAFETY: sockaddr_ll is plain integers; all-zero is valid.
     let mut addr: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
-    addr.sll_family = libc::AF_PACKET as u16;
+    addr.sll_family = PACKET_FAMILY;
     addr.sll_protocol = ethertype.to_be();
     addr.sll_ifindex = ifindex;
     // SAFETY: the kernel reads `size_of::<sockaddr_ll>()` bytes at `addr`,
@@ -253,7 +258,7 @@ pub fn bind_packet(socket: BorrowedFd<'_>, ethertype: u16, ifindex: i32) -> Resu
         libc::bind(
             socket.as_raw_fd(),
             ptr::from_ref(&addr).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            PACKET_ADDR_LEN,
         )
     })
     .map(drop)

@@ -138,9 +138,9 @@ pub fn expose(spec: &str) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    type Row = (Option<&'static str>, Option<(u16, u16)>, u16, Proto);
+    type Row<T = &'static str> = (Option<T>, Option<(u16, u16)>, u16, Proto);
 
-    fn rows(spec: &str) -> Vec<(Option<String>, Option<(u16, u16)>, u16, Proto)> {
+    fn rows(spec: &str) -> Vec<Row<String>> {
         publish(spec)
             .unwrap()
             .into_iter()
