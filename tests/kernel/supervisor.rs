@@ -1067,7 +1067,10 @@ fn at_rest_it_sleeps_and_is_small() {
     let pss = rollup.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap();
     let pss: u64 = pss.trim().trim_end_matches(" kB").parse().unwrap();
     println!("{rollup}");
-    assert!(pss < 400, "{pss} KiB");
+    // The promise is the release binary's (scripts/bench-start asks it); unoptimised
+    // code has more pages to touch.
+    let most = if cfg!(debug_assertions) { 800 } else { 400 };
+    assert!(pss < most, "{pss} KiB");
     Client::connect(&it.live)
         .unwrap()
         .unwrap()
