@@ -321,6 +321,7 @@ fn lan_takes_the_fast_path_and_keeps_its_address() -> Verdict {
     serve(&mac1.netns, any(80));
     let published = mac1.publish(&[tcp(5000, 80)]);
     assert_eq!(published.paths(), [Path::Fast]);
+    let o = judge::run(&["stdbuf", "-o0", "nft", "--debug=netlink", "list", "ruleset"])?;
     let mut wire = Capture::start(&lab.others[0])?;
     for _ in 0..3 {
         assert_eq!(talk_from(&lab.others[0], (HOST, 5000))?, "10.0.2.7");

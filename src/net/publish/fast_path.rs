@@ -10,7 +10,7 @@
 //!
 //! | step | before it |
 //! |---|---|
-//! | choose a block of aliases | the claims in the set `aliases` were read |
+//! | choose a block of aliases | the addresses in the set `inside` were read |
 //! | record the undo step | the block is chosen |
 //! | aliases onto the container's loopback | the step is recorded |
 //! | elements into the maps | the aliases can answer |
@@ -19,15 +19,14 @@
 //! all four steps are done again with another one, and the first step recorded
 //! undoes nothing that is not ours (it names our ports).
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::plan::{self, Block, Elements, Forward, Map, Parent, Slots};
 use super::{Target, rules};
 use crate::base::{Cidr, Error, IfName, Journal, MacAddr, PortMap, Result, Step};
-use crate::netlink::nft::{Batch, Element, Nft, Table};
+use crate::netlink::nft::{Batch, Element, Nft, Table, TableInfo};
 use crate::netlink::{Ifindex, Rtnl};
-use crate::sys::netns::{Host, Netns, Sandbox};
+use crate::sys::netns::{Host, Netns, Place, Sandbox};
 use crate::sys::sysctl::{Family, NetSysctl};
 
 /// RT_SCOPE_HOST: such an address is never on the LAN.
@@ -70,10 +69,10 @@ impl FastPath {
         let table = rules::table(&name);
         let done = nft.transact(|nft| {
             let is = Current::read(nft, table)?;
-            let claims = &is.elements.aliases;
+            let claims = is.elements.claims();
             let taken = |this: &Self| claims.iter().any(|claim| this.block.contains(*claim));
             if this.as_ref().is_none_or(taken) {
-                let block = Block::free(claims, target.ip).ok_or_else(|| {
+                let block = Block::free(&claims, target.ip).ok_or_else(|| {
                     Error::state("publish on", parent.as_str(), "no alias address is left")
                 })?;
                 if let Some(mut before) = this.take() {
@@ -155,8 +154,7 @@ impl FastPath {
     }
 
     pub(super) fn remove(mut self, netns: &Netns<Sandbox>) -> Result<()> {
-        let addrs: Vec<Ipv4Addr> = self.addrs();
-        let removed = remove(&self.parent, &addrs, &self.ports);
+        let removed = remove(&self.parent, &self.addrs(), &self.ports);
         let silent = Rtnl::sandbox(netns).and_then(|mut sandbox| self.silence(&mut sandbox));
         removed.and(silent)
     }
@@ -293,76 +291,50 @@ struct Current {
 }
 
 impl Current {
-    fn read<P: crate::sys::netns::Place>(nft: &mut Nft<P>, table: Table<'_>) -> Result<Self> {
-        let absent = |e: &Error| e.is_errno(libc::ENOENT);
-        let mut set = |name| match nft.elements(table, name) {
-            Ok(elements) => Ok(Some(elements)),
-            // Gone: the generation will tell, if that was just now.
-            Err(e) if absent(&e) => Ok(None),
+    fn read<P: Place>(nft: &mut Nft<P>, table: Table<'_>) -> Result<Self> {
+        let same = |t: &TableInfo| (t.family, t.name.as_str()) == (table.family, table.name);
+        if !nft.tables()?.iter().any(same) {
+            return Ok(Self::default());
+        }
+        let elements = Elements::read(|name| match nft.elements(table, name) {
+            Ok(elements) => Ok(elements
+                .into_iter()
+                .map(|e| (e.key, e.data.unwrap_or_default()))
+                .collect()),
+            // Somebody was faster, and the generation will tell.
+            Err(e) if e.is_errno(libc::ENOENT) => Ok(Map::new()),
             Err(e) => Err(e),
-        };
-        let Some(aliases) = set(rules::ALIASES)? else {
-            let exists = nft
-                .tables()?
-                .iter()
-                .any(|t| (t.family, t.name.as_str()) == (table.family, table.name));
-            return Ok(Self {
-                exists,
-                ..Self::default()
-            });
-        };
-        let map = |elements: Option<Vec<Element>>| -> Map {
-            let elements = elements.unwrap_or_default().into_iter();
-            elements.filter_map(|e| Some((e.key, e.data?))).collect()
-        };
-        let elements = Elements {
-            from_lan: map(set(rules::FROM_LAN)?),
-            to_lan: map(set(rules::TO_LAN)?),
-            aliases: aliases
-                .iter()
-                .filter_map(|e| plan::leading_addr(&e.key))
-                .collect::<BTreeSet<_>>(),
-        };
-        let chains = nft.chains(table)?;
-        let hooked = |name: &str| chains.iter().any(|c| c.name == name && c.hook.is_some());
+        })?;
         Ok(Self {
             exists: true,
-            intact: hooked(rules::FROM_LAN) && hooked(rules::TO_LAN),
+            intact: rules::are_hooked(&nft.chains(table)?),
             elements,
         })
     }
 }
 
-/// Adds or deletes elements of the three maps.
+/// Adds or deletes elements.
 fn change(
     batch: &mut Batch,
     table: Table<'_>,
     elements: &Elements,
     how: fn(&mut Batch, Table<'_>, &str, &[Element]),
 ) {
-    let list = |map: &Map| -> Vec<Element> {
-        map.iter()
+    for (name, map) in elements.iter() {
+        let list: Vec<Element> = map
+            .iter()
             .map(|(key, value)| Element {
                 key: key.clone(),
-                data: Some(value.clone()),
+                data: (!value.is_empty()).then(|| value.clone()),
             })
-            .collect()
-    };
-    let aliases: Vec<Element> = elements
-        .aliases
-        .iter()
-        .map(|alias| Element {
-            key: alias.octets().to_vec(),
-            data: None,
-        })
-        .collect();
-    how(batch, table, rules::ALIASES, &aliases);
-    how(batch, table, rules::FROM_LAN, &list(&elements.from_lan));
-    how(batch, table, rules::TO_LAN, &list(&elements.to_lan));
+            .collect();
+        how(batch, table, name, &list);
+    }
 }
 
-/// Takes what stands for `addrs` out of the parent's maps, and the table with
-/// the last of it. Nothing there is fine, also a kernel without nf_tables.
+/// Takes what stands for `addrs` out of the parent's maps, and the table
+/// with the last of it. Nothing there is fine, also a kernel without
+/// nf_tables.
 pub(super) fn remove(parent: &IfName, addrs: &[Ipv4Addr], ports: &[PortMap]) -> Result<()> {
     let name = rules::table_name(parent);
     let table = rules::table(&name);
@@ -370,8 +342,8 @@ pub(super) fn remove(parent: &IfName, addrs: &[Ipv4Addr], ports: &[PortMap]) -> 
         nft.transact(|nft| {
             let mut batch = Batch::new();
             let is = Current::read(nft, table)?;
-            let ours = is.elements.through(is.elements.of(addrs), ports);
-            if is.exists && ours.aliases == is.elements.aliases {
+            let ours = is.elements.of_ports(addrs, ports);
+            if is.exists && ours.claims() == is.elements.claims() {
                 batch.delete_table(table);
             } else {
                 change(&mut batch, table, &ours, Batch::delete_elements);

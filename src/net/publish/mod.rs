@@ -156,8 +156,7 @@ impl Publisher {
             };
             // Before the addresses are read: what changes meanwhile is told.
             let monitor = Rtnl::<Host>::monitor(&GROUPS);
-            let made =
-                FastPath::install(parent, &target, &this.ports, host, sandbox, &mut journal);
+            let made = FastPath::install(parent, &target, &this.ports, host, sandbox, &mut journal);
             if let Some(error) = journal.failed {
                 return Err(error);
             }

@@ -2,7 +2,7 @@
 //!
 //! *Aliases.* A container owns a block of [`BLOCK`] addresses out of
 //! 169.254.64.0/18 on its parent, claimed by its first one in the set
-//! `aliases`. A *slot* of the block stands for one address of the host, or,
+//! `inside`. A *slot* of the block stands for one address of the host, or,
 //! where a container's port is published more than once on an address, for a
 //! further one of these: so that (alias, container's port) always leads back
 //! to one port of the host. A slot stays with its address while there is room:
@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
+use super::rules;
 use crate::base::{MacAddr, PortMap, Proto};
 use crate::netlink::nft::concat;
 
@@ -91,8 +92,7 @@ pub(super) struct Forward {
     proto: Proto,
     host: SocketAddrV4,
     container: u16,
-    /// TCP; UDP requests go to the container's own address.
-    slot: Option<usize>,
+    slot: usize,
 }
 
 /// Which ports of which addresses the fast path can serve. `deaf` are ports
@@ -105,48 +105,57 @@ pub(super) fn forwards(
 ) -> Vec<Forward> {
     let mut forwards = Vec::new();
     for addr in addrs {
-        let mut seen: BTreeMap<u16, usize> = BTreeMap::new();
+        let mut seen: BTreeMap<(Proto, u16), usize> = BTreeMap::new();
         for (at, port) in ports.iter().enumerate() {
             let asked = port.host.ip == IpAddr::V4(*addr) || port.host.ip == Ipv4Addr::UNSPECIFIED;
             if !asked || deaf.get(at).copied().unwrap_or_default() {
                 continue;
             }
-            let slot = if port.proto == Proto::Tcp {
-                let nth = seen.entry(port.container).or_default();
-                *nth += 1;
-                let Some(slot) = slots.of((*addr, *nth), addrs) else {
-                    continue;
-                };
-                Some(slot)
-            } else {
-                None
-            };
-            forwards.push(Forward {
-                port: at,
-                proto: port.proto,
-                host: SocketAddrV4::new(*addr, port.host.port),
-                container: port.container,
-                slot,
-            });
+            let nth = seen.entry((port.proto, port.container)).or_default();
+            *nth += 1;
+            if let Some(slot) = slots.of((*addr, *nth), addrs) {
+                forwards.push(Forward {
+                    port: at,
+                    proto: port.proto,
+                    host: SocketAddrV4::new(*addr, port.host.port),
+                    container: port.container,
+                    slot,
+                });
+            }
         }
     }
     forwards
 }
 
-/// Bytes of keys to bytes of values, as the kernel has them.
+/// Bytes of keys to bytes of values, as the kernel has them; a set's values
+/// are empty.
 pub(super) type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What is, or should be, in the table.
+/// The table's maps (and one set) by name.
+pub(super) const NAMES: [&str; 8] = [
+    rules::INSIDE,
+    rules::TO_ADDR,
+    rules::TO_PORT,
+    rules::TO_MAC,
+    rules::TO_ALIAS,
+    rules::AS_ADDR,
+    rules::AS_MAC,
+    rules::AS_PORT,
+];
+
+/// What is, or should be, in the maps of [`NAMES`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Elements {
-    /// (protocol, host's address, port) → (address, port, MAC) in the container.
-    pub(super) from_lan: Map,
-    /// (alias, container's port) → (host's address, port, MAC).
-    pub(super) to_lan: Map,
-    pub(super) aliases: BTreeSet<Ipv4Addr>,
-}
+pub(super) struct Elements([Map; NAMES.len()]);
 
 impl Elements {
+    pub(super) fn read<E>(mut map: impl FnMut(&str) -> Result<Map, E>) -> Result<Self, E> {
+        let mut all = Self::default();
+        for (name, place) in NAMES.into_iter().zip(&mut all.0) {
+            *place = map(name)?;
+        }
+        Ok(all)
+    }
+
     pub(super) fn wanted(
         forwards: &[Forward],
         parent: &Parent,
@@ -155,124 +164,126 @@ impl Elements {
         block: Block,
     ) -> Self {
         let mut wanted = Self::default();
-        wanted.aliases.extend(block.nth(0));
-        for forward in forwards {
-            let inside = match forward.slot {
-                None => ip,
-                Some(slot) => match block.nth(slot) {
-                    Some(alias) => alias,
-                    None => continue,
-                },
-            };
-            let (host, port) = (forward.host, forward.container);
-            let key = from_key(forward.proto, host);
-            let value = endpoint(SocketAddrV4::new(inside, port), mac);
-            wanted.from_lan.insert(key, value);
-            if forward.slot.is_some() {
-                wanted.aliases.insert(inside);
-                let key = concat(&[&inside.octets(), &port.to_be_bytes()]);
-                wanted.to_lan.insert(key, endpoint(host, parent.mac));
+        let mut put = |name: &str, key: &[u8], value: &[u8]| {
+            if let Some(at) = NAMES.into_iter().position(|n| n == name) {
+                wanted.0[at].insert(key.to_vec(), value.to_vec());
             }
+        };
+        // The claim.
+        if let Some(first) = block.nth(0) {
+            put(rules::INSIDE, &first.octets(), &[]);
+        }
+        for forward in forwards {
+            let Some(alias) = block.nth(forward.slot) else {
+                continue;
+            };
+            let (proto, host) = ([forward.proto.number()], forward.host);
+            let (addr, port) = (host.ip().octets(), host.port().to_be_bytes());
+            let container = forward.container.to_be_bytes();
+            let alias = alias.octets();
+            let request = concat(&[&proto, &addr, &port]);
+            let inside = match forward.proto {
+                Proto::Tcp => alias,
+                Proto::Udp => {
+                    put(rules::TO_ALIAS, &request, &alias);
+                    ip.octets()
+                }
+            };
+            put(rules::INSIDE, &inside, &[]);
+            put(rules::TO_ADDR, &request, &inside);
+            put(rules::TO_PORT, &request, &container);
+            put(rules::TO_MAC, &request, &mac.0);
+            put(rules::AS_ADDR, &alias, &addr);
+            put(rules::AS_MAC, &alias, &parent.mac.0);
+            put(
+                rules::AS_PORT,
+                &concat(&[&proto, &alias, &container]),
+                &port,
+            );
         }
         wanted
     }
 
-    /// The part that stands for a container with these addresses (aliases and
-    /// its own).
+    fn map(&self, name: &str) -> &Map {
+        let place = NAMES.into_iter().position(|n| n == name);
+        &self.0[place.unwrap_or_default()]
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &Map)> {
+        NAMES.into_iter().zip(&self.0)
+    }
+
+    /// Addresses in use; the aliases among them tell the blocks that are taken.
+    pub(super) fn claims(&self) -> BTreeSet<Ipv4Addr> {
+        let keys = self.map(rules::INSIDE).keys();
+        keys.filter_map(|key| addr_at(key, 0)).collect()
+    }
+
+    /// The part that leads to a container with these addresses (its aliases
+    /// and its own) and back.
     pub(super) fn of(&self, addrs: &[Ipv4Addr]) -> Self {
-        let ours = |bytes: &[u8]| leading_addr(bytes).is_some_and(|a| addrs.contains(&a));
-        let pick = |map: &Map, of: fn(&Vec<u8>, &Vec<u8>) -> Vec<u8>| {
-            map.iter()
-                .filter(|(key, value)| ours(&of(key, value)))
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect()
-        };
-        Self {
-            from_lan: pick(&self.from_lan, |_, value| value.clone()),
-            to_lan: pick(&self.to_lan, |key, _| key.clone()),
-            aliases: self
-                .aliases
-                .iter()
-                .filter(|a| addrs.contains(a))
-                .copied()
-                .collect(),
+        let is_ours = |addr: Option<Ipv4Addr>| addr.is_some_and(|a| addrs.contains(&a));
+        let requests = self.map(rules::TO_ADDR);
+        self.filter(|name, key, _| match name {
+            rules::TO_ADDR | rules::TO_PORT | rules::TO_MAC | rules::TO_ALIAS => {
+                is_ours(requests.get(key).and_then(|inside| addr_at(inside, 0)))
+            }
+            rules::AS_PORT => is_ours(addr_at(key, 4)),
+            _ => is_ours(addr_at(key, 0)),
+        })
+    }
+
+    fn filter(&self, keep: impl Fn(&str, &Vec<u8>, &Vec<u8>) -> bool) -> Self {
+        let mut kept = self.clone();
+        for (name, map) in NAMES.into_iter().zip(&mut kept.0) {
+            map.retain(|key, value| keep(name, key, value));
         }
+        kept
     }
 
-    /// Of `ours`, what these published ports have put into `self`. A block
+    /// Of [`of`](Self::of), what these published ports have put there. A block
     /// that was recorded and then lost to somebody faster is theirs.
-    pub(super) fn through(&self, mut ours: Self, ports: &[PortMap]) -> Self {
+    pub(super) fn of_ports(&self, addrs: &[Ipv4Addr], ports: &[PortMap]) -> Self {
         let is_port = |proto: Option<u8>, port: Option<&[u8]>| {
-            ports.iter().any(|p| {
-                proto.is_none_or(|n| n == p.proto.number())
-                    && port == Some(&p.host.port.to_be_bytes())
-            })
+            let same = |p: &PortMap| {
+                proto == Some(p.proto.number()) && port == Some(&p.host.port.to_be_bytes())
+            };
+            ports.iter().any(same)
         };
-        ours.from_lan
-            .retain(|key, _| is_port(key.first().copied(), key.get(8..10)));
-        ours.to_lan
-            .retain(|_, value| is_port(None, value.get(4..6)));
-        let foreign = |alias: &Ipv4Addr| {
-            let theirs = |key: &&Vec<u8>| leading_addr(key) == Some(*alias);
-            let mut keys = self.to_lan.keys().filter(theirs);
-            keys.any(|key| !ours.to_lan.contains_key(key))
-        };
-        ours.aliases = ours
-            .aliases
+        let ours = |key: &[u8], value: &[u8]| is_port(key.first().copied(), value.get(..2));
+        let foreign: BTreeSet<Ipv4Addr> = self
+            .map(rules::AS_PORT)
             .iter()
-            .filter(|a| !foreign(a))
-            .copied()
+            .filter(|(key, value)| !ours(key, value))
+            .filter_map(|(key, _)| addr_at(key, 4))
             .collect();
-        ours
+        self.of(addrs).filter(|name, key, value| match name {
+            rules::TO_ADDR | rules::TO_PORT | rules::TO_MAC | rules::TO_ALIAS => {
+                is_port(key.first().copied(), key.get(8..10))
+            }
+            rules::AS_PORT => ours(key, value),
+            _ => addr_at(key, 0).is_some_and(|addr| !foreign.contains(&addr)),
+        })
     }
 
-    /// What to delete from `self` and what to add so that the container with
-    /// these addresses has exactly `wanted`. A key that is wanted and leads
-    /// elsewhere is a dead one's: whoever asks holds the port's socket.
+    /// What to delete from `self` and what to add so that these addresses have
+    /// exactly `wanted`. A key that is wanted and leads elsewhere is a dead
+    /// one's: whoever asks holds the port's socket.
     pub(super) fn change(&self, wanted: &Self, addrs: &[Ipv4Addr]) -> (Self, Self) {
         let ours = self.of(addrs);
-        let delete = |is: &Map, ours: &Map, wanted: &Map| -> Map {
-            let stale = |key: &Vec<u8>, value: &Vec<u8>| match wanted.get(key) {
-                Some(right) => right != value,
-                None => ours.contains_key(key),
-            };
-            let entries = is.iter().filter(|(key, value)| stale(key, value));
-            entries.map(|(k, v)| (k.clone(), v.clone())).collect()
-        };
-        let add = |is: &Map, wanted: &Map| -> Map {
-            let missing = wanted.iter().filter(|(k, v)| is.get(*k) != Some(*v));
-            missing.map(|(k, v)| (k.clone(), v.clone())).collect()
-        };
-        (
-            Self {
-                from_lan: delete(&self.from_lan, &ours.from_lan, &wanted.from_lan),
-                to_lan: delete(&self.to_lan, &ours.to_lan, &wanted.to_lan),
-                aliases: ours.aliases.difference(&wanted.aliases).copied().collect(),
-            },
-            Self {
-                from_lan: add(&self.from_lan, &wanted.from_lan),
-                to_lan: add(&self.to_lan, &wanted.to_lan),
-                aliases: wanted.aliases.difference(&self.aliases).copied().collect(),
-            },
-        )
+        let delete = self.filter(|name, key, value| match wanted.map(name).get(key) {
+            Some(right) => right != value,
+            None => ours.map(name).contains_key(key),
+        });
+        let add = wanted.filter(|name, key, value| self.map(name).get(key) != Some(value));
+        (delete, add)
     }
 }
 
-fn from_key(proto: Proto, host: SocketAddrV4) -> Vec<u8> {
-    concat(&[
-        &[proto.number()],
-        &host.ip().octets(),
-        &host.port().to_be_bytes(),
-    ])
-}
-
-/// A map's value: where a packet is led, by all three of its headers.
-fn endpoint(to: SocketAddrV4, mac: MacAddr) -> Vec<u8> {
-    concat(&[&to.ip().octets(), &to.port().to_be_bytes(), &mac.0])
-}
-
-pub(super) fn leading_addr(bytes: &[u8]) -> Option<Ipv4Addr> {
-    bytes.first_chunk::<4>().copied().map(Ipv4Addr::from)
+/// The address that begins at this byte of a key or value.
+fn addr_at(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
+    let four = bytes.get(at..)?.first_chunk::<4>()?;
+    Some(Ipv4Addr::from(*four))
 }
 
 #[cfg(test)]
@@ -326,6 +337,10 @@ mod tests {
         Elements::wanted(&forwards, parent, MAC, IP, block())
     }
 
+    fn sizes(elements: &Elements) -> [usize; 8] {
+        elements.0.each_ref().map(BTreeMap::len)
+    }
+
     #[test]
     fn blocks_are_apart_and_in_the_pool() {
         let first = block();
@@ -356,18 +371,17 @@ mod tests {
         ]);
         let mut slots = Slots::default();
         let all = wanted(&ports, &host, &mut slots);
-        assert_eq!(all.aliases.len(), 4);
-        assert_eq!(all.to_lan.len(), 3 + 4);
-        assert_eq!(all.from_lan.len(), 4 + 5);
-        let udp = from_key(Proto::Udp, SocketAddrV4::new([10, 0, 2, 4].into(), 53));
-        assert_eq!(leading_addr(&all.from_lan[&udp]), Some(IP));
+        assert_eq!(sizes(&all), [5, 9, 9, 9, 2, 4, 4, 9]);
         // Every way in has its way back.
-        for (key, value) in &all.from_lan {
-            if key[0] == Proto::Tcp.number() {
-                let back = &all.to_lan[&value[..8]];
-                assert_eq!(back[..8], key[4..12]);
-                assert_eq!(back[8..14], host.mac.0);
-            }
+        for (request, inside) in all.map(rules::TO_ADDR) {
+            let alias = all.map(rules::TO_ALIAS).get(request).unwrap_or(inside);
+            assert_eq!(alias == inside, request[0] == Proto::Tcp.number());
+            let port = &all.map(rules::TO_PORT)[request];
+            let answer = concat(&[&request[..1], alias, port]);
+            assert_eq!(all.map(rules::AS_PORT)[&answer], request[8..10]);
+            assert_eq!(all.map(rules::AS_ADDR)[alias], request[4..8]);
+            assert_eq!(all.map(rules::AS_MAC)[alias], host.mac.0);
+            assert_eq!(all.map(rules::TO_MAC)[request], MAC.0);
         }
     }
 
@@ -378,11 +392,9 @@ mod tests {
         let both = wanted(&ports, &parent(&[[10, 0, 2, 4], [10, 0, 2, 9]]), &mut slots);
         let one = wanted(&ports, &parent(&[[10, 0, 2, 9]]), &mut slots);
         let (delete, add) = both.change(&one, &ours());
-        assert_eq!((delete.from_lan.len(), delete.to_lan.len()), (1, 1));
         // The claim stays with the block's first.
-        assert!(delete.aliases.is_empty());
+        assert_eq!(sizes(&delete), [0, 1, 1, 1, 0, 1, 1, 1]);
         assert_eq!(add, Elements::default());
-        assert!(one.to_lan.iter().all(|(k, v)| both.to_lan.get(k) == Some(v)));
     }
 
     #[test]
@@ -402,7 +414,7 @@ mod tests {
         let mut slots = Slots::default();
         let mine = wanted(&maps(&["0.0.0.0:5000:80/tcp"]), &host, &mut slots);
         let other_ip = Ipv4Addr::new(10, 0, 2, 6);
-        let other_block = Block::free(&mine.aliases, other_ip).unwrap();
+        let other_block = Block::free(&mine.claims(), other_ip).unwrap();
         // Somebody else, and a dead one's element for our port.
         let mut is = Elements::wanted(
             &forwards(
@@ -416,21 +428,23 @@ mod tests {
             other_ip,
             other_block,
         );
+        let theirs: Vec<Ipv4Addr> = other_block.all().chain([other_ip]).collect();
         let (delete, add) = is.change(&mine, &ours());
-        assert_eq!(delete.from_lan.len(), 1);
-        assert_eq!((delete.to_lan.len(), delete.aliases.len()), (0, 0));
-        assert_eq!(add, mine);
-        is.from_lan.retain(|key, _| !delete.from_lan.contains_key(key));
-        is.from_lan.extend(add.from_lan);
-        is.to_lan.extend(add.to_lan);
-        is.aliases.extend(add.aliases);
+        // The dead one had the same port and MAC.
+        assert_eq!(sizes(&delete), [0, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(sizes(&add), [1, 1, 0, 0, 0, 1, 1, 1]);
+        for ((is, delete), add) in is.0.iter_mut().zip(&delete.0).zip(&add.0) {
+            is.retain(|key, _| !delete.contains_key(key));
+            is.extend(add.clone());
+        }
         assert_eq!(is.change(&mine, &ours()), Default::default());
         assert_eq!(is.of(&ours()), mine);
         let (delete, add) = is.change(&Elements::default(), &ours());
         assert_eq!((delete, add), (mine.clone(), Elements::default()));
-        let by_other_port = is.through(mine.clone(), &maps(&["0.0.0.0:1:80/tcp"]));
-        assert_eq!(by_other_port, Elements::default());
-        let by_its_own = is.through(mine.clone(), &maps(&["0.0.0.0:5000:80/tcp"]));
-        assert_eq!(by_its_own, mine);
+        // Undo names the ports: a block that is another's now is left alone.
+        let its_own = is.of_ports(&ours(), &maps(&["0.0.0.0:5000:80/tcp"]));
+        assert_eq!(its_own, mine);
+        let lost = is.of_ports(&theirs, &maps(&["0.0.0.0:1:80/tcp"]));
+        assert_eq!(lost, Elements::default());
     }
 }

@@ -159,7 +159,10 @@ impl<T> Slab<T> {
 
     fn iter(&self) -> impl Iterator<Item = (usize, u16, &T)> {
         let places = self.places.iter().enumerate();
-        places.filter_map(|(at, p)| p.as_ref().map(|(generation, value)| (at, *generation, value)))
+        places.filter_map(|(at, p)| {
+            p.as_ref()
+                .map(|(generation, value)| (at, *generation, value))
+        })
     }
 }
 

@@ -137,7 +137,9 @@ fn port_of(socket: &OwnedFd) -> Result<u16> {
     let fd: BorrowedFd<'_> = socket.as_fd();
     let fail = |e| Error::sys("read the chosen port", Subject::None, e);
     let addr: SockaddrStorage = getsockname(fd.as_raw_fd()).map_err(fail)?;
-    let v4 = addr.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::port);
+    let v4 = addr
+        .as_sockaddr_in()
+        .map(nix::sys::socket::SockaddrIn::port);
     v4.or(addr
         .as_sockaddr_in6()
         .map(nix::sys::socket::SockaddrIn6::port))

@@ -3,36 +3,55 @@
 //!
 //! | chain | hook | rules |
 //! |---|---|---|
-//! | `from_lan` | ingress, late | TCP and UDP to a published port; ICMP errors about answers; first fragments of TCP are dropped |
-//! | `to_lan` | egress, early | leads to one of these two |
-//! | `aliased` | from an alias | TCP answers; ICMP errors about requests; what is left is dropped |
-//! | `udp` | all other UDP and ICMP | UDP answers, their fragments, ICMP errors about UDP requests |
+//! | `from_lan` | ingress, late | TCP and UDP to a published port, ICMP errors about answers: led to the container. First fragments of TCP, and UDP of clients that cannot be remembered: dropped |
+//! | `to_lan` | egress, early | what comes from an alias goes to `aliased`, other UDP and ICMP to `udp` |
+//! | `udp` | | UDP answers to a remembered client, their fragments, ICMP errors about its requests: given their alias, then to `aliased` |
+//! | `aliased` | | answers and ICMP errors: made the host's. What is left is dropped |
 //!
 //! Late in, early out: other people's netdev rules see what is on the wire.
-//! Addresses are looked up before anything is written, so that a packet is
-//! rewritten as a whole or stays the host's own (and then is the proxy's).
+//! A packet that is not rewritten is the host's own, and so the proxy's.
 //!
-//! Registers, in words: keys are built in 0..8, values arrive in 8..12 as
-//! (address, port, MAC in two words).
+//! Maps have one field as their value; keys, and what rules remember, are
+//! packet fields alone: what a map gave is written into the packet and read
+//! again from there. Otherwise nft(8) could not show the rules (1.0.6 dies of
+//! a key that comes out of a map).
 
 use std::time::Duration;
 
 use super::plan::{POOL, POOL_MASK};
 use crate::base::{IfName, Proto};
 use crate::netlink::nft::{
-    Batch, Chain, Checksum, Cmp, Expr, Family, Field, Header, Hook, Meta, Reg, Set, Table, Type,
-    Verdict,
+    Batch, Chain, ChainInfo, Checksum, Cmp, Expr, Family, Field, Header, Hook, Meta, Reg, Set,
+    Table, Type, Verdict,
 };
 
-pub(super) const FROM_LAN: &str = "from_lan";
-pub(super) const TO_LAN: &str = "to_lan";
-pub(super) const ALIASES: &str = "aliases";
+const FROM_LAN: &str = "from_lan";
+const TO_LAN: &str = "to_lan";
 const ALIASED: &str = "aliased";
 const UDP: &str = "udp";
-/// (client's address, port, container's address, port) → (host's address,
-/// port, MAC): who came in through the host's address.
+
+/// (protocol, host's address, port) → where that is in the container: an
+/// alias for TCP, its own address for UDP …
+pub(super) const TO_ADDR: &str = "to_addr";
+/// … the port …
+pub(super) const TO_PORT: &str = "to_port";
+/// … the container's MAC …
+pub(super) const TO_MAC: &str = "to_mac";
+/// … and for UDP what to remember of the client: the alias.
+pub(super) const TO_ALIAS: &str = "to_alias";
+/// Alias → the host's address …
+pub(super) const AS_ADDR: &str = "as_addr";
+/// … and MAC.
+pub(super) const AS_MAC: &str = "as_mac";
+/// (protocol, alias, container's port) → the host's port.
+pub(super) const AS_PORT: &str = "as_port";
+/// Addresses that packets are led to; an alias among them means that its block
+/// is taken.
+pub(super) const INSIDE: &str = "inside";
+/// (client's address, port, container's address, port) → alias: who came in
+/// through the host's address.
 const CLIENTS: &str = "udp_clients";
-/// (source, destination, identification) → (host's address, port, MAC).
+/// (source, destination, identification) → alias.
 const FRAGMENTS: &str = "udp_fragments";
 
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -44,8 +63,6 @@ const MAX_FRAGMENTS: u32 = 4096;
 const LATE: i32 = 300;
 const EARLY: i32 = -300;
 
-const ENDPOINT: &[Type] = &[Type::Ipv4Addr, Type::InetService, Type::EtherAddr];
-
 /// The table's name, for `Table`.
 pub(super) fn table_name(parent: &IfName) -> String {
     format!("dockless-pub-{parent}")
@@ -56,6 +73,14 @@ pub(super) fn table(name: &str) -> Table<'_> {
         family: Family::Netdev,
         name,
     }
+}
+
+/// Are both base chains there? They go with the parent they were hooked into,
+/// while the table stays.
+pub(super) fn are_hooked(chains: &[ChainInfo]) -> bool {
+    [FROM_LAN, TO_LAN]
+        .iter()
+        .all(|name| chains.iter().any(|c| c.name == *name && c.hook.is_some()))
 }
 
 /// Table, maps, chains and rules.
@@ -82,57 +107,78 @@ pub(super) fn create(batch: &mut Batch, table: Table<'_>, parent: &IfName) {
     for (chain, comment, rule) in [
         (FROM_LAN, "requests, TCP", tcp_request()),
         (FROM_LAN, "requests, UDP", udp_request()),
+        (FROM_LAN, "too many clients, UDP", udp_unremembered()),
         (FROM_LAN, "errors about answers", error_about_answer()),
         (FROM_LAN, "fragmented TCP", tcp_fragment()),
         (TO_LAN, "from an alias", goto_aliased()),
-        (TO_LAN, "UDP", goto_udp(Proto::Udp.number())),
-        (TO_LAN, "ICMP", goto_udp(ICMP)),
-        (ALIASED, "answers, TCP", tcp_answer()),
+        (TO_LAN, "other UDP", goto_udp(Proto::Udp.number())),
+        (TO_LAN, "other ICMP", goto_udp(ICMP)),
+        (UDP, "first fragments", udp_first_fragment()),
+        (UDP, "answers", udp_from_client()),
+        (UDP, "later fragments", udp_later_fragment()),
+        (UDP, "errors about requests", udp_error()),
+        (UDP, "not remembered", goto_aliased()),
+        (ALIASED, "answers, TCP", answer(Proto::Tcp)),
+        (ALIASED, "answers, UDP", answer(Proto::Udp)),
+        (ALIASED, "later fragments, UDP", later_fragment()),
         (ALIASED, "errors about requests", error_about_request()),
         (ALIASED, "never on the wire", drop_alias()),
-        (UDP, "first fragments, remembered", udp_first_fragment()),
-        (UDP, "answers, UDP", udp_answer()),
-        (UDP, "later fragments", udp_later_fragment()),
-        (UDP, "errors about requests", error_about_udp_request()),
     ] {
         batch.add_rule(table, chain, &rule, Some(comment));
     }
 }
 
 fn maps(batch: &mut Batch, table: Table<'_>) {
-    use Type::{InetProto, InetService, Ipv4Addr};
-    let map = |name, key| Set {
+    use Type::{EtherAddr, InetProto, InetService, Ipv4Addr};
+    let port: &[Type] = &[InetProto, Ipv4Addr, InetService];
+    let alias: &[Type] = &[Ipv4Addr];
+    let map = |name, key, value| Set {
         name,
         key,
-        data: Some(ENDPOINT),
+        data: Some(value),
     };
-    batch.add_set(table, &map(FROM_LAN, &[InetProto, Ipv4Addr, InetService]));
-    batch.add_set(table, &map(TO_LAN, &[Ipv4Addr, InetService]));
-    let aliases = Set {
-        name: ALIASES,
-        key: &[Ipv4Addr],
+    for set in [
+        map(TO_ADDR, port, &[Ipv4Addr]),
+        map(TO_PORT, port, &[InetService]),
+        map(TO_MAC, port, &[EtherAddr]),
+        map(TO_ALIAS, port, &[Ipv4Addr]),
+        map(AS_ADDR, alias, &[Ipv4Addr]),
+        map(AS_MAC, alias, &[EtherAddr]),
+        map(AS_PORT, port, &[InetService]),
+    ] {
+        batch.add_set(table, &set);
+    }
+    let inside = Set {
+        name: INSIDE,
+        key: alias,
         data: None,
     };
-    batch.add_set(table, &aliases);
-    let client = &[Ipv4Addr, InetService, Ipv4Addr, InetService];
-    batch.add_dynamic_set(table, &map(CLIENTS, client), CLIENT_TIMEOUT, MAX_CLIENTS);
-    // The identification is no port, but of its width.
-    let fragment = &[Ipv4Addr, Ipv4Addr, InetService];
-    batch.add_dynamic_set(
-        table,
-        &map(FRAGMENTS, fragment),
-        FRAGMENT_TIMEOUT,
-        MAX_FRAGMENTS,
+    batch.add_set(table, &inside);
+    let client = map(
+        CLIENTS,
+        &[Ipv4Addr, InetService, Ipv4Addr, InetService],
+        &[Ipv4Addr],
     );
+    batch.add_dynamic_set(table, &client, CLIENT_TIMEOUT, MAX_CLIENTS);
+    // The identification is no port, but of its width.
+    let fragment = map(FRAGMENTS, &[Ipv4Addr, Ipv4Addr, InetService], &[Ipv4Addr]);
+    batch.add_dynamic_set(table, &fragment, FRAGMENT_TIMEOUT, MAX_FRAGMENTS);
 }
 
 // --- the rules
 
 const ICMP: u8 = 1;
-/// The value's words.
+
+// Registers, as words. The first one is also for comparisons, which come
+// before the key that begins there.
+const KEY: u32 = 0;
+/// A key of up to four words, apart from the first.
+const OTHER_KEY: u32 = 4;
+/// What is written into the packet.
 const ADDR: u32 = 8;
 const PORT: u32 = 9;
 const MAC: u32 = 10;
+const ALIAS: u32 = 12;
 
 /// ICMP types 3 and 11 (destination unreachable, time exceeded) without the
 /// bit in which they differ.
@@ -197,11 +243,11 @@ fn meta_is(key: Meta, value: &[u8]) -> [Expr; 2] {
     [Expr::Meta { key, into }, compare(Cmp::Eq, value)]
 }
 
-fn lookup(map: &str, key: u32) -> Expr {
+fn lookup(map: &str, key: u32, into: u32) -> Expr {
     Expr::Lookup {
         set: map.to_owned(),
         key: Reg::word(key),
-        into: Some(Reg::word(ADDR)),
+        into: Some(Reg::word(into)),
         invert: false,
     }
 }
@@ -239,16 +285,36 @@ fn for_host(proto: u8) -> Vec<Expr> {
     rule
 }
 
-/// (protocol, host's address, port) of the packet itself, looked up.
-fn requested() -> [Expr; 4] {
+fn l4proto() -> Expr {
+    Expr::Meta {
+        key: Meta::L4Proto,
+        into: Reg::word(KEY),
+    }
+}
+
+/// What a request's headers become, by (protocol, host's address, port).
+fn container(key: [Expr; 3]) -> Vec<Expr> {
+    let mut rule = Vec::from(key);
+    rule.push(lookup(TO_ADDR, KEY, ADDR));
+    rule.push(lookup(TO_PORT, KEY, PORT));
+    rule.push(lookup(TO_MAC, KEY, MAC));
+    rule
+}
+
+fn request() -> [Expr; 3] {
     [
-        Expr::Meta {
-            key: Meta::L4Proto,
-            into: Reg::word(0),
-        },
-        load(Field::IP4_DADDR, 1),
-        load(Field::DPORT, 2),
-        lookup(FROM_LAN, 0),
+        l4proto(),
+        load(Field::IP4_DADDR, KEY + 1),
+        load(Field::DPORT, KEY + 2),
+    ]
+}
+
+/// The host's address and MAC for the alias that the packet comes from.
+fn host() -> [Expr; 3] {
+    [
+        load(Field::IP4_SADDR, OTHER_KEY),
+        lookup(AS_ADDR, OTHER_KEY, ADDR),
+        lookup(AS_MAC, OTHER_KEY, MAC),
     ]
 }
 
@@ -256,27 +322,13 @@ fn whole() -> [Expr; 3] {
     masked(Field::IP4_FRAGMENT, &ANY_FRAGMENT, Cmp::Eq, &[0, 0])
 }
 
-fn to_container(checksum: Checksum) -> [Expr; 3] {
-    [
-        store(Field::ETHER_DADDR, MAC, Checksum::None),
-        store(Field::IP4_DADDR, ADDR, Checksum::IP4_ADDR),
-        store(Field::DPORT, PORT, checksum),
-    ]
-}
-
-fn from_host(checksum: Checksum) -> [Expr; 3] {
-    [
-        store(Field::ETHER_SADDR, MAC, Checksum::None),
-        store(Field::IP4_SADDR, ADDR, Checksum::IP4_ADDR),
-        store(Field::SPORT, PORT, checksum),
-    ]
-}
-
 fn tcp_request() -> Vec<Expr> {
     let mut rule = for_host(Proto::Tcp.number());
     rule.extend(whole());
-    rule.extend(requested());
-    rule.extend(to_container(Checksum::TCP));
+    rule.extend(container(request()));
+    rule.push(store(Field::ETHER_DADDR, MAC, Checksum::None));
+    rule.push(store(Field::IP4_DADDR, ADDR, Checksum::IP4_ADDR));
+    rule.push(store(Field::DPORT, PORT, Checksum::TCP));
     rule.extend(accept());
     rule
 }
@@ -285,31 +337,58 @@ fn tcp_request() -> Vec<Expr> {
 fn udp_request() -> Vec<Expr> {
     let mut rule = for_host(Proto::Udp.number());
     rule.extend(whole());
-    rule.extend(requested());
-    // The key is the client's end (words 6, 7) and the container's (8, 9), the
-    // value what the packet was sent to.
-    rule.push(load(Field::IP4_SADDR, 6));
-    rule.push(load(Field::SPORT, 7));
-    rule.push(load(Field::IP4_DADDR, 12));
-    rule.push(load(Field::DPORT, 13));
-    rule.push(load(Field::ETHER_DADDR, 14));
-    rule.push(update(CLIENTS, 6, 12, CLIENT_TIMEOUT));
-    rule.extend(to_container(Checksum::UDP));
+    rule.extend(container(request()));
+    rule.push(lookup(TO_ALIAS, KEY, ALIAS));
+    rule.push(store(Field::IP4_DADDR, ALIAS, Checksum::IP4_ADDR));
+    rule.push(load(Field::IP4_DADDR, ALIAS));
+    rule.push(store(Field::IP4_DADDR, ADDR, Checksum::IP4_ADDR));
+    rule.push(store(Field::DPORT, PORT, Checksum::UDP));
+    for (n, field) in (0..).zip([
+        Field::IP4_SADDR,
+        Field::SPORT,
+        Field::IP4_DADDR,
+        Field::DPORT,
+    ]) {
+        rule.push(load(field, OTHER_KEY + n));
+    }
+    rule.push(update(CLIENTS, OTHER_KEY, ALIAS, CLIENT_TIMEOUT));
+    rule.push(store(Field::ETHER_DADDR, MAC, Checksum::None));
     rule.extend(accept());
     rule
 }
 
+/// The rule before ended in the middle, at the full map: the packet has the
+/// container's address and the host's MAC.
+fn udp_unremembered() -> Vec<Expr> {
+    let mut rule = for_host(Proto::Udp.number());
+    rule.extend(inside(Field::IP4_DADDR));
+    rule.extend(discard());
+    rule
+}
+
+fn inside(field: Field) -> [Expr; 2] {
+    let is_in = Expr::Lookup {
+        set: INSIDE.to_owned(),
+        key: Reg::word(KEY),
+        into: None,
+        invert: false,
+    };
+    [load(field, KEY), is_in]
+}
+
+fn discard() -> [Expr; 2] {
+    [Expr::Counter, Expr::Verdict(Verdict::Drop)]
+}
+
 fn tcp_fragment() -> Vec<Expr> {
     let mut rule = for_host(Proto::Tcp.number());
-    rule.extend(masked(
-        Field::IP4_FRAGMENT,
-        &ANY_FRAGMENT,
-        Cmp::Neq,
-        &[0, 0],
-    ));
-    rule.extend(requested());
-    rule.push(Expr::Counter);
-    rule.push(Expr::Verdict(Verdict::Drop));
+    let fragment = masked(Field::IP4_FRAGMENT, &ANY_FRAGMENT, Cmp::Neq, &[0, 0]);
+    rule.extend(fragment);
+    rule.extend(request());
+    // Only whether it is published: what it leads to stays where it is.
+    rule.push(lookup(TO_MAC, KEY, MAC));
+    rule.push(store(Field::ETHER_DADDR, MAC, Checksum::None));
+    rule.extend(discard());
     rule
 }
 
@@ -326,25 +405,26 @@ fn is_error() -> Vec<Expr> {
 /// Rewrites the inner packet. Its header's checksum makes up for its address,
 /// so that the error's own checksum is only about the port.
 fn inner(addr: Field, port: Field) -> [Expr; 2] {
-    const INNER_HEADER: Checksum = Checksum::Inet { offset: 8 + 10 };
     const ICMP: Checksum = Checksum::Inet { offset: 2 };
     [store(addr, ADDR, INNER_HEADER), store(port, PORT, ICMP)]
 }
 
-/// The address of an ICMP packet, whose checksum does not know it.
-const ICMP_ADDR: Checksum = Checksum::Inet { offset: 10 };
+const INNER_HEADER: Checksum = Checksum::Inet { offset: 8 + 10 };
+/// An address that no other checksum than its header's knows of.
+const IP_ONLY: Checksum = Checksum::Inet { offset: 10 };
 
 /// "Fragmentation needed" and the like, from a router or the client.
 fn error_about_answer() -> Vec<Expr> {
     let mut rule = for_host(ICMP);
     rule.extend(whole());
     rule.extend(is_error());
-    rule.push(load(INNER_PROTO, 0));
-    rule.push(load(INNER_SADDR, 1));
-    rule.push(load(INNER_SPORT, 2));
-    rule.push(lookup(FROM_LAN, 0));
+    rule.extend(container([
+        load(INNER_PROTO, KEY),
+        load(INNER_SADDR, KEY + 1),
+        load(INNER_SPORT, KEY + 2),
+    ]));
     rule.push(store(Field::ETHER_DADDR, MAC, Checksum::None));
-    rule.push(store(Field::IP4_DADDR, ADDR, ICMP_ADDR));
+    rule.push(store(Field::IP4_DADDR, ADDR, IP_ONLY));
     rule.extend(inner(INNER_SADDR, INNER_SPORT));
     rule.extend(accept());
     rule
@@ -360,82 +440,49 @@ fn goto_aliased() -> Vec<Expr> {
         Cmp::Eq,
         &pool,
     ));
-    rule.push(Expr::Verdict(Verdict::Goto(ALIASED.to_owned())));
+    rule.push(goto(ALIASED));
     rule
+}
+
+fn goto(chain: &str) -> Expr {
+    Expr::Verdict(Verdict::Goto(chain.to_owned()))
 }
 
 fn goto_udp(proto: u8) -> Vec<Expr> {
     let mut rule = Vec::new();
     rule.extend(meta_is(Meta::L4Proto, &[proto]));
     rule.extend(meta_is(Meta::Protocol, &[8, 0]));
-    rule.push(Expr::Verdict(Verdict::Goto(UDP.to_owned())));
+    rule.push(goto(UDP));
     rule
 }
 
-fn tcp_answer() -> Vec<Expr> {
-    let mut rule = Vec::new();
-    rule.extend(meta_is(Meta::L4Proto, &[Proto::Tcp.number()]));
-    rule.push(load(Field::IP4_SADDR, 0));
-    rule.push(load(Field::SPORT, 1));
-    rule.push(lookup(TO_LAN, 0));
-    rule.extend(from_host(Checksum::TCP));
-    rule.extend(accept());
-    rule
-}
-
-fn from_host_icmp(addr: Field, port: Field) -> Vec<Expr> {
-    let mut rule = vec![
-        store(Field::ETHER_SADDR, MAC, Checksum::None),
-        store(Field::IP4_SADDR, ADDR, ICMP_ADDR),
-    ];
-    rule.extend(inner(addr, port));
-    rule.extend(accept());
-    rule
-}
-
-fn error_about_request() -> Vec<Expr> {
-    let mut rule = Vec::new();
-    rule.extend(meta_is(Meta::L4Proto, &[ICMP]));
-    rule.extend(is_error());
-    rule.extend(field_is(INNER_PROTO, &[Proto::Tcp.number()]));
-    rule.push(load(INNER_DADDR, 0));
-    rule.push(load(INNER_DPORT, 1));
-    rule.push(lookup(TO_LAN, 0));
-    rule.extend(from_host_icmp(INNER_DADDR, INNER_DPORT));
-    rule
-}
-
-/// Only what is an alias here: the range is not ours alone.
-fn drop_alias() -> Vec<Expr> {
-    vec![
-        load(Field::IP4_SADDR, 0),
-        Expr::Lookup {
-            set: ALIASES.to_owned(),
-            key: Reg::word(0),
-            into: None,
-            invert: false,
-        },
-        Expr::Counter,
-        Expr::Verdict(Verdict::Drop),
-    ]
-}
+// --- chain udp
 
 /// The client of an answer, looked up.
 fn client() -> [Expr; 5] {
     [
-        load(Field::IP4_DADDR, 4),
-        load(Field::DPORT, 5),
-        load(Field::IP4_SADDR, 6),
-        load(Field::SPORT, 7),
-        lookup(CLIENTS, 4),
+        load(Field::IP4_DADDR, OTHER_KEY),
+        load(Field::DPORT, OTHER_KEY + 1),
+        load(Field::IP4_SADDR, OTHER_KEY + 2),
+        load(Field::SPORT, OTHER_KEY + 3),
+        lookup(CLIENTS, OTHER_KEY, ADDR),
     ]
 }
 
-fn fragment_key() -> [Expr; 3] {
+/// What fragments of one packet have in common.
+fn identity() -> [Expr; 3] {
     [
-        load(Field::IP4_SADDR, 0),
-        load(Field::IP4_DADDR, 1),
-        load(IP4_ID, 2),
+        load(Field::IP4_SADDR, KEY),
+        load(Field::IP4_DADDR, KEY + 1),
+        load(IP4_ID, KEY + 2),
+    ]
+}
+
+/// The alias that was looked up, as the packet's source and to be remembered.
+fn give_alias() -> [Expr; 2] {
+    [
+        store(Field::IP4_SADDR, ADDR, Checksum::IP4_ADDR),
+        load(Field::IP4_SADDR, ALIAS),
     ]
 }
 
@@ -444,21 +491,23 @@ fn udp_first_fragment() -> Vec<Expr> {
     rule.extend(meta_is(Meta::L4Proto, &[Proto::Udp.number()]));
     rule.extend(masked(Field::IP4_FRAGMENT, &ANY_FRAGMENT, Cmp::Eq, &MORE));
     rule.extend(client());
-    rule.extend(fragment_key());
-    rule.push(update(FRAGMENTS, 0, ADDR, FRAGMENT_TIMEOUT));
+    rule.extend(identity());
+    rule.extend(give_alias());
+    rule.push(update(FRAGMENTS, KEY, ALIAS, FRAGMENT_TIMEOUT));
+    rule.push(goto(ALIASED));
     rule
 }
 
 /// Answers keep their client too: a service may talk for long while nobody
 /// answers.
-fn udp_answer() -> Vec<Expr> {
+fn udp_from_client() -> Vec<Expr> {
     let mut rule = Vec::new();
     rule.extend(meta_is(Meta::L4Proto, &[Proto::Udp.number()]));
     rule.extend(masked(Field::IP4_FRAGMENT, &OFFSET, Cmp::Eq, &[0, 0]));
     rule.extend(client());
-    rule.push(update(CLIENTS, 4, ADDR, CLIENT_TIMEOUT));
-    rule.extend(from_host(Checksum::UDP));
-    rule.extend(accept());
+    rule.extend(give_alias());
+    rule.push(update(CLIENTS, OTHER_KEY, ALIAS, CLIENT_TIMEOUT));
+    rule.push(goto(ALIASED));
     rule
 }
 
@@ -466,26 +515,81 @@ fn udp_later_fragment() -> Vec<Expr> {
     let mut rule = Vec::new();
     rule.extend(meta_is(Meta::L4Proto, &[Proto::Udp.number()]));
     rule.extend(masked(Field::IP4_FRAGMENT, &OFFSET, Cmp::Neq, &[0, 0]));
-    rule.extend(fragment_key());
-    rule.push(lookup(FRAGMENTS, 0));
-    rule.push(store(Field::ETHER_SADDR, MAC, Checksum::None));
-    // The first fragment has the UDP checksum.
-    rule.push(store(Field::IP4_SADDR, ADDR, ICMP_ADDR));
-    rule.extend(accept());
+    rule.extend(identity());
+    rule.push(lookup(FRAGMENTS, KEY, ADDR));
+    rule.push(store(Field::IP4_SADDR, ADDR, IP_ONLY));
+    rule.push(goto(ALIASED));
     rule
 }
 
 /// "Port unreachable": nobody listens in the container.
-fn error_about_udp_request() -> Vec<Expr> {
+fn udp_error() -> Vec<Expr> {
     let mut rule = Vec::new();
     rule.extend(meta_is(Meta::L4Proto, &[ICMP]));
     rule.extend(is_error());
     rule.extend(field_is(INNER_PROTO, &[Proto::Udp.number()]));
-    rule.push(load(INNER_SADDR, 4));
-    rule.push(load(INNER_SPORT, 5));
-    rule.push(load(INNER_DADDR, 6));
-    rule.push(load(INNER_DPORT, 7));
-    rule.push(lookup(CLIENTS, 4));
-    rule.extend(from_host_icmp(INNER_DADDR, INNER_DPORT));
+    for (n, field) in (0..).zip([INNER_SADDR, INNER_SPORT, INNER_DADDR, INNER_DPORT]) {
+        rule.push(load(field, OTHER_KEY + n));
+    }
+    rule.push(lookup(CLIENTS, OTHER_KEY, ADDR));
+    rule.push(store(Field::IP4_SADDR, ADDR, IP_ONLY));
+    rule.push(store(INNER_DADDR, ADDR, INNER_HEADER));
+    rule.push(goto(ALIASED));
+    rule
+}
+
+// --- chain aliased
+
+fn answer(proto: Proto) -> Vec<Expr> {
+    let checksum = match proto {
+        Proto::Tcp => Checksum::TCP,
+        Proto::Udp => Checksum::UDP,
+    };
+    let mut rule = Vec::new();
+    rule.extend(meta_is(Meta::L4Proto, &[proto.number()]));
+    rule.push(l4proto());
+    rule.push(load(Field::IP4_SADDR, KEY + 1));
+    rule.push(load(Field::SPORT, KEY + 2));
+    rule.push(lookup(AS_PORT, KEY, PORT));
+    rule.extend(host());
+    rule.push(store(Field::ETHER_SADDR, MAC, Checksum::None));
+    rule.push(store(Field::IP4_SADDR, ADDR, Checksum::IP4_ADDR));
+    rule.push(store(Field::SPORT, PORT, checksum));
+    rule.extend(accept());
+    rule
+}
+
+/// The first fragment has the UDP checksum.
+fn later_fragment() -> Vec<Expr> {
+    let mut rule = Vec::new();
+    rule.extend(meta_is(Meta::L4Proto, &[Proto::Udp.number()]));
+    rule.extend(masked(Field::IP4_FRAGMENT, &OFFSET, Cmp::Neq, &[0, 0]));
+    rule.extend(host());
+    rule.push(store(Field::ETHER_SADDR, MAC, Checksum::None));
+    rule.push(store(Field::IP4_SADDR, ADDR, IP_ONLY));
+    rule.extend(accept());
+    rule
+}
+
+fn error_about_request() -> Vec<Expr> {
+    let mut rule = Vec::new();
+    rule.extend(meta_is(Meta::L4Proto, &[ICMP]));
+    rule.extend(is_error());
+    rule.push(load(INNER_PROTO, KEY));
+    rule.push(load(INNER_DADDR, KEY + 1));
+    rule.push(load(INNER_DPORT, KEY + 2));
+    rule.push(lookup(AS_PORT, KEY, PORT));
+    rule.extend(host());
+    rule.push(store(Field::ETHER_SADDR, MAC, Checksum::None));
+    rule.push(store(Field::IP4_SADDR, ADDR, IP_ONLY));
+    rule.extend(inner(INNER_DADDR, INNER_DPORT));
+    rule.extend(accept());
+    rule
+}
+
+/// Only what is an alias here: the range is not ours alone.
+fn drop_alias() -> Vec<Expr> {
+    let mut rule = Vec::from(inside(Field::IP4_SADDR));
+    rule.extend(discard());
     rule
 }

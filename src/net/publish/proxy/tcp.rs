@@ -24,9 +24,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
-use nix::sys::socket::{
-    Shutdown, SockType, SockaddrIn, connect, setsockopt, shutdown, sockopt,
-};
+use nix::sys::socket::{Shutdown, SockType, SockaddrIn, connect, setsockopt, shutdown, sockopt};
 
 use super::{Inside, Key, Kind, Poll, Slab};
 use crate::base::Result;
@@ -373,7 +371,11 @@ impl Connection {
         }
         if events.contains(EpollFlags::EPOLLERR) {
             // Nothing was waited of this side any more, and it failed.
-            let side = if key.server { &self.server } else { &self.client };
+            let side = if key.server {
+                &self.server
+            } else {
+                &self.client
+            };
             if side.take_error().unwrap_or(None).is_some() {
                 return Err(Errno::ECONNRESET);
             }

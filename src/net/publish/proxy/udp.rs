@@ -262,10 +262,8 @@ fn send(listener: &UdpSocket, peer: &Peer, bytes: &[u8]) {
         },
         ipi_addr: libc::in_addr { s_addr: 0 },
     });
-    let control: Vec<ControlMessage<'_>> = info
-        .iter()
-        .map(ControlMessage::Ipv4PacketInfo)
-        .collect();
+    let control: Vec<ControlMessage<'_>> =
+        info.iter().map(ControlMessage::Ipv4PacketInfo).collect();
     // Full, or the client is gone: lost, as a datagram may be.
     let _ = sendmsg(
         listener.as_raw_fd(),
