@@ -24,6 +24,13 @@ impl Epoll {
             .map_err(fail("create poll set"))
     }
 
+    /// A second handle of the same poll set.
+    pub fn try_clone(&self) -> Result<Self> {
+        let fd = self.0.0.try_clone();
+        fd.map(|fd| Self(nix::sys::epoll::Epoll(fd)))
+            .map_err(|e| Error::sys("share poll set", Subject::None, e))
+    }
+
     pub fn add(&self, fd: impl AsFd, events: EpollFlags, key: u64) -> Result<()> {
         self.0
             .add(fd, EpollEvent::new(events, key))

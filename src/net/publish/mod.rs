@@ -1,18 +1,64 @@
 //! Publishing: a container's ports on the host's addresses.
-//! Theory of operation: design.md §2 (to be written here by its author).
+//!
+//! # Theory of operation
+//! `docs/publishing.md` explains it to its users. In this folder:
+//!
+//! | file | what |
+//! |---|---|
+//! | `reserve.rs` | listening sockets on the host: all ports or none |
+//! | `plan.rs` | what belongs into the parent's maps; pure |
+//! | `rules.rs` | the table of a parent: what its rules do to a packet |
+//! | `fast_path.rs` | brings table and maps to the plan, and takes them back |
+//! | `listeners.rs` | whether a service would hear the fast path |
+//! | `proxy.rs` | everybody else: TCP by splice, UDP by flows |
+//!
+//! A [`Publisher`] is one container's, owned by its supervisor, whose loop
+//! calls it: when one of its fds is ready, and when the time that it asked for
+//! has come. It asks for none at rest.
+//!
+//! *The two ways meet at the listening socket.* A packet that no rule rewrites
+//! goes up to the host, to the socket that reserves its port, and so to the
+//! proxy: where the kernel refuses the rules, where somebody flushes them,
+//! while a map is full. Hence no failure of the fast path is an error here.
+//!
+//! *Deaf services.* A service that listens on one address does not hear an
+//! alias. Nobody tells when a service begins to listen, so it is looked for
+//! [`LOOKS`] after the start, until every TCP port has a listener; and when
+//! [`Publisher::look`] is called.
 
 pub mod fast_path;
+mod listeners;
+mod plan;
 pub mod proxy;
+mod reserve;
+mod rules;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{IfName, Journal, MacAddr, PortMap, Proto, Result};
-use crate::netlink::Rtnl;
+use self::fast_path::FastPath;
+use self::listeners::Listeners;
+use self::proxy::{Poll, Proxy};
+use crate::base::{IfName, Journal, MacAddr, PortMap, Proto, Result, Step};
+use crate::netlink::socket::{Event, Monitor};
+use crate::netlink::{MacvlanMode, Rtnl};
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::netns::{Host, Netns, Sandbox};
+
+pub use self::reserve::{Reserved, reserve};
+
+/// When after the start to look for the container's listeners.
+const LOOKS: [Duration; 5] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+];
+/// The monitor's key, which no listener's place has.
+const KEY_MONITOR: u64 = (1 << 30) - 1;
 
 /// A published port as asked for: `host_ip` `None` is every address of the
 /// host (0.0.0.0), `host_port` `None` is a random free port (from
@@ -52,77 +98,238 @@ pub struct Target {
     pub parent: Option<IfName>,
     pub mac: MacAddr,
     pub ip: Ipv4Addr,
-    /// passthru and modes in which the parent's hooks do not see the frames
-    /// as in bridge mode: the author of this module decides and documents.
-    pub mode: crate::netlink::MacvlanMode,
-}
-
-/// Listening sockets on the host: they serve the proxy and reserve the ports.
-#[derive(Debug)]
-pub struct Reserved {}
-
-/// Binds every port, all or none. A taken one is
-/// `Bind for IP:PORT failed: port is already allocated` (Cause::Conflict).
-pub fn reserve(_wanted: &[PortRequest]) -> Result<Reserved> {
-    todo!()
-}
-
-impl Reserved {
-    /// Random ports and ranges resolved.
-    pub fn ports(&self) -> &[PortMap] {
-        todo!()
-    }
+    /// In passthru mode the parent's address and MAC are the container's, in
+    /// source mode only listed clients reach it: proxy only.
+    pub mode: MacvlanMode,
 }
 
 /// Publishing of one container, run by its supervisor's event loop.
 #[derive(Debug)]
-pub struct Publisher {}
+pub struct Publisher {
+    ports: Vec<PortMap>,
+    netns: Netns<Sandbox>,
+    proxy: Proxy,
+    fast: Option<FastPath>,
+    /// By port: its service does not hear an alias.
+    deaf: Vec<bool>,
+    /// Follows the parent's addresses and MAC.
+    monitor: Option<Monitor>,
+    poll: Option<Poll>,
+    started: Instant,
+    /// How many of [`LOOKS`] are done.
+    looks: usize,
+}
 
 impl Publisher {
     /// Installs the fast path where it can (recording `Step::Unpublish` first)
     /// and is ready to proxy for everybody else. Where the kernel refuses the
     /// fast path, the proxy serves all and `paths` says so.
     pub fn start(
-        _reserved: Reserved,
-        _via: Via,
-        _target: Target,
-        _host: &mut Rtnl<Host>,
-        _sandbox: &Netns<Sandbox>,
-        _journal: &mut dyn Journal,
+        reserved: Reserved,
+        via: Via,
+        target: Target,
+        host: &mut Rtnl<Host>,
+        sandbox: &Netns<Sandbox>,
+        journal: &mut dyn Journal,
     ) -> Result<Self> {
-        todo!()
+        let (ports, sockets) = reserved.into_parts();
+        let netns = sandbox.try_clone()?;
+        let inside = match target.parent {
+            Some(_) => target.ip,
+            None => Ipv4Addr::LOCALHOST,
+        };
+        let mut this = Self {
+            proxy: Proxy::new(&ports, sockets, inside),
+            fast: None,
+            deaf: vec![false; ports.len()],
+            ports,
+            netns,
+            monitor: None,
+            poll: None,
+            started: Instant::now(),
+            looks: LOOKS.len(),
+        };
+        if let (Some(parent), Via::Auto, true) = (&target.parent, via, is_rewritable(&target)) {
+            let mut journal = Kept {
+                journal,
+                failed: None,
+            };
+            // Before the addresses are read: what changes meanwhile is told.
+            let monitor = Rtnl::<Host>::monitor(&GROUPS);
+            let made = FastPath::install(parent, &target, &this.ports, host, sandbox, &mut journal);
+            if let Some(error) = journal.failed {
+                return Err(error);
+            }
+            match (made, monitor) {
+                (Ok(fast), Ok(monitor)) => {
+                    this.fast = Some(fast);
+                    this.monitor = Some(monitor);
+                    this.looks = 0;
+                }
+                // Deaf to changes, it would lead astray.
+                (Ok(fast), Err(_)) => fast.remove(&this.netns)?,
+                (Err(_), _) => {}
+            }
+        }
+        Ok(this)
     }
+
     /// Adds its fds to the loop. All keys it uses lie in
     /// `base..base + (1 << 32)`.
-    pub fn register(&mut self, _epoll: &Epoll, _base: u64) -> Result<()> {
-        todo!()
+    pub fn register(&mut self, epoll: &Epoll, base: u64) -> Result<()> {
+        let poll = Poll::new(epoll, base)?;
+        self.proxy.register(&poll)?;
+        if let Some(monitor) = &self.monitor {
+            epoll.add(monitor, EpollFlags::EPOLLIN, base + KEY_MONITOR)?;
+        }
+        self.poll = Some(poll);
+        Ok(())
     }
+
     /// Serves one ready key (given without `base`). Errors of single
     /// connections are not errors of the publisher.
-    pub fn ready(&mut self, _key: u64, _events: EpollFlags) -> Result<()> {
-        todo!()
+    pub fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {
+        if key == KEY_MONITOR {
+            return self.host_changed();
+        }
+        match &self.poll {
+            Some(poll) => self.proxy.ready(key, events, poll, &self.netns),
+            None => Ok(()),
+        }
     }
-    /// When `on_time` wants to be called (UDP flows expiring); `None` at rest.
+
+    /// When `on_time` wants to be called (UDP flows expiring, a look at the
+    /// container's listeners); `None` at rest.
     pub fn deadline(&self) -> Option<Instant> {
-        todo!()
+        let look = LOOKS.get(self.looks).map(|after| self.started + *after);
+        look.into_iter().chain(self.proxy.deadline()).min()
     }
-    pub fn on_time(&mut self, _now: Instant) -> Result<()> {
-        todo!()
+
+    pub fn on_time(&mut self, now: Instant) -> Result<()> {
+        let due = |after: &Duration| self.started + *after <= now;
+        let looked = if LOOKS.get(self.looks).is_some_and(due) {
+            self.looks += 1;
+            self.look()
+        } else {
+            Ok(())
+        };
+        match &self.poll {
+            Some(poll) => self.proxy.on_time(now, poll).and(looked),
+            None => looked,
+        }
     }
+
+    /// Looks which services would hear the fast path, and lets the proxy serve
+    /// the others.
+    pub fn look(&mut self) -> Result<()> {
+        let Some(fast) = &mut self.fast else {
+            return Ok(());
+        };
+        let listeners = Listeners::of(&self.netns)?;
+        let tcp = || self.ports.iter().filter(|port| port.proto == Proto::Tcp);
+        if tcp().all(|port| listeners.any(port.container)) {
+            self.looks = LOOKS.len();
+        }
+        let deaf: Vec<bool> = self
+            .ports
+            .iter()
+            .enumerate()
+            .map(|(at, port)| {
+                port.proto == Proto::Tcp
+                    && (listeners.deaf(port.container)
+                        // The fast path would cut off who came by the proxy.
+                        || self.deaf[at] && self.proxy.is_used(at))
+            })
+            .collect();
+        if deaf == self.deaf {
+            return Ok(());
+        }
+        self.deaf = deaf;
+        fast.follow(&self.netns, &self.deaf, true)
+    }
+
     pub fn ports(&self) -> &[PortMap] {
-        todo!()
+        &self.ports
     }
+
     pub fn paths(&self) -> Vec<(PortMap, Path)> {
-        todo!()
+        let path = |at| match &self.fast {
+            Some(fast) if fast.serves(at) => Path::Fast,
+            _ => Path::Proxy,
+        };
+        let ports = self.ports.iter().enumerate();
+        ports.map(|(at, port)| (*port, path(at))).collect()
     }
+
     /// Takes everything back.
     pub fn stop(self) -> Result<()> {
-        todo!()
+        match self.fast {
+            Some(fast) => fast.remove(&self.netns),
+            None => Ok(()),
+        }
+    }
+
+    fn host_changed(&mut self) -> Result<()> {
+        let (Some(monitor), Some(fast)) = (&mut self.monitor, &mut self.fast) else {
+            return Ok(());
+        };
+        let events = match monitor.drain() {
+            Ok(events) => events,
+            Err(error) => {
+                // Closed, it leaves the poll set.
+                self.monitor = None;
+                return Err(error);
+            }
+        };
+        let ours = |event: &Event| match event {
+            Event::Link { index, name, .. } => {
+                *index == fast.index() || *name == fast.parent().as_str()
+            }
+            Event::Addr { index, .. } => *index == fast.index(),
+            Event::Overrun => true,
+        };
+        if events.iter().any(ours) {
+            fast.follow(&self.netns, &self.deaf, false)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// RTNLGRP_*
+const GROUPS: [u32; 2] = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR];
+
+/// Do the parent's hooks see the container's frames, and the host's address
+/// beside them?
+fn is_rewritable(target: &Target) -> bool {
+    match target.mode {
+        MacvlanMode::Bridge | MacvlanMode::Private | MacvlanMode::Vepa => true,
+        MacvlanMode::Passthru | MacvlanMode::Source => false,
+    }
+}
+
+/// Tells an error of the journal, which ends the start, from one of the
+/// kernel, which does not.
+struct Kept<'a> {
+    journal: &'a mut dyn Journal,
+    failed: Option<crate::base::Error>,
+}
+
+impl Journal for Kept<'_> {
+    fn record(&mut self, step: &Step) -> Result<()> {
+        let outcome = self.journal.record(step);
+        self.failed = outcome.clone().err();
+        outcome
     }
 }
 
 /// Undo of [`Step::Unpublish`](crate::base::Step) after a crash: works from
 /// the step alone, succeeds when all is gone.
-pub fn unpublish(_parent: &IfName, _aliases: &[IpAddr], _ports: &[PortMap]) -> Result<()> {
-    todo!()
+pub fn unpublish(parent: &IfName, aliases: &[IpAddr], ports: &[PortMap]) -> Result<()> {
+    let v4 = |addr: &IpAddr| match addr {
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
+    };
+    let addrs: Vec<Ipv4Addr> = aliases.iter().filter_map(v4).collect();
+    fast_path::remove(parent, &addrs, ports)
 }

@@ -1,6 +1,7 @@
 //! A transaction under construction: what to add and delete, in order.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 
@@ -172,6 +173,9 @@ pub struct Batch {
 /// More than this many elements would not fit into one attribute.
 const ELEMENTS_PER_MESSAGE: usize = 256;
 
+const NFT_SET_TIMEOUT: u32 = 0x10;
+const NFT_SET_EVAL: u32 = 0x20;
+
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
@@ -287,7 +291,29 @@ impl Batch {
         self.item(NEWSET, NLM_F_CREATE, table, "add set", set.name, |out| {
             attr::text(out, 1, table.name);
             attr::text(out, 2, set.name);
-            set.write(out, id);
+            set.write(out, 0, id);
+        });
+    }
+
+    /// A set or map that rules fill ([`Expr::Update`](super::Expr::Update)):
+    /// an element goes `timeout` after it was last written, and there are at
+    /// most `size`.
+    pub fn add_dynamic_set(
+        &mut self,
+        table: Table<'_>,
+        set: &Set<'_>,
+        timeout: Duration,
+        size: u32,
+    ) {
+        const NFTA_SET_DESC_SIZE: u16 = 1;
+        self.next_set += 1;
+        let id = self.next_set;
+        self.item(NEWSET, NLM_F_CREATE, table, "add set", set.name, |out| {
+            attr::text(out, 1, table.name);
+            attr::text(out, 2, set.name);
+            set.write(out, NFT_SET_TIMEOUT | NFT_SET_EVAL, id);
+            attr::nest(out, 9, |out| attr::be32(out, NFTA_SET_DESC_SIZE, size));
+            attr::be64(out, 11, super::milliseconds(timeout));
         });
     }
 
@@ -392,10 +418,10 @@ impl Hook<'_> {
 }
 
 impl Set<'_> {
-    fn write(&self, out: &mut Vec<u8>, id: u32) {
+    fn write(&self, out: &mut Vec<u8>, flags: u32, id: u32) {
         const NFT_SET_MAP: u32 = 8;
-        let flags = self.data.map_or(0, |_| NFT_SET_MAP);
-        attr::be32(out, 3, flags);
+        let map = self.data.map_or(0, |_| NFT_SET_MAP);
+        attr::be32(out, 3, flags | map);
         attr::be32(out, 4, type_number(self.key));
         attr::be32(out, 5, type_len(self.key));
         if let Some(data) = self.data {

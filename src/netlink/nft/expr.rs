@@ -1,6 +1,8 @@
 //! Rule expressions: the instructions of nf_tables' little machine, which
 //! loads packet fields into registers, compares, looks up and writes back.
 
+use std::time::Duration;
+
 use super::attr;
 
 /// A data register. There are sixteen of four bytes; a longer value takes the
@@ -196,6 +198,15 @@ pub enum Expr {
         into: Option<Reg>,
         invert: bool,
     },
+    /// Writes an element of a dynamic set (in a map with the value in `data`),
+    /// or renews the timeout of the one that is there, whose value stays. Ends
+    /// the rule when the set is full.
+    Update {
+        set: String,
+        key: Reg,
+        data: Option<Reg>,
+        timeout: Duration,
+    },
     Counter,
     Verdict(Verdict),
 }
@@ -220,6 +231,7 @@ impl Expr {
             Self::Bitwise { .. } => "bitwise",
             Self::Immediate { .. } | Self::Verdict(_) => "immediate",
             Self::Lookup { .. } => "lookup",
+            Self::Update { .. } => "dynset",
             Self::Counter => "counter",
         }
     }
@@ -284,6 +296,21 @@ impl Expr {
                 if *invert {
                     attr::be32(out, 5, 1);
                 }
+            }
+            Self::Update {
+                set,
+                key,
+                data,
+                timeout,
+            } => {
+                const NFT_DYNSET_OP_UPDATE: u32 = 1;
+                attr::be32(out, 4, key.0);
+                if let Some(data) = data {
+                    attr::be32(out, 5, data.0);
+                }
+                attr::be32(out, 3, NFT_DYNSET_OP_UPDATE);
+                attr::text(out, 1, set);
+                attr::be64(out, 6, super::milliseconds(*timeout));
             }
             // Starts at zero.
             Self::Counter => {}

@@ -35,18 +35,25 @@ use super::wire;
 use crate::base::{Cause, Error, Result, Subject};
 use crate::sys::netns::{Host, Netns, Place, Sandbox};
 use std::marker::PhantomData;
+use std::time::Duration;
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 const NEWGEN: u16 = 15;
 const GETGEN: u16 = 16;
-/// How often a transaction is tried again when others change the ruleset.
-const TRANSACTION_TRIES: usize = 16;
+/// How often a transaction is tried again when others change the ruleset. Who
+/// loses, loses to somebody who got on: a hundred starts at once end.
+const TRANSACTION_TRIES: usize = 128;
 
 /// nf_tables type numbers as netlink message types.
 const fn message(kind: u16) -> u16 {
     NFNL_SUBSYS_NFTABLES << 8 | kind
+}
+
+/// How timeouts are given.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An nf_tables socket, bound for life to the namespace it was opened in.
