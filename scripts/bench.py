@@ -104,6 +104,9 @@ class Targets:
         if not good:
             self.missed.append(what)
 
+    def fail(self, what, why):
+        self.row(what, 'failed', ' '.join(why.split())[-160:], '', '', False)
+
     def skip(self, what, why):
         self.rows.append((what, '', '', '', '', f'skipped: {why}'))
         self.skipped.append(what)
