@@ -32,7 +32,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Gid, Uid, chdir, fchown, sethostname};
 
 use super::profile::CAPABILITIES;
-use super::rootfs::Rootfs;
+use super::rootfs::{INIT, Rootfs};
 use super::spec::{LaunchSpec, ProcessSpec};
 use super::sync::ChildEnd;
 use super::tty::{self, Pty};
@@ -50,10 +50,6 @@ pub(super) enum Streams {
     /// Standard input, output and error; without one: the container's
     /// /dev/null.
     Files([Option<OwnedFd>; 3]),
-    /// The caller's own, as they are; input only if it is wanted.
-    Inherit {
-        stdin: bool,
-    },
     Terminal,
 }
 
@@ -61,7 +57,7 @@ impl Streams {
     fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let files = match self {
             Self::Files(files) => &files[..],
-            Self::Inherit { .. } | Self::Terminal => &[],
+            Self::Terminal => &[],
         };
         files.iter().flatten().map(AsFd::as_fd)
     }
@@ -83,12 +79,20 @@ pub(super) fn launch(
     sethostname(&spec.hostname)
         .map_err(|e| Error::sys("set host name", spec.hostname.as_str(), e))?;
     let inside = Built::new(spec, &streams)?.enter(end, cgroup)?;
-    let filtered = inside
-        .limit(&spec.process, streams)?
-        .filter(&spec.process)?;
+    let first = first_process(spec);
+    let filtered = inside.limit(&first, streams)?.filter(&first)?;
     // Changing the user id has cleared any earlier one.
     process::die_with_parent(libc::SIGKILL)?;
-    Err(filtered.run(end, &spec.process))
+    Err(filtered.run(end, &first))
+}
+
+/// Pid 1: the program itself, or with `--init` the one that runs it.
+fn first_process(spec: &LaunchSpec) -> ProcessSpec {
+    let mut first = spec.process.clone();
+    if spec.rootfs.init.is_some() {
+        first.argv.splice(..0, [INIT.to_owned(), "--".to_owned()]);
+    }
+    first
 }
 
 /// A further process of a running container. Its pid namespace is already
@@ -146,7 +150,7 @@ impl Built {
                 rootfs.console(&pty.slave)?;
                 Some(pty)
             }
-            Streams::Files(_) | Streams::Inherit { .. } => None,
+            Streams::Files(_) => None,
         };
         Ok(Self { rootfs, terminal })
     }
@@ -185,7 +189,7 @@ impl Inside {
                 let root = Rooted::root(Path::new("/"))?;
                 Some(Pty::open(root.open(Path::new("/dev/pts"))?.as_fd())?)
             }
-            Streams::Files(_) | Streams::Inherit { .. } => None,
+            Streams::Files(_) => None,
         };
         Ok(Self { terminal })
     }
@@ -242,15 +246,6 @@ impl Inside {
                     own(stream, uid)?;
                 }
                 process::dup2_std(stdin.as_fd(), stdout.as_fd(), stderr.as_fd())
-            }
-            (Streams::Inherit { stdin }, None) => {
-                let (out, err) = (std::io::stdout(), std::io::stderr());
-                own(&out, uid)?;
-                own(&err, uid)?;
-                if stdin {
-                    return own(std::io::stdin(), uid);
-                }
-                process::dup2_std(null()?.as_fd(), out.as_fd(), err.as_fd())
             }
             (Streams::Terminal, None) => Err(Error::state(
                 "open terminal",

@@ -7,6 +7,12 @@
 //! process in between. The child joins all else by the same pidfd, which
 //! cannot come to mean another process.
 //!
+//! *Streams*: what the process can open once more through /proc/self/fd, it can
+//! write to, change the mode of and, if it is a terminal, configure, whatever
+//! it was opened for. So only anonymous pipes of the caller are handed over as
+//! they are; for anything else of the host's (a file, a terminal, a socket,
+//! /dev/null) the process gets a pipe, and the caller copies.
+//!
 //! *Before it has given up its rights* the child is already visible in the
 //! container's /proc. It is not dumpable until exec, so that nothing in there
 //! can trace it or open the files it holds, dockless's binary among them
@@ -25,28 +31,33 @@ use super::spec::ProcessSpec;
 use super::sync;
 use crate::base::{Error, Result, Subject};
 use crate::sys::cgroup::Cgroup;
-use crate::sys::features;
 use crate::sys::process::{self, Fork, PidFd, SingleThreaded, clone_child};
+use crate::sys::{fd, features};
 
 /// A process running in the container beside its first one.
 #[derive(Debug)]
 pub struct Exec {
     pub pid: i32,
     pub pidfd: PidFd,
-    /// The pty master, with `ExecStdio::Tty`.
-    pub master: Option<OwnedFd>,
+    /// Our ends of those streams that the caller must copy
+    /// ([`interact`](super::interact::interact)): of pipes, or the pty's master.
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
 }
 
 /// How the new process gets its standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecStdio {
-    /// Straight the caller's own fds 0, 1, 2 (no tty, attached): no copying.
-    Inherit { stdin: bool },
-    /// A pty from the container's devpts; its master comes back in `Exec`.
-    Tty,
-    /// /dev/null everywhere (`-d`).
+    /// The caller's fds 0 (with `stdin`), 1 and 2; with `ProcessSpec::tty`
+    /// through a pty of the container's devpts.
+    Attached { stdin: bool },
+    /// The container's /dev/null everywhere (`-d`).
     Null,
 }
+
+/// Our ends of the streams that are to be copied.
+type Ours = [Option<OwnedFd>; 3];
 
 /// Joins all namespaces of `init` through its pidfd, enters its cgroup
 /// folders, applies Docker's capabilities and seccomp filter, execs.
@@ -61,10 +72,10 @@ pub fn spawn(
     let cgroup = (!cgroup.is_empty())
         .then(|| Cgroup::open(cgroup))
         .transpose()?;
-    let streams = match stdio {
-        ExecStdio::Inherit { stdin } => Streams::Inherit { stdin },
-        ExecStdio::Tty => Streams::Terminal,
-        ExecStdio::Null => Streams::Files([None, None, None]),
+    let (ours, streams) = match stdio {
+        ExecStdio::Attached { .. } if process.tty => (Ours::default(), Streams::Terminal),
+        ExecStdio::Attached { stdin } => pipes(stdin)?,
+        ExecStdio::Null => (Ours::default(), Streams::Files([None, None, None])),
     };
     // Asked for here, where /proc is the host's; the answer is remembered.
     features::in_user_namespace();
@@ -79,10 +90,23 @@ pub fn spawn(
             })
         }
         Fork::Parent { pid, pidfd } => {
-            drop(child_end);
+            // The end of file that each of these means.
+            drop((child_end, streams));
             let outcome = end.go().and_then(|()| end.outcome()).and_then(executed);
             match outcome {
-                Ok(master) => Ok(Exec { pid, pidfd, master }),
+                Ok(master) => {
+                    let [stdin, stdout, stderr] = match master {
+                        Some(master) => terminal(master, stdio)?,
+                        None => ours,
+                    };
+                    Ok(Exec {
+                        pid,
+                        pidfd,
+                        stdin,
+                        stdout,
+                        stderr,
+                    })
+                }
                 Err(error) => {
                     pidfd.wait(true)?;
                     Err(error)
@@ -90,6 +114,38 @@ pub fn spawn(
             }
         }
     }
+}
+
+/// The process's streams and our ends of them.
+fn pipes(with_stdin: bool) -> Result<(Ours, Streams)> {
+    let (mut ours, mut theirs) = (Ours::default(), Ours::default());
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for (at, caller) in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]
+        .into_iter()
+        .enumerate()
+    {
+        if at == 0 && !with_stdin {
+            continue;
+        }
+        if fd::is_anonymous_pipe(caller) {
+            theirs[at] = Some(fd::duplicate(caller)?);
+            continue;
+        }
+        let (read, write) = fd::pipe()?;
+        (theirs[at], ours[at]) = match at {
+            0 => (Some(read), Some(write)),
+            _ => (Some(write), Some(read)),
+        };
+    }
+    Ok((ours, Streams::Files(theirs)))
+}
+
+fn terminal(master: OwnedFd, stdio: ExecStdio) -> Result<Ours> {
+    let stdin = match stdio {
+        ExecStdio::Attached { stdin: true } => Some(fd::duplicate(master.as_fd())?),
+        _ => None,
+    };
+    Ok([stdin, Some(master), None])
 }
 
 /// Children that `f` makes are born in the pid namespace of `init`, and

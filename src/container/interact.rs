@@ -1,123 +1,247 @@
-//! `exec -t`: the user's terminal on one side, the master of the new process's
-//! pty on the other. Both are in this process, so bytes are only copied.
+//! `exec`: the user's standard streams on one side, the new process's terminal
+//! or pipes on the other. Both are in this process, so bytes are only copied.
+//!
+//! # Theory of operation
+//! One poll loop over up to three [`Flow`]s. It sleeps nowhere else: a process
+//! that does not read its input must not keep us from reading its output. Our
+//! own ends are non-blocking; the user's streams may be shared with a shell and
+//! are left as they are, so they are written to when poll says so, and not
+//! more at once than a pipe with any room must take (PIPE_BUF).
 
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{read, write};
 
 use super::attach::{RawTerminal, size};
+use super::exec::Exec;
 use super::tty;
 use crate::base::{Error, Result, Subject};
 use crate::sys::process::{ExitStatus, PidFd};
+
+const PIPE_BUF: usize = 4096;
+const CHUNK: usize = 16 * 1024;
 
 fn fail(op: &'static str, errno: Errno) -> Error {
     Error::sys(op, Subject::None, errno)
 }
 
-/// Copies until the process has ended and its terminal is drained; the
-/// terminal's mode and the signal mask are restored on every way out.
-pub fn interact(pidfd: &PidFd, master: OwnedFd, with_stdin: bool) -> Result<ExitStatus> {
-    let raw = if with_stdin {
-        RawTerminal::enter(std::io::stdin().as_fd())?
-    } else {
-        None
-    };
-    let mut winch = SigSet::empty();
-    winch.add(Signal::SIGWINCH);
-    let before = winch
-        .thread_swap_mask(SigmaskHow::SIG_BLOCK)
-        .map_err(|e| fail("block signals", e))?;
-    let copied = copy(pidfd, master, with_stdin, &winch);
-    drop(raw);
-    before
-        .thread_set_mask()
-        .map_err(|e| fail("restore signals", e))?;
-    copied?;
+/// Copies until the process has ended and what it wrote is passed on; the
+/// user's terminal and the signal mask are restored on every way out.
+pub fn interact(exec: Exec, tty: bool) -> Result<ExitStatus> {
+    let Exec {
+        pidfd,
+        stdin,
+        stdout,
+        stderr,
+        ..
+    } = exec;
+    if stdin.is_some() || stdout.is_some() || stderr.is_some() {
+        let (user_in, user_out, user_err) =
+            (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let raw = match tty && stdin.is_some() {
+            true => RawTerminal::enter(user_in.as_fd())?,
+            false => None,
+        };
+        let resizes = tty.then(Resizes::catch).transpose()?;
+        let flows = [
+            Flow::new(stdin, user_in.as_fd(), Way::In)?,
+            Flow::new(stdout, user_out.as_fd(), Way::Out)?,
+            Flow::new(stderr, user_err.as_fd(), Way::Out)?,
+        ];
+        copy(&pidfd, flows, resizes.as_ref())?;
+        drop(raw);
+    }
     match pidfd.wait(true)? {
         Some(status) => Ok(status),
         None => Err(fail("wait for process", Errno::ECHILD)),
     }
 }
 
-fn copy(pidfd: &PidFd, master: OwnedFd, with_stdin: bool, winch: &SigSet) -> Result<()> {
-    let signals = SignalFd::with_flags(winch, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .map_err(|e| fail("watch signals", e))?;
-    let mut master = File::from(master);
-    follow_size(&master);
-    let (stdin, mut stdout) = (std::io::stdin(), std::io::stdout());
-    let mut input = with_stdin;
-    let mut ended = false;
-    let mut buffer = vec![0; 16 * 1024];
-    loop {
-        let mut fds = vec![
-            PollFd::new(master.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        ];
-        if !ended {
-            fds.push(PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// To the process.
+    In,
+    /// From it.
+    Out,
+}
+
+/// Bytes on their way from one descriptor to another.
+struct Flow<'a> {
+    /// The process's side; `None` when the flow has ended. Closing it tells
+    /// the process: no more input, or nobody reads.
+    ours: Option<OwnedFd>,
+    users: BorrowedFd<'a>,
+    way: Way,
+    buffer: Vec<u8>,
+    /// How much of the buffer is written.
+    done: usize,
+}
+
+impl<'a> Flow<'a> {
+    fn new(ours: Option<OwnedFd>, users: BorrowedFd<'a>, way: Way) -> Result<Self> {
+        if let Some(fd) = &ours {
+            fcntl(fd, FcntlArg::F_GETFL)
+                .map(OFlag::from_bits_retain)
+                .and_then(|flags| fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)))
+                .map_err(|e| fail("configure stream", e))?;
         }
-        if input {
-            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
-        }
-        // After the end, only what the terminal still holds.
-        let patience = if ended {
-            PollTimeout::ZERO
-        } else {
-            PollTimeout::NONE
+        Ok(Self {
+            ours,
+            users,
+            way,
+            buffer: Vec::new(),
+            done: 0,
+        })
+    }
+
+    fn is_full(&self) -> bool {
+        self.done < self.buffer.len()
+    }
+
+    /// What to wait for.
+    fn poll_fd(&self) -> Option<PollFd<'_>> {
+        let ours = self.ours.as_ref()?.as_fd();
+        let fd = match (self.way, self.is_full()) {
+            (Way::In, false) | (Way::Out, true) => self.users,
+            (Way::In, true) | (Way::Out, false) => ours,
         };
-        match poll(&mut fds, patience) {
-            Err(Errno::EINTR) => continue,
-            Err(e) => return Err(fail("wait for terminal", e)),
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-        }
-        let ready = |at: usize| fds.get(at).and_then(PollFd::any).unwrap_or(false);
-        let output = ready(0);
-        let resized = ready(1);
-        let over = !ended && ready(2);
-        let typed = input && ready(if ended { 2 } else { 3 });
-        ended |= over;
-        if resized {
-            let _ = signals.read_signal();
-            follow_size(&master);
-        }
-        if output {
-            match master.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(n) => {
-                    let written = stdout.write_all(&buffer[..n]).and_then(|()| stdout.flush());
-                    // Nobody reads us any more: the process need not know.
-                    if written.is_err() && !ended {
-                        return Ok(());
-                    }
+        let events = match self.is_full() {
+            true => PollFlags::POLLOUT,
+            false => PollFlags::POLLIN,
+        };
+        Some(PollFd::new(fd, events))
+    }
+
+    /// Reads or writes once, whichever was waited for.
+    fn advance(&mut self) -> Result<()> {
+        let Some(ours) = &self.ours else {
+            return Ok(());
+        };
+        let done = if self.is_full() {
+            let rest = &self.buffer[self.done..];
+            match self.way {
+                Way::In => write(ours, rest),
+                Way::Out => write(self.users, &rest[..rest.len().min(PIPE_BUF)]),
+            }
+            .map(|length| self.done += length)
+        } else {
+            self.buffer.resize(CHUNK, 0);
+            self.done = 0;
+            let got = match self.way {
+                Way::In => read(self.users, &mut self.buffer),
+                Way::Out => read(ours, &mut self.buffer),
+            };
+            self.buffer.truncate(*got.as_ref().unwrap_or(&0));
+            match got {
+                Ok(0) => {
+                    self.ours = None;
+                    Ok(())
                 }
-                // The last holder of the slave has closed it.
-                Err(e) if e.raw_os_error() == Some(libc::EIO) => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::sys("read terminal", Subject::None, e)),
+                other => other.map(drop),
             }
-        }
-        if typed {
-            match nix::unistd::read(stdin.as_fd(), &mut buffer) {
-                Ok(0) => input = false,
-                Ok(n) => master
-                    .write_all(&buffer[..n])
-                    .map_err(|e| Error::sys("write terminal", Subject::None, e))?,
-                Err(Errno::EINTR) => {}
-                Err(_) => input = false,
+        };
+        match done {
+            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+            // A reader that is gone; the last holder of the terminal, or the
+            // user's terminal, which may be another's now.
+            Err(Errno::EPIPE | Errno::EIO) => {
+                self.ours = None;
+                Ok(())
             }
+            Err(e) => Err(fail("copy stream", e)),
         }
     }
 }
 
-/// The pty as large as the user's window, where that is known.
-fn follow_size(master: &File) {
-    if let Some(window) = size(std::io::stdout().as_fd()) {
-        let _ = tty::set_size(master.as_fd(), window);
+fn copy(pidfd: &PidFd, mut flows: [Flow<'_>; 3], resizes: Option<&Resizes>) -> Result<()> {
+    let follow_size = |flow: &Flow<'_>| {
+        if let (Some(master), Some(window)) = (&flow.ours, size(flow.users)) {
+            let _ = tty::set_size(master.as_fd(), window);
+        }
+    };
+    if resizes.is_some() {
+        follow_size(&flows[1]);
+    }
+    let mut ended = false;
+    loop {
+        if ended {
+            flows[0].ours = None;
+            // What another process still writes is not waited for.
+            if !flows.iter().any(Flow::is_full) && !any_ready(&flows)? {
+                return Ok(());
+            }
+        }
+        let watched = flows.iter().map(Flow::poll_fd);
+        let process = (!ended).then(|| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+        let signal = resizes.map(|r| PollFd::new(r.fd.as_fd(), PollFlags::POLLIN));
+        let wanted: Vec<_> = watched.chain([process, signal]).collect();
+        let mut fds: Vec<_> = wanted.iter().flatten().cloned().collect();
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            Err(e) => return Err(fail("wait for process", e)),
+            Ok(_) => {}
+        }
+        let mut polled = fds.iter();
+        let ready: Vec<bool> = wanted
+            .iter()
+            .map(|fd| fd.is_some() && polled.next().and_then(PollFd::any) == Some(true))
+            .collect();
+        for (flow, ready) in flows.iter_mut().zip(&ready) {
+            if *ready {
+                flow.advance()?;
+            }
+        }
+        ended |= ready[3];
+        if ready[4]
+            && let Some(resizes) = resizes
+        {
+            resizes.take();
+            follow_size(&flows[1]);
+        }
+    }
+}
+
+fn any_ready(flows: &[Flow<'_>]) -> Result<bool> {
+    let mut fds: Vec<_> = flows.iter().filter_map(Flow::poll_fd).collect();
+    loop {
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(fail("wait for stream", e)),
+            Ok(count) => return Ok(count > 0),
+        }
+    }
+}
+
+/// SIGWINCH, caught while this lives.
+struct Resizes {
+    fd: SignalFd,
+    before: SigSet,
+}
+
+impl Resizes {
+    fn catch() -> Result<Self> {
+        let mut winch = SigSet::empty();
+        winch.add(Signal::SIGWINCH);
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let fd = SignalFd::with_flags(&winch, flags).map_err(|e| fail("watch signals", e))?;
+        let before = winch
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+            .map_err(|e| fail("block signals", e))?;
+        Ok(Self { fd, before })
+    }
+
+    fn take(&self) {
+        while let Ok(Some(_)) = self.fd.read_signal() {}
+    }
+}
+
+impl Drop for Resizes {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
     }
 }

@@ -28,7 +28,7 @@ use crate::base::{Error, Result};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::netns::{Netns, Sandbox};
 use crate::sys::process::{self, Fork, PidFd, SingleThreaded, clone_child};
-use crate::sys::{fd, features};
+use crate::sys::{fd, features, own_file};
 
 /// The supervisor's ends of the container's standard streams.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ pub struct Cloned {
     end: ParentEnd,
     /// `None` with a terminal, whose master the child sends.
     pipes: Option<Stdio>,
+    /// Our own file is its program, and read-only there.
+    with_init: bool,
 }
 
 /// A process that is killed and reaped unless it is let go of.
@@ -106,6 +108,7 @@ pub fn clone(
             },
             end,
             pipes,
+            with_init: spec.rootfs.init.is_some(),
         }),
     }
 }
@@ -157,6 +160,13 @@ impl Cloned {
     pub fn go(mut self) -> Result<Running> {
         self.end.go()?;
         let pty = executed(self.end.outcome()?)?;
+        if !self.with_init && own_file::is_run_by(self.child.pid)? {
+            return Err(Error::state(
+                "start container",
+                "its program",
+                "it leads to dockless itself, by way of /proc/self/exe",
+            ));
+        }
         let stdio = match (self.pipes.take(), pty) {
             (Some(pipes), _) => pipes,
             (None, Some(master)) => Stdio::Tty(master),

@@ -40,13 +40,12 @@ const DEVICES: [(&str, u64, u64); 6] = [
     ("tty", 5, 0),
 ];
 
-const LINKS: [(&str, &str); 6] = [
+const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
-    ("core", "/proc/kcore"),
 ];
 
 /// Bind-mounted read-write over the image's, as in Docker.
@@ -70,13 +69,16 @@ impl Rootfs {
         // would be kept busy here until the pivot.
         mount::propagate(Propagation::Slave)?;
         let root = overlay(spec)?;
-        let (proc, dev) = ("/proc", "/dev");
-        attach(&root, proc, &Filesystem::new(c"proc")?.mount(Attrs::INERT)?)?;
+        attach_plain(
+            &root,
+            "proc",
+            &Filesystem::new(c"proc")?.mount(Attrs::INERT)?,
+        )?;
         let tmpfs = Filesystem::new(c"tmpfs")?
             .set(c"size", c"65536k")?
             .set(c"mode", c"755")?
             .mount(Attrs::NOSUID | Attrs::STRICTATIME)?;
-        attach(&root, dev, &tmpfs)?;
+        attach_plain(&root, "dev", &tmpfs)?;
         let this = Self {
             dev: tmpfs.into_root(),
             root,
@@ -116,8 +118,12 @@ impl Rootfs {
             }
         }
         for (name, target) in LINKS {
-            symlinkat(target, &self.dev, name)
-                .map_err(|e| Error::sys("create link", format!("/dev/{name}"), e))?;
+            link(&self.dev, name, target)?;
+        }
+        // Not every kernel has it.
+        let kcore = "/proc/kcore";
+        if self.root.find(Path::new(kcore))?.is_some() {
+            link(&self.dev, "core", kcore)?;
         }
         let mut devpts = Filesystem::new(c"devpts")?
             .flag(c"newinstance")?
@@ -147,7 +153,7 @@ impl Rootfs {
         if attrs != Attrs::NONE {
             copy.set(attrs, false)?;
         }
-        copy.attach(&file)
+        copy.attach(&file).map_err(|e| onto(inside, e))
     }
 
     /// Docker's `/dev/console`: the container's terminal.
@@ -173,7 +179,7 @@ impl Rootfs {
             }
             other => other?,
         };
-        attach(&self.root, "/sys", &sysfs)?;
+        attach_plain(&self.root, "sys", &sysfs)?;
         self.mount_cgroups(cgroups)?;
         mount::mask(&self.root, &profile::masked_sys())
     }
@@ -265,7 +271,32 @@ fn option(path: &Path) -> Result<CString> {
 
 /// Onto a folder of the image, made where it is missing.
 fn attach(root: &Rooted, at: impl AsRef<Path>, mount: &Mount) -> Result<()> {
-    mount.attach(root.dir(at.as_ref(), 0o755)?)
+    let at = at.as_ref();
+    mount.attach(root.dir(at, 0o755)?).map_err(|e| onto(at, e))
+}
+
+/// The same for what must not end up elsewhere: with a link from /proc to `/`,
+/// masks and read-only paths would miss what they are to hide.
+fn attach_plain(root: &Rooted, name: &str, mount: &Mount) -> Result<()> {
+    let at = root.plain_dir(Path::new(name), 0o755).map_err(|e| {
+        match e.is_errno(libc::ELOOP) || e.is_errno(libc::ENOTDIR) {
+            true => e.hint(format!("the image's /{name} must be an ordinary folder")),
+            false => e,
+        }
+    })?;
+    mount.attach(at).map_err(|e| onto(Path::new(name), e))
+}
+
+fn onto(path: &Path, error: Error) -> Error {
+    Error {
+        subject: path.into(),
+        ..error
+    }
+}
+
+fn link(folder: &Rooted, name: &str, target: &str) -> Result<()> {
+    symlinkat(target, folder, name)
+        .map_err(|e| Error::sys("create link", format!("/dev/{name}"), e))
 }
 
 #[cfg(test)]

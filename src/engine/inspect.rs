@@ -56,7 +56,8 @@ impl Engine {
             hosts_path: text(etc.join("hosts")),
             log_path: text(dirs.log(&record.id)),
             name: format!("/{}", record.name),
-            restart_count: state.restarts,
+            // Docker counts only those of a restart policy.
+            restart_count: 0,
             driver: "overlay2".to_owned(),
             platform: "linux".to_owned(),
             host_config: host_config(record),

@@ -475,6 +475,12 @@ impl Engine {
         self.describe(&self.record(&id)?)
     }
 
+    /// To be called first of all by a program that is about to [`Engine::exec`]:
+    /// executes it once more, so that the container cannot reach its file.
+    pub fn protect_own_file() -> Result<()> {
+        crate::sys::own_file::protect()
+    }
+
     /// Runs it and waits, or returns at once with `detach`. The exit status is
     /// the process's.
     pub fn exec(&self, wanted: &str, request: ExecRequest) -> Result<Option<ExitStatus>> {
@@ -496,10 +502,9 @@ impl Engine {
             tty: request.tty,
             no_new_privs: false,
         };
-        let stdio = match (request.detach, request.tty) {
-            (true, _) => ExecStdio::Null,
-            (false, true) => ExecStdio::Tty,
-            (false, false) => ExecStdio::Inherit {
+        let stdio = match request.detach {
+            true => ExecStdio::Null,
+            false => ExecStdio::Attached {
                 stdin: request.interactive,
             },
         };
@@ -508,10 +513,7 @@ impl Engine {
         if request.detach {
             return Ok(None);
         }
-        match running.master {
-            Some(master) => interact(&running.pidfd, master, request.interactive).map(Some),
-            None => running.pidfd.wait(true),
-        }
+        interact(running, request.tty).map(Some)
     }
 
     /// Writes the log to `out`/`err`.

@@ -105,7 +105,6 @@ pub(super) struct State {
     pub error: String,
     pub started: String,
     pub finished: String,
-    pub restarts: u32,
     /// While running; empty otherwise.
     pub attachments: Vec<Attachment>,
     pub ports: Vec<PortMap>,
@@ -124,7 +123,6 @@ impl Default for State {
             error: String::new(),
             started: NEVER.to_owned(),
             finished: NEVER.to_owned(),
-            restarts: 0,
             attachments: Vec::new(),
             ports: Vec::new(),
             paths: Vec::new(),

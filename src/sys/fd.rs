@@ -8,6 +8,7 @@ use nix::fcntl::OFlag;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
+use nix::sys::statfs::{FsType, fstatfs};
 
 use super::raw;
 use crate::base::{Error, Result, Subject};
@@ -73,6 +74,19 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::sys("create pipe", Subject::None, e))
 }
 
+/// dup(2), CLOEXEC.
+pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fd.try_clone_to_owned()
+        .map_err(|e| Error::sys("duplicate descriptor", Subject::None, e))
+}
+
+/// A pipe without a name: there is no file behind it.
+pub fn is_anonymous_pipe(fd: BorrowedFd<'_>) -> bool {
+    /// `PIPEFS_MAGIC`
+    const PIPEFS: FsType = FsType(0x5049_5045);
+    fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PIPEFS)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -124,5 +138,21 @@ mod tests {
         let all = vec![a.as_fd(); raw::MAX_FDS];
         send(a.as_fd(), b"x", &all).unwrap();
         assert_eq!(recv(b.as_fd(), &mut [0; 1]).unwrap().1.len(), raw::MAX_FDS);
+    }
+
+    #[test]
+    fn only_a_pipe_without_a_name_is_anonymous() {
+        let (r, w) = pipe().unwrap();
+        assert!(is_anonymous_pipe(r.as_fd()) && is_anonymous_pipe(w.as_fd()));
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [fifo.as_path(), std::path::Path::new("/dev/null")] {
+            let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+            let fd = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()).unwrap();
+            assert!(!is_anonymous_pipe(fd.as_fd()), "{}", path.display());
+        }
+        let (a, _b) = seqpacket_pair().unwrap();
+        assert!(!is_anonymous_pipe(a.as_fd()));
     }
 }

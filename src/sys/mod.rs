@@ -7,6 +7,7 @@ pub mod fd;
 pub mod features;
 pub mod mount;
 pub mod netns;
+pub mod own_file;
 pub mod process;
 pub mod random;
 pub mod raw;

@@ -165,6 +165,12 @@ impl Mount {
     }
 }
 
+impl From<Mount> for OwnedFd {
+    fn from(mount: Mount) -> Self {
+        mount.0
+    }
+}
+
 impl AsFd for Mount {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

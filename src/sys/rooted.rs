@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::NixPath;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
 
 use crate::base::{Error, Result};
@@ -23,6 +23,23 @@ pub struct Rooted(OwnedFd);
 
 fn fail(op: &'static str, path: &Path) -> impl Fn(Errno) -> Error {
     move |errno| Error::sys(op, path, errno)
+}
+
+const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
+
+/// As many links as the kernel follows in one lookup.
+const MAX_LINKS: u32 = 40;
+
+/// Where the link at `path` (its last part is in `parent`) points to, as a
+/// path below the same root; `None` if it is no link.
+fn link_target(parent: &Rooted, path: &Path, links: u32) -> Result<Option<PathBuf>> {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    match readlinkat(parent, name) {
+        Ok(_) if links == 0 => Err(fail("open in the container", path)(Errno::ELOOP)),
+        Ok(target) => Ok(Some(path.parent().unwrap_or(Path::new("/")).join(target))),
+        Err(Errno::EINVAL) => Ok(None),
+        Err(e) => Err(fail("read link in the container", path)(e)),
+    }
 }
 
 impl Rooted {
@@ -75,10 +92,14 @@ impl Rooted {
             .map_err(fail("read in the container", path))
     }
 
-    /// The folder `path`, made with its parents where missing.
+    /// The folder `path`, made with its parents where missing; a link to
+    /// nowhere gets the folder it points to.
     pub fn dir(&self, path: &Path, mode: u32) -> Result<Self> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        match self.lookup(path, flags) {
+        self.dir_behind(path, mode, MAX_LINKS)
+    }
+
+    fn dir_behind(&self, path: &Path, mode: u32, links: u32) -> Result<Self> {
+        match self.lookup(path, FOLDER) {
             Ok(fd) => return Ok(Self(fd)),
             Err(Errno::ENOENT) => {}
             Err(e) => return Err(fail("open folder in the container", path)(e)),
@@ -86,31 +107,62 @@ impl Rooted {
         // Not from one fd to the next: `..` in a path must mean what it means
         // from the root, links included.
         let mut so_far = PathBuf::new();
-        let mut parent = self.lookup(Path::new("."), flags);
+        let mut parent = Self(
+            self.lookup(Path::new("."), FOLDER)
+                .map_err(fail("open folder in the container", path))?,
+        );
         for name in path.components() {
             so_far.push(name);
-            let here = match self.lookup(&so_far, flags) {
-                Err(Errno::ENOENT) => {
-                    let parent = parent.map_err(fail("open folder in the container", path))?;
-                    match mkdirat(&parent, Path::new(&name), Mode::from_bits_truncate(mode)) {
-                        // EEXIST: another process made it, or a dangling link.
-                        Ok(()) | Err(Errno::EEXIST) => {}
-                        Err(e) => return Err(fail("create folder in the container", &so_far)(e)),
-                    }
-                    self.lookup(&so_far, flags)
-                }
-                other => other,
+            parent = match self.lookup(&so_far, FOLDER) {
+                Ok(fd) => Self(fd),
+                Err(Errno::ENOENT) => self.make_dir(&parent, &so_far, mode, links)?,
+                Err(e) => return Err(fail("open folder in the container", &so_far)(e)),
             };
-            parent = Ok(here.map_err(fail("open folder in the container", &so_far))?);
         }
-        parent
+        Ok(parent)
+    }
+
+    /// The last part of `path`, in `parent`, which is there.
+    fn make_dir(&self, parent: &Self, path: &Path, mode: u32, links: u32) -> Result<Self> {
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        match mkdirat(parent, name, Mode::from_bits_truncate(mode)) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => {
+                if let Some(target) = link_target(parent, path, links)? {
+                    return self.dir_behind(&target, mode, links - 1);
+                }
+            }
+            Err(e) => return Err(fail("create folder in the container", path)(e)),
+        }
+        self.lookup(path, FOLDER)
             .map(Self)
             .map_err(fail("open folder in the container", path))
     }
 
+    /// The folder `name` of this root itself, made where missing. A link in
+    /// its place is an error (`ELOOP`): what belongs there would land on
+    /// something else.
+    pub fn plain_dir(&self, name: &Path, mode: u32) -> Result<Self> {
+        let open = || self.resolve(name, FOLDER, ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let found = match open() {
+            Err(Errno::ENOENT) => mkdirat(self, name, Mode::from_bits_truncate(mode))
+                .map_err(fail("create folder in the container", name))
+                .map(|()| open())?,
+            other => other,
+        };
+        found
+            .map(Self)
+            .map_err(fail("open folder in the container", name))
+    }
+
     /// The file `path`, made empty (and its parents as folders) where missing.
-    /// What is there already stays, whatever its kind.
+    /// What is there already stays, whatever its kind; a link to nowhere gets
+    /// the file it points to.
     pub fn file(&self, path: &Path, mode: u32) -> Result<Self> {
+        self.file_behind(path, mode, MAX_LINKS)
+    }
+
+    fn file_behind(&self, path: &Path, mode: u32, links: u32) -> Result<Self> {
         match self.lookup(path, OFlag::O_PATH) {
             Ok(fd) => return Ok(Self(fd)),
             Err(Errno::ENOENT) => {}
@@ -120,17 +172,18 @@ impl Rooted {
             return Err(fail("create file in the container", path)(Errno::EISDIR));
         };
         let parent = self.dir(path.parent().unwrap_or(Path::new("/")), 0o755)?;
+        let mode_bits = Mode::from_bits_truncate(mode);
         // mknod follows no link and opens nothing.
-        match mknodat(
-            &parent,
-            name,
-            SFlag::S_IFREG,
-            Mode::from_bits_truncate(mode),
-            0,
-        ) {
-            Ok(()) | Err(Errno::EEXIST) => self.open(path),
-            Err(e) => Err(fail("create file in the container", path)(e)),
+        match mknodat(&parent, name, SFlag::S_IFREG, mode_bits, 0) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => {
+                if let Some(target) = link_target(&parent, path, links)? {
+                    return self.file_behind(&target, mode, links - 1);
+                }
+            }
+            Err(e) => return Err(fail("create file in the container", path)(e)),
         }
+        self.open(path)
     }
 
     pub fn stat(&self) -> Result<FileStat> {
@@ -146,9 +199,18 @@ impl Rooted {
     }
 
     fn lookup(&self, path: &(impl NixPath + ?Sized), flags: OFlag) -> nix::Result<OwnedFd> {
+        self.resolve(path, flags, ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    }
+
+    fn resolve(
+        &self,
+        path: &(impl NixPath + ?Sized),
+        flags: OFlag,
+        more: ResolveFlag,
+    ) -> nix::Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | more);
         // EAGAIN: a rename or mount elsewhere raced with a `..`; the kernel
         // could not prove that the walk stayed inside.
         for _ in 0..128 {
@@ -227,12 +289,48 @@ mod tests {
     }
 
     #[test]
-    fn a_dangling_link_is_an_error_not_a_folder_elsewhere() {
+    fn a_link_to_nowhere_leads_to_what_is_made_inside() {
         let (dir, root) = image();
-        symlink("/nowhere", dir.path().join("root/dangling")).unwrap();
-        assert!(root.dir(Path::new("dangling/x"), 0o755).is_err());
-        assert!(root.file(Path::new("dangling"), 0o644).is_err());
-        assert!(!dir.path().join("root/nowhere").exists());
+        let at = |name: &str| dir.path().join("root").join(name);
+        std::fs::create_dir(at("etc")).unwrap();
+        symlink("/nowhere", at("dangling")).unwrap();
+        symlink("../run/systemd/resolv.conf", at("etc/resolv.conf")).unwrap();
+        root.dir(Path::new("dangling/x"), 0o755).unwrap();
+        assert!(at("nowhere/x").is_dir());
+        root.file(Path::new("/etc/resolv.conf"), 0o644).unwrap();
+        assert!(at("run/systemd/resolv.conf").is_file());
+        // Out of the root is into the root.
+        symlink("../../../outside2/file", at("up")).unwrap();
+        root.file(Path::new("up"), 0o644).unwrap();
+        assert!(at("outside2/file").is_file());
+        symlink("loop2", at("loop1")).unwrap();
+        symlink("loop1", at("loop2")).unwrap();
+        for error in [
+            root.dir(Path::new("loop1"), 0o755).unwrap_err(),
+            root.file(Path::new("loop1/x"), 0o644).unwrap_err(),
+        ] {
+            assert!(error.is_errno(libc::ELOOP), "{error}");
+        }
+        // Every step makes the next one longer.
+        symlink("grow/x", at("grow")).unwrap();
+        assert!(root.dir(Path::new("grow"), 0o755).is_err());
+    }
+
+    #[test]
+    fn a_plain_folder_is_no_link() {
+        let (dir, root) = image();
+        let at = |name: &str| dir.path().join("root").join(name);
+        std::fs::create_dir(at("real")).unwrap();
+        symlink("real", at("link")).unwrap();
+        symlink("/", at("slash")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        root.plain_dir(Path::new("real"), 0o755).unwrap();
+        root.plain_dir(Path::new("new"), 0o755).unwrap();
+        assert!(at("new").is_dir());
+        let errno = |name: &str| root.plain_dir(Path::new(name), 0o755).unwrap_err().errno();
+        assert_eq!(errno("link"), Some(libc::ELOOP));
+        assert_eq!(errno("slash"), Some(libc::ELOOP));
+        assert_eq!(errno("file"), Some(libc::ENOTDIR));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The judges: programs of other people that read what we built.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use dockless::lab::Machine;
@@ -108,4 +108,34 @@ pub(crate) fn nft_ruleset() -> Verdict<Vec<Value>> {
 #[allow(dead_code, reason = "for the modules of other layers")]
 pub(crate) fn dockless() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_dockless"))
+}
+
+/// `tests/probe`, built if it is not yet.
+///
+/// It is a package of its own, which `cargo test` does not build; Cargo's own
+/// lock makes tests that come here at the same time wait for each other.
+pub(crate) fn probe() -> Verdict<PathBuf> {
+    let folder = dockless().parent().unwrap_or(Path::new("/"));
+    let probe = folder.join("probe");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe/src/main.rs");
+    let age = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
+    if age(&probe) > age(&source) {
+        return Ok(probe);
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let mut build = Command::new(cargo);
+    build
+        .args(["build", "--offline", "--quiet", "-p", "probe"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if folder.ends_with("release") {
+        build.arg("--release");
+    }
+    let output = build.output()?;
+    if output.status.success() && probe.exists() {
+        return Ok(probe);
+    }
+    failed(format!(
+        "cannot build tests/probe: {}",
+        String::from_utf8_lossy(&output.stderr)
+    ))
 }

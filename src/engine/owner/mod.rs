@@ -209,7 +209,6 @@ impl Owner for Owned {
 
     fn exited(&mut self, status: ExitStatus, restart: bool) -> Result<()> {
         if restart {
-            self.record.state.restarts += 1;
             return Ok(());
         }
         self.finish(status.code())

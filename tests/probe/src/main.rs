@@ -3,16 +3,17 @@
 //! environment, needs nothing of the image: the tests bind or copy it in, run
 //! it and compare.
 //!
-//! `probe` alone prints the report; `probe exit N` ends with N, `probe abort`
-//! with a signal, `probe sleep SECONDS` waits, so that an image needs no other
-//! program.
+//! `probe` alone prints the report. So that an image needs no other program:
+//! `probe exit N` ends with N, `probe abort` with a signal, `probe sleep
+//! SECONDS` waits, `probe copy` copies input to output, `probe
+//! orphans` leaves grandchildren behind and then reports.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -27,6 +28,18 @@ fn main() -> ExitCode {
             std::thread::sleep(Duration::from_secs_f64(seconds.parse().unwrap_or(0.0)));
             return ExitCode::SUCCESS;
         }
+        ["copy"] => {
+            let copied = std::io::copy(&mut std::io::stdin(), &mut std::io::stdout());
+            return ExitCode::from(u8::from(copied.is_err()));
+        }
+        ["orphans"] => orphans(),
+        // A process that ends while its child runs.
+        ["leave"] => {
+            let child = Command::new("/proc/self/exe")
+                .args(["sleep", "0.1"])
+                .spawn();
+            return ExitCode::from(u8::from(child.is_err()));
+        }
         _ => {}
     }
     let report = report(&args);
@@ -34,6 +47,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Ends when the grandchildren have: somebody must have reaped them by then.
+fn orphans() {
+    for _ in 0..3 {
+        let _ = Command::new("/proc/self/exe").arg("leave").status();
+    }
+    std::thread::sleep(Duration::from_millis(400));
 }
 
 fn report(args: &[&str]) -> Value {
@@ -70,6 +91,8 @@ fn report(args: &[&str]) -> Value {
         },
         "processes": processes(),
         "attempts": attempts(),
+        "masked": masked(),
+        "nodes": nodes(),
     })
 }
 
@@ -290,5 +313,59 @@ fn attempts() -> BTreeMap<&'static str, String> {
         ("open /dev/null", write("/dev/null")),
         ("open /dev/ptmx", write("/dev/ptmx")),
         ("open /dev/tty", write("/dev/tty")),
+        ("reopen stdout", write("/proc/self/fd/1")),
+        ("chroot", outcome(std::os::unix::fs::chroot("/"))),
     ])
+}
+
+/// What can be read of the paths that Docker hides: bytes or entries, or the
+/// errno. Paths that are not there are left out.
+fn masked() -> BTreeMap<String, String> {
+    [
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/sys/firmware",
+        "/sys/devices/virtual/powercap",
+    ]
+    .into_iter()
+    .filter_map(|path| {
+        let is_dir = fs::metadata(path).ok()?.is_dir();
+        let size = if is_dir {
+            fs::read_dir(path).map(Iterator::count)
+        } else {
+            // kcore is as large as the address space.
+            fs::File::open(path).and_then(|mut f| f.read(&mut [0; 512]))
+        };
+        let text = size.map_or_else(|e| format!("{e}"), |n| n.to_string());
+        Some((path.to_owned(), text))
+    })
+    .collect()
+}
+
+/// Device nodes that the test has put into the image, if it could: the
+/// errno of opening each.
+fn nodes() -> BTreeMap<String, String> {
+    [
+        "/nodes/mem",
+        "/nodes/kmsg",
+        "/nodes/fuse",
+        "/nodes/disk",
+        "/nodes/null",
+    ]
+    .into_iter()
+    .filter(|path| fs::symlink_metadata(path).is_ok())
+    .map(|path| {
+        let opened = fs::File::open(path);
+        let errno = opened.map_or_else(|e| e.raw_os_error().unwrap_or(-1), |_| 0);
+        (path.to_owned(), errno.to_string())
+    })
+    .collect()
 }

@@ -9,7 +9,7 @@ use super::super::exit::{self, Failure, Outcome, status_code};
 use super::super::resolve::{self, keys};
 use super::lifecycle::{attached, need_tty, streams};
 use super::{Front, Real};
-use crate::engine::Relay;
+use crate::engine::{Engine, Relay};
 
 pub(super) fn exec(front: &Front, syntax: &Syntax, a: args::Exec) -> Outcome {
     exit::count(syntax, a.rest.len())?;
@@ -17,6 +17,7 @@ pub(super) fn exec(front: &Front, syntax: &Syntax, a: args::Exec) -> Outcome {
     if !a.detach {
         need_tty(a.interactive, a.tty)?;
     }
+    Engine::protect_own_file()?;
     let wanted = a.rest.first().map_or("", String::as_str);
     match front.engine.exec(wanted, request) {
         Ok(status) => Ok(status.map_or(0, |s| status_code(s.code()))),

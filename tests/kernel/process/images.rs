@@ -1,0 +1,5 @@
+//! x
+use super::*;
+pub(super) fn tests() -> Vec<Test> {
+    Vec::new()
+}
