@@ -67,8 +67,15 @@ fn completions_and_manual_pages() {
     for page in pages.lines() {
         let (out, err, code) = dockless(&split(&format!("man {page}")));
         assert_eq!((err.as_str(), code), ("", 0), "{page}");
-        assert!(out.contains(".SH SYNOPSIS"), "{page}");
+        let title = format!(".TH {page} 1 ");
+        assert!(
+            out.contains(&title) && out.contains(".SH SYNOPSIS"),
+            "{page}"
+        );
     }
+    let (by_words, _, _) = dockless(&split("man network rm"));
+    let (by_page, _, _) = dockless(&split("man dockless-network-rm"));
+    assert_eq!(by_words, by_page);
 }
 
 #[test]

@@ -321,7 +321,7 @@ pub static VERBS: &[Verb] = &[
         PLAIN {
             paths: &["man"],
             about: "Write a manual page to stdout, or the list of them",
-            usage: "[list | COMMAND...]",
+            usage: "[PAGE | COMMAND... | list]",
             arity: Arity::at_least(0),
             hidden: true,
         }
