@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use dockless::base::{Cidr, IfName, MacAddr, PortMap, Proto, Step};
+use dockless::base::{Cidr, IfName, MacAddr, Proto, Step};
 use dockless::lab::capture::{Capture, Content};
 use dockless::lab::{Lab, Machine};
 use dockless::net::publish::{self, Path, PortRequest, Publisher, Target, Via};
@@ -193,10 +193,6 @@ impl Published {
     fn paths(&self) -> Vec<Path> {
         let paths = self.with(|p| p.paths());
         paths.into_iter().map(|(_, path)| path).collect()
-    }
-
-    fn ports(&self) -> Vec<PortMap> {
-        self.with(|p| p.ports().to_vec())
     }
 
     fn rounds(&self) -> u32 {
