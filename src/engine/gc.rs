@@ -84,6 +84,7 @@ impl Engine {
         let started = self.dirs.journal(id);
         if started.exists() {
             errors.extend(unwind(&started));
+            errors.extend(self.forget_empty_subnets().err());
             did.push(format!(
                 "{}: undid a start whose supervisor is dead",
                 id.short()

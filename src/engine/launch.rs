@@ -127,7 +127,8 @@ impl Engine {
                 i32::from(ended.and(owned.clear_away()).is_err())
             }
             Err(error) => {
-                let errors = gc::unwind(&self.dirs.journal(&id));
+                let mut errors = gc::unwind(&self.dirs.journal(&id));
+                errors.extend(self.forget_empty_subnets().err());
                 send(report, &Report::Failed(error.with_undo(errors)));
                 1
             }

@@ -95,10 +95,16 @@ impl Engine {
             Wish::Any => automatic()?,
         };
         let path = self.lease_path(subnet, IpAddr::V4(ip));
-        file::make_dir(&self.lease_folder(subnet), 0o700)?;
         journal.record(&Step::Unlink { path: path.clone() })?;
         let text = format!("{container} {}\n", network.id);
-        file::replace(&path, text.as_bytes(), Durability::Boot)?;
+        loop {
+            file::make_dir(&self.lease_folder(subnet), 0o700)?;
+            match file::replace(&path, text.as_bytes(), Durability::Boot) {
+                // Whoever released the subnet's last address took the folder.
+                Err(e) if e.is_errno(libc::ENOENT) => {}
+                other => break other?,
+            }
+        }
         Ok((ip, Cidr::new(IpAddr::V4(ip), subnet.prefix())?))
     }
 
@@ -107,6 +113,16 @@ impl Engine {
         file::remove(&folder.join(addr.addr().to_string()))?;
         // Fails while other leases are in it, which is right.
         let _ = std::fs::remove_dir(folder);
+        Ok(())
+    }
+
+    /// Folders of subnets of which no address is leased any more.
+    pub(super) fn forget_empty_subnets(&self) -> Result<()> {
+        let leases = self.dirs.state().join("leases");
+        for subnet in list(&leases)? {
+            // Not empty, or somebody was faster: both are fine.
+            let _ = std::fs::remove_dir(leases.join(subnet));
+        }
         Ok(())
     }
 
