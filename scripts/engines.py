@@ -40,6 +40,7 @@ class Docker:
         return ['bb', *argv]
 
     def stop(self):
+        remove_all(self)
         for daemon in reversed(self.daemons):
             daemon.send_signal(signal.SIGTERM)
             daemon.wait(30)
@@ -57,7 +58,14 @@ class Dockless:
         return ['--rootfs', self.rootfs, *argv]
 
     def stop(self):
-        pass
+        """A lab's end kills its processes, but cgroups are in no namespace."""
+        remove_all(self)
+
+
+def remove_all(engine):
+    left = sh(*engine.argv, 'ps', '-aq').out.split()
+    if left:
+        sh(*engine.argv, 'rm', '-f', *left)
 
 
 def dockless_binary():
