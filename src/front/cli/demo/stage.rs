@@ -125,7 +125,8 @@ impl Stage {
     }
 
     pub(super) fn shown(&self, text: &str) {
-        for line in text.lines() {
+        // Without the blank lines, which tell parts of long answers apart.
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
             self.print(format_args!("    {}", self.paint("2", line)));
         }
     }
