@@ -203,7 +203,7 @@ impl Stage {
             };
             let checks = step.held + step.failed.len();
             self.print(format_args!(
-                "  {verdict} {number}. {:<52} {checks:>2} checks {:>8.1} ms",
+                "  {verdict} {number}. {:<45} {checks:>2} checks {:>8.1} ms",
                 step.title,
                 step.time.as_secs_f64() * 1e3
             ));

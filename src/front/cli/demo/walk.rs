@@ -150,7 +150,7 @@ impl<'a> Walk<'a> {
 
     fn lan(&mut self) -> Outcome {
         self.stage
-            .step("The page, from the LAN and from beyond the gateway");
+            .step("The page, from the LAN and beyond the gateway");
         let server = SocketAddrV4::new(CONTAINER, PORT);
         let report = self.report("other2", self.other(1), server)?;
         let eth0 = interface(&report, "eth0");
