@@ -71,7 +71,7 @@ pub(super) fn launch(
     streams: Streams,
 ) -> Result<Infallible> {
     born(end, cgroup, &streams, &[])?;
-    if cgroup.is_some() && features::cgroup_v2_only() {
+    if has_cgroup_namespace(cgroup) {
         // By the child itself: clone3 would take the parent's cgroup as the
         // namespace's root.
         unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| fail("create cgroup namespace", e))?;
@@ -105,10 +105,15 @@ pub(super) fn exec(
     streams: Streams,
 ) -> Result<Infallible> {
     born(end, cgroup, &streams, &[init.as_fd()])?;
-    let filtered = Inside::join(init, &streams)?
+    let filtered = Inside::join(init, cgroup, &streams)?
         .limit(spec, streams)?
         .filter(spec)?;
     Err(filtered.run(end, spec))
+}
+
+/// As with Docker: where cgroup v2 is all there is.
+fn has_cgroup_namespace(cgroup: Option<&Cgroup>) -> bool {
+    cgroup.is_some() && features::cgroup_v2_only()
 }
 
 fn fail(op: &'static str, errno: Errno) -> Error {
@@ -174,12 +179,15 @@ struct Inside {
 }
 
 impl Inside {
-    fn join(init: &PidFd, streams: &Streams) -> Result<Self> {
+    fn join(init: &PidFd, cgroup: Option<&Cgroup>, streams: &Streams) -> Result<Self> {
         let mut all = CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWCGROUP;
+            | CloneFlags::CLONE_NEWIPC;
+        // Otherwise it is the machine's, which only the machine's root may join.
+        if has_cgroup_namespace(cgroup) {
+            all |= CloneFlags::CLONE_NEWCGROUP;
+        }
         if features::time_namespaces() {
             all |= CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
         }

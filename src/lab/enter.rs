@@ -36,10 +36,10 @@ pub fn enter() -> Result<PathBuf> {
         write("/proc/self/uid_map", &format!("0 {uid} 1"))?;
         write("/proc/self/gid_map", &format!("0 {gid} 1"))?;
     }
-    // Nothing mounted from now on is seen outside.
-    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    // What is mounted from now on is seen on one side only.
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     let nothing = None::<&str>;
-    mount(nothing, "/", nothing, slave, nothing)
+    mount(nothing, "/", nothing, private, nothing)
         .map_err(|e| Error::sys("make mounts private", "/", e))?;
     mount(
         Some("dockless-lab"),

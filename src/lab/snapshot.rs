@@ -6,11 +6,24 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{major, minor};
 
 use crate::base::Result;
 use crate::netlink::Rtnl;
 use crate::netlink::nft::Nft;
+
+/// Which locks and cgroups count: no namespace hides those of others, who may
+/// run dockless at the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct Mine<'a> {
+    /// Locks on files of this folder's file system.
+    pub state: &'a Path,
+    /// Cgroups with one of these in their names.
+    pub containers: &'a [&'a str],
+}
 
 /// What is there, by kind, each thing described in one line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +31,7 @@ pub struct Snapshot(BTreeMap<&'static str, Vec<String>>);
 
 impl Snapshot {
     /// Of the calling process's namespaces.
-    pub fn take() -> Result<Self> {
+    pub fn take(mine: Mine<'_>) -> Result<Self> {
         let mut rtnl = Rtnl::host()?;
         let mut kinds = BTreeMap::new();
         let links = rtnl.links()?.iter().map(link).collect();
@@ -30,9 +43,9 @@ impl Snapshot {
         let tables = Nft::host().and_then(|mut nft| nft.tables());
         kinds.insert("nft tables", debug(&tables.unwrap_or_default()));
         kinds.insert("mounts", lines("/proc/self/mountinfo"));
-        kinds.insert("cgroups", cgroups());
+        kinds.insert("cgroups", cgroups(mine.containers));
         kinds.insert("processes", processes());
-        kinds.insert("locks", locks());
+        kinds.insert("locks", locks(mine.state));
         kinds.insert("sysctls", sysctls(Path::new("/proc/sys/net")));
         for lines in kinds.values_mut() {
             lines.sort();
@@ -90,11 +103,11 @@ fn lines(path: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Cgroup folders of dockless; those of others come and go meanwhile.
-fn cgroups() -> Vec<String> {
+fn cgroups(names: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     walk(Path::new("/sys/fs/cgroup"), &mut |path| {
-        if path.is_dir() && path.to_string_lossy().contains("dockless") {
+        let text = path.to_string_lossy();
+        if names.iter().any(|name| text.contains(name)) && path.is_dir() {
             found.push(path.display().to_string());
         }
     });
@@ -123,11 +136,17 @@ fn processes() -> Vec<String> {
 }
 
 /// Without the running number and the waiting ones.
-fn locks() -> Vec<String> {
+fn locks(folder: &Path) -> Vec<String> {
+    let Ok(folder) = fs::metadata(folder) else {
+        return Vec::new();
+    };
+    let (major, minor) = (major(folder.dev()), minor(folder.dev()));
+    // "OFDLCK ADVISORY  WRITE -1 00:4a:307 0 EOF"
+    let device = format!(" {major:02x}:{minor:02x}:");
     lines("/proc/locks")
         .iter()
         .filter_map(|line| Some(line.split_once(": ")?.1.to_owned()))
-        .filter(|lock| !lock.starts_with("->"))
+        .filter(|lock| !lock.starts_with("->") && lock.contains(&device))
         .collect()
 }
 
@@ -182,5 +201,17 @@ mod tests {
         );
         assert!(before.differences(&before).is_empty());
         assert_eq!(before.counts().next(), Some(("links", 2)));
+    }
+
+    #[test]
+    fn only_own_locks_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = fs::File::create(dir.path().join("lock")).unwrap();
+        let inode = format!(":{} ", file.metadata().unwrap().ino());
+        let is_seen = |folder: &Path| locks(folder).iter().any(|lock| lock.contains(&inode));
+        assert!(!is_seen(dir.path()));
+        file.lock().unwrap();
+        assert!(is_seen(dir.path()));
+        assert!(!is_seen(Path::new("/proc")));
     }
 }

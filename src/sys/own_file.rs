@@ -9,7 +9,7 @@
 //! *A process beside others* (`exec`) cannot be checked first: a container's
 //! files can change between the check and the exec. So the command runs itself
 //! once more from a file that nobody can write to ([`protect`]): the same one
-//! through a read-only mount of our own, or where mounting is not allowed, a
+//! through a read-only mount of our own, or where it cannot be mounted, a
 //! sealed copy in memory. *The first process* has nobody beside it who could
 //! use the moment, so it is enough to look afterwards ([`is_run_by`]).
 
@@ -45,7 +45,9 @@ pub fn protect() -> Result<()> {
         return process::set_name(c"dockless");
     }
     let file: OwnedFd = match read_only_mount() {
-        Err(e) if e.is_errno(libc::EPERM) => sealed_copy(own)?,
+        // Not allowed; or the file's mount is another namespace's, as it is
+        // after unshare(2) (the demo).
+        Err(e) if e.is_errno(libc::EPERM) || e.is_errno(libc::EINVAL) => sealed_copy(own)?,
         other => other?.into(),
     };
     let list = |items: Vec<Vec<u8>>| -> Vec<CString> {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use dockless::base::{IfName, MacAddr};
 use dockless::image::tester;
-use dockless::lab::{Lab, capture, contain, snapshot::Snapshot};
+use dockless::lab::snapshot::{Mine, Snapshot};
+use dockless::lab::{Lab, capture, contain};
 use dockless::netlink::route::Configure;
 use dockless::netlink::{MacvlanMode, NewLink, Rtnl};
 use dockless::sys::netns::{Netns, Sandbox};
@@ -338,7 +339,11 @@ fn nothing_outlives_a_contained_run() -> Verdict {
             failed(format!("{ended:?}"))
         };
     }
-    let before = Snapshot::take()?;
+    let mine = Mine {
+        state: Path::new("/run"),
+        containers: &[],
+    };
+    let before = Snapshot::take(mine)?;
     for who in ["outer", "outer, killed", "inner, killed"] {
         let _ = std::fs::remove_file(&marks);
         let mut outer = Command::new(std::env::current_exe()?)
@@ -362,7 +367,7 @@ fn nothing_outlives_a_contained_run() -> Verdict {
         until(|| marks.exists().then_some(()))?;
         until(|| {
             contain::reap_orphans();
-            let left = before.differences(&Snapshot::take().ok()?);
+            let left = before.differences(&Snapshot::take(mine).ok()?);
             left.is_empty().then_some(())
         })?;
     }

@@ -125,7 +125,8 @@ impl Stage {
     }
 
     pub(super) fn shown(&self, text: &str) {
-        for line in text.lines() {
+        // Without the blank lines, which tell parts of long answers apart.
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
             self.print(format_args!("    {}", self.paint("2", line)));
         }
     }
@@ -202,7 +203,7 @@ impl Stage {
             };
             let checks = step.held + step.failed.len();
             self.print(format_args!(
-                "  {verdict} {number}. {:<52} {checks:>2} checks {:>8.1} ms",
+                "  {verdict} {number}. {:<45} {checks:>2} checks {:>8.1} ms",
                 step.title,
                 step.time.as_secs_f64() * 1e3
             ));

@@ -9,7 +9,7 @@ use super::stage::{Stage, Stop};
 use crate::base::MacAddr;
 use crate::lab::capture::{Capture, Content, Frame};
 use crate::lab::contain::reap_orphans;
-use crate::lab::snapshot::Snapshot;
+use crate::lab::snapshot::{Mine, Snapshot};
 use crate::lab::{Lab, Machine};
 
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 5);
@@ -67,8 +67,15 @@ impl<'a> Walk<'a> {
         self.lab.others.get(number).unwrap_or(&self.lab.gateway)
     }
 
+    fn mine<'b>(&'b self, containers: &'b [&'b str]) -> Mine<'b> {
+        Mine {
+            state: &self.stage.program.state,
+            containers,
+        }
+    }
+
     fn snapshot(&mut self) -> Outcome<Snapshot> {
-        Snapshot::take().map_err(|e| {
+        Snapshot::take(self.mine(&[])).map_err(|e| {
             self.stage.stopped(&e.to_string());
             Stop
         })
@@ -143,7 +150,7 @@ impl<'a> Walk<'a> {
 
     fn lan(&mut self) -> Outcome {
         self.stage
-            .step("The page, from the LAN and from beyond the gateway");
+            .step("The page, from the LAN and beyond the gateway");
         let server = SocketAddrV4::new(CONTAINER, PORT);
         let report = self.report("other2", self.other(1), server)?;
         let eth0 = interface(&report, "eth0");
@@ -360,7 +367,7 @@ impl<'a> Walk<'a> {
         let _busy = self.stage.busy("comparing the machine with before");
         loop {
             reap_orphans();
-            match Snapshot::take() {
+            match Snapshot::take(self.mine(&[&self.id])) {
                 Ok(after) => differences = before.differences(&after),
                 Err(e) => differences.push(e.to_string()),
             }
