@@ -147,6 +147,7 @@ impl Engine {
             }
             _ => {}
         }
+        record.forget(&self.dirs)?;
         self.release_name(&record.name, id)
     }
 

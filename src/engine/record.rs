@@ -182,6 +182,16 @@ impl Record {
         file::write_json(&self.path(dirs), self, Durability::Boot)
     }
 
+    /// There is no such container any more, whatever of it is still on disk.
+    /// Only for `--rm` containers: the others' record goes with their folder.
+    pub(super) fn forget(&self, dirs: &Dirs) -> Result<()> {
+        if self.config.auto_remove {
+            file::remove(&self.path(dirs))
+        } else {
+            Ok(())
+        }
+    }
+
     pub(super) fn hostname(&self) -> &str {
         self.config.hostname.as_deref().unwrap_or(self.id.short())
     }

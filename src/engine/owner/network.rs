@@ -116,13 +116,13 @@ impl Network {
         network.remember(record);
         if record.config.endpoints.is_empty() {
             network.warnings.push(
-                "WARNING: no --network given: the container has a loopback interface only"
+                "no --network given: the container has a loopback interface only"
                     .to_owned(),
             );
         }
         if network.host_mode && !record.config.publish.is_empty() {
             network.warnings.push(
-                "WARNING: Published ports are discarded when using host network mode".to_owned(),
+                "Published ports are discarded when using host network mode".to_owned(),
             );
         }
         Ok(network)
