@@ -59,6 +59,7 @@ mod netlink;
 mod nft;
 mod process;
 mod publish;
+mod run;
 mod selfcheck;
 mod supervisor;
 mod sys;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         nft::tests(),
         process::tests(),
         publish::tests(),
+        run::tests(),
         supervisor::tests(),
         sys::tests(),
         tester::tests(),
