@@ -472,7 +472,16 @@ impl Engine {
     pub fn container(&self, wanted: &str) -> Result<view::Container> {
         self.refresh()?;
         let id = self.find(wanted)?;
-        self.describe(&self.record(&id)?)
+        let mut record = self.record(&id)?;
+        // Which way a port takes depends on what listens now.
+        if record.state.status.is_live()
+            && !record.state.paths.is_empty()
+            && let Ok(Some(mut client)) = Client::connect(&self.dirs.live(&id))
+            && client.command("look", serde_json::Value::Null, &[]).is_ok()
+        {
+            record = self.record(&id)?;
+        }
+        self.describe(&record)
     }
 
     /// To be called first of all by a program that is about to [`Engine::exec`]:

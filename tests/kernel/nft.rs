@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::slice;
+use std::time::Duration;
 
 use dockless::base::IfName;
 use dockless::lab::Lab;
@@ -42,6 +43,7 @@ table netdev pub {
  map ip4 { type inet_service : ipv4_addr; elements = { 8888 : 169.254.77.11 } }
  map mac { type inet_service : ether_addr; elements = { 8888 : 02:42:0a:00:02:05 } }
  map back { type ipv4_addr . inet_service : inet_service; elements = { 169.254.77.11 . 5201 : 8888 } }
+ map flows { type ipv4_addr . inet_service : ipv4_addr; size 1024; flags dynamic,timeout; timeout 2m; }
  set peers { type ipv4_addr; elements = { 10.0.2.5, 10.0.2.6 } }
  chain aside { }
  chain in { type filter hook ingress device "eth1" priority -300; policy accept;
@@ -52,6 +54,7 @@ table netdev pub {
  chain out { type filter hook egress device "eth1" priority 0; policy accept;
   ip saddr 169.254.0.0/16 tcp sport set ip saddr . tcp sport map @back ip saddr set 10.0.2.4 counter
   meta mark set 7 accept
+  update @flows { ip daddr . udp dport timeout 90s : ip saddr }
  }
 }
 "#;
@@ -109,6 +112,12 @@ fn ours() -> Batch {
     );
     let flow = &[Type::Ipv4Addr, Type::InetService];
     batch.add_set(PUB, &map("back", flow, Some(&[Type::InetService])));
+    batch.add_dynamic_set(
+        PUB,
+        &map("flows", flow, Some(&[Type::Ipv4Addr])),
+        Duration::from_secs(120),
+        1024,
+    );
     batch.add_set(PUB, &map("peers", &[Type::Ipv4Addr], None));
     let element = |key: &[u8], data: Option<&[u8]>| Element {
         key: key.to_vec(),
@@ -245,6 +254,20 @@ fn ours() -> Batch {
         &[mark, set_mark, Expr::Verdict(Verdict::Accept)],
         None,
     );
+
+    let mut rule = Vec::new();
+    rule.extend(meta_is(Meta::Protocol, IP));
+    rule.extend(meta_is(Meta::L4Proto, &[17]));
+    rule.push(load(Field::IP4_DADDR, R0));
+    rule.push(load(Field::DPORT, R1));
+    rule.push(load(Field::IP4_SADDR, Reg::word(4)));
+    rule.push(Expr::Update {
+        set: "flows".into(),
+        key: R0,
+        data: Some(Reg::word(4)),
+        timeout: Duration::from_secs(90),
+    });
+    batch.add_rule(PUB, "out", &rule, None);
     batch
 }
 
@@ -368,7 +391,7 @@ fn elements_and_dumps() {
     assert_eq!(rules.len(), 3);
     assert_eq!(rules[0].comment.as_deref(), Some("in tcp"));
     assert_eq!(rules[0].counter, Some((0, 0)));
-    assert_eq!(nft.rules(PUB, None).unwrap().len(), 5);
+    assert_eq!(nft.rules(PUB, None).unwrap().len(), 6);
 
     let key = concat(&[&[169, 254, 77, 11], &5201_u16.to_be_bytes()]);
     let back = nft.elements(PUB, "back").unwrap();
@@ -403,13 +426,14 @@ fn many_elements() {
     let mut batch = Batch::new();
     batch.add_table(PUB);
     let key = &[Type::Ipv4Addr, Type::InetService];
-    batch.add_set(
+    batch.add_sized_set(
         PUB,
         &Set {
             name: "m",
             key,
             data: Some(&[Type::InetService]),
         },
+        10_000,
     );
     let elements: Vec<Element> = (1..=10_000_u16)
         .map(|port| Element {
@@ -421,7 +445,7 @@ fn many_elements() {
     nft.commit(&batch).unwrap();
     let mut back = nft.elements(PUB, "m").unwrap();
     back.sort();
-    assert_eq!(back, elements);
+    assert!(back == elements, "{} elements", back.len());
 }
 
 fn generation_is_checked() {

@@ -137,6 +137,18 @@ impl Owned {
     }
 }
 
+impl Owned {
+    /// Records that a published port goes another way than before.
+    fn note_paths(&mut self) -> Result<()> {
+        let publisher = self.network.publisher.as_mut();
+        if publisher.is_some_and(Publisher::take_changed) {
+            self.network.describe(&mut self.record.state);
+            self.save()?;
+        }
+        Ok(())
+    }
+}
+
 impl Owner for Owned {
     fn register(&mut self, epoll: &Epoll) -> Result<()> {
         match &mut self.network.publisher {
@@ -147,7 +159,10 @@ impl Owner for Owned {
 
     fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {
         match (&mut self.network.publisher, key.checked_sub(PUBLISH_BASE)) {
-            (Some(publisher), Some(key)) => publisher.ready(key, events),
+            (Some(publisher), Some(key)) => {
+                let served = publisher.ready(key, events);
+                self.note_paths().and(served)
+            }
             _ => Ok(()),
         }
     }
@@ -173,7 +188,8 @@ impl Owner for Owned {
         self.network.pending.retain(|p| p.left > 0);
         match &mut self.network.publisher {
             Some(publisher) if publisher.deadline().is_some_and(|d| d <= now) => {
-                publisher.on_time(now)
+                let served = publisher.on_time(now);
+                self.note_paths().and(served)
             }
             _ => Ok(()),
         }
@@ -195,6 +211,13 @@ impl Owner for Owned {
             "rename" => {
                 let name: ContainerName = serde_json::from_value(body).map_err(parse)?;
                 self.record.name = name;
+            }
+            "look" => {
+                if let Some(publisher) = &mut self.network.publisher {
+                    publisher.look()?;
+                }
+                self.note_paths()?;
+                return Ok(Value::Null);
             }
             _ => {
                 return Err(Error::invalid(format!(
@@ -229,6 +252,9 @@ impl Owner for Owned {
         state.pid = running.pid;
         state.status = Status::Running;
         state.started = super::rfc3339(std::time::SystemTime::now());
+        if let Some(publisher) = &mut self.network.publisher {
+            publisher.restarted();
+        }
         self.save()?;
         Ok(running)
     }

@@ -24,7 +24,7 @@
 //! *Deaf services.* A service that listens on one address does not hear an
 //! alias. Nobody tells when a service begins to listen, so it is looked for
 //! [`LOOKS`] after the start, until every TCP port has a listener; and when
-//! [`Publisher::look`] is called.
+//! [`Publisher::look`] is called (`inspect`, `port`).
 
 pub mod fast_path;
 mod listeners;
@@ -118,6 +118,7 @@ pub struct Publisher {
     started: Instant,
     /// How many of [`LOOKS`] are done.
     looks: usize,
+    changed: bool,
 }
 
 impl Publisher {
@@ -148,6 +149,7 @@ impl Publisher {
             poll: None,
             started: Instant::now(),
             looks: LOOKS.len(),
+            changed: false,
         };
         if let (Some(parent), Via::Auto, true) = (&target.parent, via, is_rewritable(&target)) {
             let mut journal = Kept {
@@ -245,11 +247,25 @@ impl Publisher {
             return Ok(());
         }
         self.deaf = deaf;
+        self.changed = true;
         fast.follow(&self.netns, &self.deaf, true)
+    }
+
+    /// The program has been started again: it may listen elsewhere.
+    pub fn restarted(&mut self) {
+        if self.fast.is_some() {
+            self.started = Instant::now();
+            self.looks = 0;
+        }
     }
 
     pub fn ports(&self) -> &[PortMap] {
         &self.ports
+    }
+
+    /// Has `paths` changed since this was asked last?
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     pub fn paths(&self) -> Vec<(PortMap, Path)> {
@@ -289,6 +305,7 @@ impl Publisher {
             Event::Overrun => true,
         };
         if events.iter().any(ours) {
+            self.changed = true;
             fast.follow(&self.netns, &self.deaf, false)
         } else {
             Ok(())

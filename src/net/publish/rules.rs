@@ -54,6 +54,8 @@ const CLIENTS: &str = "udp_clients";
 /// (source, destination, identification) → alias.
 const FRAGMENTS: &str = "udp_fragments";
 
+/// Of each map that is filled from here; 64 KiB each.
+const MAX_ELEMENTS: u32 = 4096;
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
 const MAX_CLIENTS: u32 = 65_536;
 const FRAGMENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -146,14 +148,14 @@ fn maps(batch: &mut Batch, table: Table<'_>) {
         map(AS_MAC, alias, &[EtherAddr]),
         map(AS_PORT, port, &[InetService]),
     ] {
-        batch.add_set(table, &set);
+        batch.add_sized_set(table, &set, MAX_ELEMENTS);
     }
     let inside = Set {
         name: INSIDE,
         key: alias,
         data: None,
     };
-    batch.add_set(table, &inside);
+    batch.add_sized_set(table, &inside, MAX_ELEMENTS);
     let client = map(
         CLIENTS,
         &[Ipv4Addr, InetService, Ipv4Addr, InetService],
