@@ -36,7 +36,7 @@ use super::rootfs::{INIT, Rootfs};
 use super::spec::{LaunchSpec, ProcessSpec};
 use super::sync::ChildEnd;
 use super::tty::{self, Pty};
-use super::user;
+use super::user::{self, Identity};
 use crate::base::{Cause, Error, Result, Subject};
 use crate::sys::cap::{self, Set};
 use crate::sys::cgroup::{self, Cgroup};
@@ -80,7 +80,8 @@ pub(super) fn launch(
         .map_err(|e| Error::sys("set host name", spec.hostname.as_str(), e))?;
     let inside = Built::new(spec, &streams)?.enter(end, cgroup)?;
     let first = first_process(spec);
-    let filtered = inside.limit(&first, streams)?.filter(&first)?;
+    let user = user::lookup(&first.user)?;
+    let filtered = inside.limit(&first, user, streams)?.filter(&first)?;
     // Changing the user id has cleared any earlier one.
     process::die_with_parent(libc::SIGKILL)?;
     Err(filtered.run(end, &first))
@@ -105,13 +106,15 @@ pub(super) fn exec(
     streams: Streams,
 ) -> Result<Infallible> {
     born(end, cgroup, &streams, &[init.as_fd()])?;
-    let filtered = Inside::join(init, cgroup, &streams)?
-        .limit(spec, streams)?
-        .filter(spec)?;
+    let inside = Inside::join(init, cgroup, spec, &streams)?;
+    // Docker's code for it is that of a program that cannot be run.
+    let user = user::lookup(&spec.user).map_err(|e| cannot_run(Errno::EINVAL, e.to_string()))?;
+    let filtered = inside.limit(spec, user, streams)?.filter(spec)?;
     Err(filtered.run(end, spec))
 }
 
-/// As with Docker: where cgroup v2 is all there is.
+/// As in Docker: on v2. Elsewhere, and without a cgroup of its own, it would
+/// hide nothing.
 fn has_cgroup_namespace(cgroup: Option<&Cgroup>) -> bool {
     cgroup.is_some() && features::cgroup_v2_only()
 }
@@ -151,7 +154,7 @@ impl Built {
         let rootfs = Rootfs::build(&spec.rootfs, &spec.process.cwd)?;
         let terminal = match streams {
             Streams::Terminal => {
-                let pty = Pty::open(rootfs.devpts()?.as_fd())?;
+                let pty = open_pty(&rootfs.devpts()?, &spec.process)?;
                 rootfs.console(&pty.slave)?;
                 Some(pty)
             }
@@ -173,13 +176,26 @@ impl Built {
     }
 }
 
+fn open_pty(devpts: &Rooted, spec: &ProcessSpec) -> Result<Pty> {
+    let pty = Pty::open(devpts.as_fd())?;
+    if let Some(size) = spec.size {
+        tty::set_size(pty.master.as_fd(), size)?;
+    }
+    Ok(pty)
+}
+
 /// In the container, still with every right.
 struct Inside {
     terminal: Option<Pty>,
 }
 
 impl Inside {
-    fn join(init: &PidFd, cgroup: Option<&Cgroup>, streams: &Streams) -> Result<Self> {
+    fn join(
+        init: &PidFd,
+        cgroup: Option<&Cgroup>,
+        spec: &ProcessSpec,
+        streams: &Streams,
+    ) -> Result<Self> {
         let mut all = CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWUTS
@@ -195,15 +211,14 @@ impl Inside {
         let terminal = match streams {
             Streams::Terminal => {
                 let root = Rooted::root(Path::new("/"))?;
-                Some(Pty::open(root.open(Path::new("/dev/pts"))?.as_fd())?)
+                Some(open_pty(&root.open(Path::new("/dev/pts"))?, spec)?)
             }
             Streams::Files(_) => None,
         };
         Ok(Self { terminal })
     }
 
-    fn limit(self, spec: &ProcessSpec, streams: Streams) -> Result<Limited> {
-        let user = user::lookup(&spec.user)?;
+    fn limit(self, spec: &ProcessSpec, user: Identity, streams: Streams) -> Result<Limited> {
         self.set_streams(streams, user.uid)?;
         let early = chdir(spec.cwd.as_str());
         cap::limit_bounding(CAPABILITIES)?;
@@ -277,8 +292,8 @@ fn own(stream: impl AsFd, uid: u32) -> Result<()> {
         return Ok(());
     }
     match fchown(&stream, Some(Uid::from_raw(uid)), None::<Gid>) {
-        // Somebody else's pipe, in a user namespace: then it stays so.
-        Err(Errno::EPERM | Errno::EROFS) => Ok(()),
+        // Somebody else's pipe or an unmapped user, in a user namespace.
+        Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL) => Ok(()),
         other => other.map_err(|e| fail("hand over stream", e)),
     }
 }

@@ -1,11 +1,10 @@
 //! `exec`: another process in a running container's namespaces.
 //!
 //! # Theory of operation
-//! Joining a pid namespace counts for children only. So the command sets the
-//! namespace for its children, clones one straight into it, and sets its own
-//! again: the new process is the command's child, to be waited for, without a
-//! process in between. The child joins all else by the same pidfd, which
-//! cannot come to mean another process.
+//! Joining a pid namespace counts for children only. So the command forks a
+//! keeper (`keeper.rs`), which sets the namespace for its children and clones
+//! one straight into it: the new process. It joins all else by the same pidfd,
+//! which cannot come to mean another process.
 //!
 //! *Streams*: what the process can open once more through /proc/self/fd, it can
 //! write to, change the mode of and, if it is a terminal, configure, whatever
@@ -18,27 +17,28 @@
 //! can trace it or open the files it holds, dockless's binary among them
 //! (the hole of CVE-2019-5736).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::Mode;
 
 use super::child::{self, Streams};
+use super::keeper::{self, Keeper};
 use super::launch::{executed, report};
 use super::spec::ProcessSpec;
 use super::sync;
 use crate::base::{Error, Result, Subject};
 use crate::sys::cgroup::Cgroup;
-use crate::sys::process::{self, Fork, PidFd, SingleThreaded, clone_child};
+use crate::sys::process::{self, ExitStatus, Fork, PidFd, SingleThreaded, clone_child};
 use crate::sys::{fd, features};
 
 /// A process running in the container beside its first one.
 #[derive(Debug)]
 pub struct Exec {
     pub pid: i32,
+    /// To see its end; for its status, [`Exec::wait`].
     pub pidfd: PidFd,
+    keeper: Keeper,
     /// Our ends of those streams that the caller must copy
     /// ([`interact`](super::interact::interact)): of pipes, or the pty's master.
     pub stdin: Option<OwnedFd>,
@@ -80,39 +80,40 @@ pub fn spawn(
     // Asked for here, where /proc is the host's; the answer is remembered.
     features::in_user_namespace();
     let (end, child_end) = sync::pair()?;
-    let into = cgroup.as_ref().and_then(Cgroup::clone_into);
-    let forked = in_pid_namespace_of(init, || clone_child(token, 0, into))?;
-    match forked {
-        Fork::Child => {
-            drop(end);
-            report(&child_end, |end| {
-                child::exec(end, init, cgroup.as_ref(), process, streams)
-            })
+    let birth = || {
+        let into = cgroup.as_ref().and_then(Cgroup::clone_into);
+        birth(token, init, into)
+    };
+    let life = || {
+        report(&child_end, |end| {
+            child::exec(end, init, cgroup.as_ref(), process, streams)
+        })
+    };
+    let (keeper, pid, pidfd) = keeper::start(token, birth, life)?;
+    // Now only the process's own copy keeps the handshake open.
+    drop(child_end);
+    let master = end.go().and_then(|()| end.outcome()).and_then(executed);
+    let [stdin, stdout, stderr] = match master {
+        Ok(Some(master)) => terminal(master, stdio)?,
+        Ok(None) => ours,
+        Err(error) => {
+            keeper.wait()?;
+            return Err(error);
         }
-        Fork::Parent { pid, pidfd } => {
-            // The end of file that each of these means.
-            drop((child_end, streams));
-            let outcome = end.go().and_then(|()| end.outcome()).and_then(executed);
-            match outcome {
-                Ok(master) => {
-                    let [stdin, stdout, stderr] = match master {
-                        Some(master) => terminal(master, stdio)?,
-                        None => ours,
-                    };
-                    Ok(Exec {
-                        pid,
-                        pidfd,
-                        stdin,
-                        stdout,
-                        stderr,
-                    })
-                }
-                Err(error) => {
-                    pidfd.wait(true)?;
-                    Err(error)
-                }
-            }
-        }
+    };
+    Ok(Exec {
+        pid,
+        pidfd,
+        keeper,
+        stdin,
+        stdout,
+        stderr,
+    })
+}
+
+impl Exec {
+    pub fn wait(&self) -> Result<ExitStatus> {
+        self.keeper.wait()
     }
 }
 
@@ -148,25 +149,11 @@ fn terminal(master: OwnedFd, stdio: ExecStdio) -> Result<Ours> {
     Ok([stdin, Some(master), None])
 }
 
-/// Children that `f` makes are born in the pid namespace of `init`, and
-/// nothing in it may look into them.
-fn in_pid_namespace_of(init: &PidFd, f: impl FnOnce() -> Result<Fork>) -> Result<Fork> {
-    let fail = |op: &'static str| move |e| Error::sys(op, Subject::None, e);
-    let own = open(
-        "/proc/self/ns/pid",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(fail("open own pid namespace"))?;
+/// In the keeper: the new process is born in the pid namespace of `init`, and
+/// nothing in there may look into it.
+fn birth(token: &SingleThreaded, init: &PidFd, into: Option<BorrowedFd<'_>>) -> Result<Fork> {
     process::set_visible(false)?;
     setns(init.as_fd(), CloneFlags::CLONE_NEWPID)
-        .map_err(fail("join the container's pid namespace"))?;
-    let forked = f();
-    if matches!(forked, Ok(Fork::Child)) {
-        return forked;
-    }
-    // With another namespace for its children, a process can start no thread.
-    setns(&own, CloneFlags::CLONE_NEWPID).map_err(fail("return to own pid namespace"))?;
-    process::set_visible(true)?;
-    forked
+        .map_err(|e| Error::sys("join the container's pid namespace", Subject::None, e))?;
+    clone_child(token, 0, into)
 }

@@ -32,14 +32,8 @@ fn fail(op: &'static str, errno: Errno) -> Error {
 
 /// Copies until the process has ended and what it wrote is passed on; the
 /// user's terminal and the signal mask are restored on every way out.
-pub fn interact(exec: Exec, tty: bool) -> Result<ExitStatus> {
-    let Exec {
-        pidfd,
-        stdin,
-        stdout,
-        stderr,
-        ..
-    } = exec;
+pub fn interact(mut exec: Exec, tty: bool) -> Result<ExitStatus> {
+    let (stdin, stdout, stderr) = (exec.stdin.take(), exec.stdout.take(), exec.stderr.take());
     if stdin.is_some() || stdout.is_some() || stderr.is_some() {
         let (user_in, user_out, user_err) =
             (std::io::stdin(), std::io::stdout(), std::io::stderr());
@@ -53,13 +47,10 @@ pub fn interact(exec: Exec, tty: bool) -> Result<ExitStatus> {
             Flow::new(stdout, user_out.as_fd(), Way::Out)?,
             Flow::new(stderr, user_err.as_fd(), Way::Out)?,
         ];
-        copy(&pidfd, flows, resizes.as_ref())?;
+        copy(&exec.pidfd, flows, resizes.as_ref())?;
         drop(raw);
     }
-    match pidfd.wait(true)? {
-        Some(status) => Ok(status),
-        None => Err(fail("wait for process", Errno::ECHILD)),
-    }
+    exec.wait()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +91,7 @@ impl<'a> Flow<'a> {
     }
 
     fn is_full(&self) -> bool {
-        self.done < self.buffer.len()
+        self.ours.is_some() && self.done < self.buffer.len()
     }
 
     /// What to wait for.

@@ -5,6 +5,7 @@ pub mod child;
 pub mod exec;
 pub mod init;
 pub mod interact;
+mod keeper;
 pub mod launch;
 pub mod logs;
 pub mod profile;

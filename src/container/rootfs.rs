@@ -27,6 +27,7 @@ use nix::unistd::symlinkat;
 use super::profile;
 use super::spec::RootfsSpec;
 use crate::base::{Error, Result};
+use crate::store::file;
 use crate::sys::features;
 use crate::sys::mount::{self, Attrs, Filesystem, Mount, Propagation, Rooted};
 
@@ -234,6 +235,9 @@ fn overlay(spec: &RootfsSpec) -> Result<Rooted> {
             Err(e) => return Err(Error::sys("create layer", folder, e)),
         }
     }
+    if spec.volatile {
+        forget_volatile(&work)?;
+    }
     let mount = || {
         let mut overlay = Filesystem::new(c"overlay")?
             .set(c"lowerdir", &option(&spec.lower)?)?
@@ -248,13 +252,30 @@ fn overlay(spec: &RootfsSpec) -> Result<Rooted> {
         }
         overlay.mount(Attrs::NONE)
     };
-    let mount = mount().map_err(|e| Error {
-        subject: spec.lower.as_path().into(),
-        op: "mount overlay over".into(),
-        ..e
+    let mount = mount().map_err(|e| {
+        let locked = e.is_errno(libc::EINVAL) && features::in_user_namespace();
+        let e = Error {
+            subject: spec.lower.as_path().into(),
+            op: "mount overlay over".into(),
+            ..e
+        };
+        match locked {
+            true => e.hint(
+                "without root, a folder of the host with other file systems \
+                 mounted below it cannot be an image",
+            ),
+            false => e,
+        }
     })?;
     mount.attach(Rooted::root(&spec.layer)?)?;
     Ok(mount.into_root())
+}
+
+/// The kernel refuses a layer that was volatile once more, since it might have
+/// been cut short by a crash. A restart within one boot is no crash: what was
+/// not synced is still in the page cache.
+fn forget_volatile(work: &Path) -> Result<()> {
+    file::remove_tree(&work.join("work/incompat/volatile"))
 }
 
 /// A path as an overlay option: `:` would begin the next layer.

@@ -19,6 +19,10 @@ pub struct ProcessSpec {
     /// /etc/passwd and /etc/group. Empty: root.
     pub user: String,
     pub tty: bool,
+    /// Rows and columns that the terminal has from the start, where the
+    /// user's are known.
+    #[serde(default)]
+    pub size: Option<(u16, u16)>,
     /// `--privileged` is not offered; this is the whole set of capabilities.
     pub no_new_privs: bool,
 }

@@ -67,10 +67,7 @@ impl ParentEnd {
     fn tell(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         match send(self.0.as_fd(), bytes, fds) {
             Err(e) if e.is_errno(libc::EPIPE) || e.is_errno(libc::ECONNRESET) => {
-                match self.outcome() {
-                    Err(reason) => Err(reason),
-                    Ok(_) => Err(e),
-                }
+                self.outcome().and_then(|_| Err(killed()))
             }
             other => other,
         }
@@ -155,6 +152,15 @@ impl AsFd for ChildEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The child is dead without a word.
+pub(super) fn killed() -> Error {
+    Error::state(
+        "start container",
+        "its process",
+        "it was killed before its program ran",
+    )
 }
 
 fn orphaned() -> Error {

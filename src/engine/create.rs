@@ -149,7 +149,10 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
         cmd,
         workdir,
         user: request.user.clone().unwrap_or_else(|| image.user.clone()),
-        hostname: request.hostname.clone(),
+        hostname: match &request.hostname {
+            None if network_mode == "host" => host_name(),
+            other => other.clone(),
+        },
         labels: request.labels.clone(),
         tty: request.tty,
         open_stdin: request.interactive,
@@ -165,6 +168,11 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
         network_mode,
         endpoints,
     })
+}
+
+/// A container on the host's network goes by the host's name, as in Docker.
+fn host_name() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
 }
 
 fn endpoints(requests: &[EndpointRequest]) -> Result<Vec<EndpointConfig>> {

@@ -32,7 +32,12 @@ impl Engine {
         let folder = self.etc_folder(record);
         file::make_dir(&folder, 0o711)?;
         let write = |name: &str, text: &str| -> Result<()> { publish(&folder.join(name), text) };
-        write("hosts", &hosts(record.hostname(), addrs))?;
+        let hosts = match record.config.network_mode.as_str() {
+            // Whose names are the host's own.
+            "host" => read(Path::new("/etc/hosts")).unwrap_or_default(),
+            _ => hosts(record.hostname(), addrs),
+        };
+        write("hosts", &hosts)?;
         write("hostname", &format!("{}\n", record.hostname()))?;
         write("resolv.conf", &resolv_conf(&host_resolv_conf()))
     }

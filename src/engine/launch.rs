@@ -19,7 +19,7 @@ use super::gc;
 use super::owner::{Network, Owned};
 use super::record::{Record, Status};
 use crate::base::{Cause, Error, Journal, Result, Step};
-use crate::container::attach::Client;
+use crate::container::attach::{self, Client};
 use crate::container::launch::{self, Running};
 use crate::container::spec::{LaunchSpec, ProcessSpec, RootfsSpec};
 use crate::container::supervisor;
@@ -56,10 +56,11 @@ impl Engine {
             Some((a, b)) => (Some(a), Some(b)),
             None => (None, None),
         };
+        let size = attach.then(window).flatten();
         match process::clone_child(&token, 0, None)? {
             Fork::Child => {
                 drop((ours, client));
-                self.supervise(record.clone(), lock, &theirs, first_client);
+                self.supervise(record.clone(), size, lock, &theirs, first_client);
             }
             Fork::Parent { .. } => {
                 drop((theirs, first_client));
@@ -106,6 +107,7 @@ impl Engine {
     fn supervise(
         &self,
         record: Record,
+        size: Option<(u16, u16)>,
         lock: Lock,
         report: &OwnedFd,
         first_client: Option<OwnedFd>,
@@ -114,7 +116,7 @@ impl Engine {
         keep.extend(first_client.as_ref().map(AsFd::as_fd));
         let detached = leave_terminal().and_then(|()| process::close_all_except(&keep));
         let id = record.id.clone();
-        let started = detached.and_then(|()| self.bring_up(record));
+        let started = detached.and_then(|()| self.bring_up(record, size));
         let code = match started {
             Ok((mut owned, running, warnings)) => {
                 let settings = owned.settings(first_client);
@@ -139,13 +141,18 @@ impl Engine {
 
     /// Everything up to the running program. Whatever fails, the journal
     /// knows what to undo, and dropping the clone kills the child.
-    fn bring_up(&self, mut record: Record) -> Result<(Owned, Running, Vec<String>)> {
+    fn bring_up(
+        &self,
+        mut record: Record,
+        size: Option<(u16, u16)>,
+    ) -> Result<(Owned, Running, Vec<String>)> {
         file::make_dir(&self.dirs.live(&record.id), 0o700)?;
         let mut journal = FileJournal::create(&self.dirs.journal(&record.id))?;
         let mut network = Network::lease(self, &mut record, &mut journal)?;
         self.write_etc(&record, &network.addresses())?;
         let cgroup = self.make_cgroup(&record, &mut journal)?;
-        let spec = self.launch_spec(&record)?;
+        let mut spec = self.launch_spec(&record)?;
+        spec.process.size = size;
         file::make_dir(&spec.rootfs.layer, 0o710)?;
         let token = SingleThreaded::prove()?;
         let mut cloned = launch::clone(&token, &spec, cgroup.as_ref(), record.config.open_stdin)?;
@@ -199,6 +206,7 @@ impl Engine {
                 cwd: config.workdir.clone(),
                 user: config.user.clone(),
                 tty: config.tty,
+                size: None,
                 no_new_privs: false,
             },
             rootfs: RootfsSpec {
@@ -213,16 +221,16 @@ impl Engine {
     }
 }
 
+/// The user's terminal's rows and columns.
+pub(super) fn window() -> Option<(u16, u16)> {
+    attach::size(std::io::stdout()).or_else(|| attach::size(std::io::stdin()))
+}
+
 /// A session of its own and no streams: the supervisor outlives the command
 /// and its terminal.
 fn leave_terminal() -> Result<()> {
     process::new_session()?;
-    let null = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .map_err(|e| Error::sys("open", "/dev/null", e))?;
-    process::dup2_std(null.as_fd(), null.as_fd(), null.as_fd())
+    process::null_streams()
 }
 
 /// The command may be gone; that is not the container's problem.

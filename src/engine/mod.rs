@@ -509,6 +509,7 @@ impl Engine {
                 .unwrap_or_else(|| record.config.workdir.clone()),
             user: request.user.unwrap_or_else(|| record.config.user.clone()),
             tty: request.tty,
+            size: launch::window(),
             no_new_privs: false,
         };
         let stdio = match request.detach {

@@ -317,6 +317,16 @@ pub fn dup2_std(
     Ok(())
 }
 
+/// Makes the null device all three standard streams.
+pub fn null_streams() -> Result<()> {
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(|e| Error::sys("open", "/dev/null", e))?;
+    dup2_std(null.as_fd(), null.as_fd(), null.as_fd())
+}
+
 /// Blocks every signal; gives back the mask that was.
 pub fn block_signals() -> Result<SigSet> {
     SigSet::all()

@@ -37,9 +37,13 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
     www:x:33:44:www:/var/www:/bin/false\n";
 const GROUP: &str = "root:x:0:\nwww:x:44:\nextra:x:77:www\nmail:x:8:\n";
 
-/// An image with the probe and two files of users, and nothing else.
+/// An image with the probe and two files of users, and nothing else; a test
+/// may change it.
 fn image() -> Verdict<PathBuf> {
     let image = PathBuf::from("/run/tmp/image");
+    if image.exists() {
+        return Ok(image);
+    }
     fs::create_dir_all(image.join("etc"))?;
     // Overlay shows the image's own root folder to every user.
     fs::set_permissions(&image, fs::Permissions::from_mode(0o755))?;

@@ -5,7 +5,8 @@
 //!
 //! `probe` alone prints the report. So that an image needs no other program:
 //! `probe exit N` ends with N, `probe abort` with a signal, `probe sleep
-//! SECONDS` waits, `probe copy` copies input to output, `probe
+//! SECONDS` waits, `probe steal PID` reaches for that process's program,
+//! `probe copy [GREETING]` copies input to output, `probe
 //! orphans` leaves grandchildren behind and then reports.
 
 use std::collections::BTreeMap;
@@ -28,11 +29,14 @@ fn main() -> ExitCode {
             std::thread::sleep(Duration::from_secs_f64(seconds.parse().unwrap_or(0.0)));
             return ExitCode::SUCCESS;
         }
-        ["copy"] => {
+        ["copy", ref greeting @ ..] => {
+            print!("{}", greeting.concat());
+            let _ = std::io::stdout().flush();
             let copied = std::io::copy(&mut std::io::stdin(), &mut std::io::stdout());
             return ExitCode::from(u8::from(copied.is_err()));
         }
         ["orphans"] => orphans(),
+        ["steal", pid] => return steal(pid),
         // A process that ends while its child runs.
         ["leave"] => {
             let child = Command::new("/proc/self/exe")
@@ -47,6 +51,37 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Kills process `pid` and tries to open its program's file for writing, which
+/// is possible only when the program no longer runs: prints 0 or the errno.
+fn steal(pid: &str) -> ExitCode {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+    const O_PATH: i32 = 0o10_000_000;
+    const ETXTBSY: i32 = 26;
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(O_PATH)
+        .open(format!("/proc/{pid}/exe"));
+    let Ok(file) = file else {
+        return ExitCode::FAILURE;
+    };
+    let number = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
+    let killed = number.map(|n| rustix::process::kill_process(n, rustix::process::Signal::KILL));
+    if !matches!(killed, Some(Ok(()))) {
+        return ExitCode::FAILURE;
+    }
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let errno = loop {
+        let opened = fs::OpenOptions::new().write(true).open(&link);
+        match opened.map_or_else(|e| e.raw_os_error().unwrap_or(-1), |_| 0) {
+            ETXTBSY => std::thread::sleep(Duration::from_millis(5)),
+            errno => break errno,
+        }
+    };
+    println!("{errno}");
+    ExitCode::SUCCESS
 }
 
 /// Ends when the grandchildren have: somebody must have reaped them by then.
@@ -74,6 +109,7 @@ fn report(args: &[&str]) -> Value {
             std::io::stdout().is_terminal(),
             std::io::stderr().is_terminal(),
         ],
+        "winsize": rustix::termios::tcgetwinsize(std::io::stdin()).ok().map(|w| [w.ws_row, w.ws_col]),
         "namespaces": namespaces(),
         "cgroup": lines("/proc/self/cgroup"),
         "mounts": mounts(),
