@@ -206,8 +206,11 @@ fn make_one(path: &Path, mode: u32) -> nix::Result<()> {
     match mkdir(path, Mode::from_bits_truncate(mode)) {
         Ok(()) => std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
             .map_err(|e| errno_of(&e)),
-        Err(Errno::EEXIST) if path.is_dir() => Ok(()),
-        Err(Errno::EEXIST) => Err(Errno::ENOTDIR),
+        Err(Errno::EEXIST) => match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => Ok(()),
+            Ok(_) => Err(Errno::ENOTDIR),
+            Err(e) => Err(errno_of(&e)),
+        },
         Err(errno) => Err(errno),
     }
 }
