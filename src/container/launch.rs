@@ -188,11 +188,7 @@ impl Cloned {
 pub(super) fn executed(outcome: Outcome) -> Result<Option<OwnedFd>> {
     match outcome {
         Outcome::Executed(pty) => Ok(pty),
-        Outcome::Died => Err(Error::state(
-            "start container",
-            "its process",
-            "it was killed before its program ran",
-        )),
+        Outcome::Died => Err(sync::died()),
     }
 }
 

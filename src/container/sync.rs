@@ -67,10 +67,7 @@ impl ParentEnd {
     fn tell(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         match send(self.0.as_fd(), bytes, fds) {
             Err(e) if e.is_errno(libc::EPIPE) || e.is_errno(libc::ECONNRESET) => {
-                match self.outcome() {
-                    Err(reason) => Err(reason),
-                    Ok(_) => Err(e),
-                }
+                Err(self.outcome().err().unwrap_or_else(died))
             }
             other => other,
         }
@@ -155,6 +152,16 @@ impl AsFd for ChildEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The child's end, without a word of its own.
+pub(super) fn died() -> Error {
+    Error::state(
+        "start container",
+        "its process",
+        "it was killed before its program ran",
+    )
+    .hint("by whom, the kernel's log may say (dmesg): for lack of memory?")
 }
 
 fn orphaned() -> Error {

@@ -55,7 +55,16 @@ const NEW: Scenario = Scenario {
 const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "network_create",
-        argv: &["network", "create", "-d", "macvlan", "--subnet=10.0.2.0/24", "-o", "parent=eth1", "n1"],
+        argv: &[
+            "network",
+            "create",
+            "-d",
+            "macvlan",
+            "--subnet=10.0.2.0/24",
+            "-o",
+            "parent=eth1",
+            "n1",
+        ],
         makes: true,
         ..NEW
     },
@@ -68,7 +77,17 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "run_detached",
         before: network,
-        argv: &["run", "-d", "--name", "c1", "--network", "n1", "--cidfile", "/run/tmp/cid", "tester"],
+        argv: &[
+            "run",
+            "-d",
+            "--name",
+            "c1",
+            "--network",
+            "n1",
+            "--cidfile",
+            "/run/tmp/cid",
+            "tester",
+        ],
         code: 125,
         makes: true,
         ..NEW
@@ -76,7 +95,17 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "run_to_its_end",
         before: network,
-        argv: &["run", "--rm", "--name", "c1", "--network", "n1", "tester", "ip", "link"],
+        argv: &[
+            "run",
+            "--rm",
+            "--name",
+            "c1",
+            "--network",
+            "n1",
+            "tester",
+            "ip",
+            "link",
+        ],
         code: 125,
         makes: true,
         ..NEW
@@ -85,7 +114,18 @@ const SCENARIOS: &[Scenario] = &[
         name: "start",
         before: |world| {
             network(world)?;
-            world.ok(&["run", "--name", "c1", "--network", "n1", "tester", "ip", "link"]).map(drop)
+            world
+                .ok(&[
+                    "run",
+                    "--name",
+                    "c1",
+                    "--network",
+                    "n1",
+                    "tester",
+                    "ip",
+                    "link",
+                ])
+                .map(drop)
         },
         argv: &["start", "c1"],
         ..NEW
@@ -150,7 +190,16 @@ fn running(world: &mut World) -> Verdict {
 
 fn two_networks(world: &mut World) -> Verdict {
     running(world)?;
-    let create = ["network", "create", "-d", "macvlan", "--subnet=10.0.3.0/24", "-o", "parent=eth1", "n2"];
+    let create = [
+        "network",
+        "create",
+        "-d",
+        "macvlan",
+        "--subnet=10.0.3.0/24",
+        "-o",
+        "parent=eth1",
+        "n2",
+    ];
     world.ok(&create).map(drop)
 }
 
@@ -188,10 +237,16 @@ const ATTACKS: &[Attack] = &[
 fn plausible(call: &str) -> Errno {
     match call {
         "clone3" | "clone" => Errno::EAGAIN,
-        "mkdir" | "mkdirat" | "openat" | "write" | "pwrite64" | "symlink" | "linkat" | "fsync" => Errno::ENOSPC,
-        "socket" | "socketpair" | "pipe2" | "openat2" | "epoll_create1" | "pidfd_open" => Errno::EMFILE,
+        "mkdir" | "mkdirat" | "openat" | "write" | "pwrite64" | "symlink" | "linkat" | "fsync" => {
+            Errno::ENOSPC
+        }
+        "socket" | "socketpair" | "pipe2" | "openat2" | "epoll_create1" | "pidfd_open" => {
+            Errno::EMFILE
+        }
         "sendto" | "recvfrom" => Errno::ENOBUFS,
-        "setns" | "unshare" | "mount" | "move_mount" | "mount_setattr" | "capset" | "mknodat" => Errno::EPERM,
+        "setns" | "unshare" | "mount" | "move_mount" | "mount_setattr" | "capset" | "mknodat" => {
+            Errno::EPERM
+        }
         _ => Errno::EIO,
     }
 }
@@ -234,7 +289,13 @@ fn all(scenario: &Scenario, attack: &Attack, full: bool) -> Verdict {
             tries += 1;
             if let Err(stop) = scenario.attempt(&mut world, attack, point, tries) {
                 bad += 1;
-                let _ = writeln!(problems, "{} {:?} at step {} ({step}): {stop:?}", scenario.name, point.fault, at + 1);
+                let _ = writeln!(
+                    problems,
+                    "{} {:?} at step {} ({step}): {stop:?}",
+                    scenario.name,
+                    point.fault,
+                    at + 1
+                );
                 world.reset()?;
             }
         }
@@ -287,7 +348,11 @@ impl Scenario {
                 world.is_unmade(&format!("right after {step}: {}", trace.answer.stderr))?;
             }
         }
-        let next = if turn % 2 == 0 { &["gc"][..] } else { &["ps", "-a"] };
+        let next = if turn % 2 == 0 {
+            &["gc"][..]
+        } else {
+            &["ps", "-a"]
+        };
         world.ok(next)?;
         for name in world.containers()? {
             world.is_whole(&name)?;
@@ -300,16 +365,26 @@ impl Scenario {
     /// A failed command says what and why, and has its exit code.
     fn is_well_said(&self, answer: &Answer, errno: Errno, role: Role) -> Verdict {
         let text = errno_text(errno as i32);
-        eprintln!("said: {:?} {:?} {}", role, answer.code, answer.stderr.trim());
+        eprintln!(
+            "said: {:?} {:?} {}",
+            role,
+            answer.code,
+            answer.stderr.trim()
+        );
         match answer.code {
             Some(0) => return Ok(()),
             None => return failed(format!("it was killed: {}", answer.stderr)),
             Some(code) if code == self.code => {}
             Some(126 | 127) if self.code == 125 => {}
-            Some(code) => return failed(format!("exit {code}, not {}: {}", self.code, answer.stderr)),
+            Some(code) => {
+                return failed(format!("exit {code}, not {}: {}", self.code, answer.stderr));
+            }
         }
         if !answer.stderr.contains(&text) {
-            return failed(format!("exit {:?}, but does not say {text:?}: {:?}", answer.code, answer.stderr));
+            return failed(format!(
+                "exit {:?}, but does not say {text:?}: {:?}",
+                answer.code, answer.stderr
+            ));
         }
         Ok(())
     }

@@ -97,7 +97,13 @@ pub(crate) struct Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {} {}", self.role, self.call, without_ids(&self.path))
+        write!(
+            f,
+            "{:?} {} {}",
+            self.role,
+            self.call,
+            without_ids(&self.path)
+        )
     }
 }
 
@@ -451,7 +457,8 @@ fn text(pid: Pid, at: u64) -> String {
 /// The supervisor of a running container: the parent of its first process.
 pub(crate) fn supervisor_of(container: &str) -> Verdict<Pid> {
     let program = judge::dockless().to_string_lossy();
-    let answer = judge::run(&[&program, "inspect", "-f", "{{.State.Pid}}", container])?.success()?;
+    let answer =
+        judge::run(&[&program, "inspect", "-f", "{{.State.Pid}}", container])?.success()?;
     let status = fs::read_to_string(format!("/proc/{}/status", answer.stdout.trim()))?;
     let parent = status.lines().find_map(|l| l.strip_prefix("PPid:"));
     Ok(Pid::from_raw(parent.unwrap_or_default().trim().parse()?))

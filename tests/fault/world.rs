@@ -125,10 +125,15 @@ impl World {
     /// Nothing but a container that has not been started, as Docker leaves it
     /// when `run` fails.
     pub(crate) fn is_unmade(&self, after: &str) -> Verdict {
-        let created = [root_folder().join("containers"), root_folder().join("names")];
+        let created = [
+            root_folder().join("containers"),
+            root_folder().join("names"),
+        ];
         let is_created = |line: &String| {
             let path = line.split_once("file ").map_or("", |(_, path)| path);
-            created.iter().any(|folder| Path::new(path).starts_with(folder))
+            created
+                .iter()
+                .any(|folder| Path::new(path).starts_with(folder))
         };
         let mut left = self.left()?;
         left.retain(|line| !is_created(line));
@@ -160,10 +165,15 @@ impl World {
     fn cgroups(&self) -> Vec<String> {
         let mut left = Vec::new();
         for base in hierarchies() {
-            let paths = self.ids.iter().map(|id| base.join(format!("dockless-{id}")));
+            let paths = self
+                .ids
+                .iter()
+                .map(|id| base.join(format!("dockless-{id}")));
             left.extend(paths.filter(|p| p.exists()));
         }
-        left.iter().map(|p| format!("+ cgroup {}", p.display())).collect()
+        left.iter()
+            .map(|p| format!("+ cgroup {}", p.display()))
+            .collect()
     }
 
     /// Names of all containers, running or not.
@@ -184,7 +194,10 @@ impl World {
     /// A container is wholly there: what is said of it is true.
     pub(crate) fn is_whole(&mut self, name: &str) -> Verdict {
         let view = self.inspect(name)?;
-        let state = view["State"]["Status"].as_str().unwrap_or_default().to_owned();
+        let state = view["State"]["Status"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let pid = view["State"]["Pid"].as_i64().unwrap_or_default();
         let networks = view["NetworkSettings"]["Networks"].as_object();
         let addresses: Vec<String> = networks
@@ -210,7 +223,7 @@ impl World {
                 return failed(format!("{name}: has no {ip}: {links}"));
             }
             let leases = files(&state_folder());
-            if !leases.iter().any(|f| f.ends_with(&format!("/{ip} -"))) {
+            if !leases.iter().any(|f| f.ends_with(&format!(",{ip} -"))) {
                 return failed(format!("{name}: no lease of {ip}"));
             }
         }
@@ -235,9 +248,15 @@ impl State {
         let mut judged = Vec::new();
         for (what, argv) in [
             ("link", &["ip", "-j", "-d", "addr", "show"][..]),
-            ("route", &["ip", "-j", "-d", "route", "show", "table", "all"]),
+            (
+                "route",
+                &["ip", "-j", "-d", "route", "show", "table", "all"],
+            ),
             ("rule", &["ip", "-j", "-d", "rule", "show"]),
-            ("neighbour", &["ip", "-j", "neigh", "show", "nud", "permanent"]),
+            (
+                "neighbour",
+                &["ip", "-j", "neigh", "show", "nud", "permanent"],
+            ),
         ] {
             let answer = judge::run(argv)?.json()?;
             let things = answer.as_array().cloned().unwrap_or_default();
@@ -275,7 +294,9 @@ pub(crate) fn root_folder() -> PathBuf {
 }
 
 pub(crate) fn state_folder() -> PathBuf {
-    std::env::var_os("DOCKLESS_STATE").unwrap_or_default().into()
+    std::env::var_os("DOCKLESS_STATE")
+        .unwrap_or_default()
+        .into()
 }
 
 /// Where containers' cgroups are made.
