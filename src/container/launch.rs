@@ -188,7 +188,7 @@ impl Cloned {
 pub(super) fn executed(outcome: Outcome) -> Result<Option<OwnedFd>> {
     match outcome {
         Outcome::Executed(pty) => Ok(pty),
-        Outcome::Died => Err(sync::killed()),
+        Outcome::Died => Err(sync::died()),
     }
 }
 

@@ -67,7 +67,7 @@ impl ParentEnd {
     fn tell(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         match send(self.0.as_fd(), bytes, fds) {
             Err(e) if e.is_errno(libc::EPIPE) || e.is_errno(libc::ECONNRESET) => {
-                self.outcome().and_then(|_| Err(killed()))
+                Err(self.outcome().err().unwrap_or_else(died))
             }
             other => other,
         }
@@ -154,13 +154,14 @@ impl AsFd for ChildEnd {
     }
 }
 
-/// The child is dead without a word.
-pub(super) fn killed() -> Error {
+/// The child's end, without a word of its own.
+pub(super) fn died() -> Error {
     Error::state(
         "start container",
         "its process",
         "it was killed before its program ran",
     )
+    .hint("by whom, the kernel's log may say (dmesg): for lack of memory?")
 }
 
 fn orphaned() -> Error {

@@ -48,11 +48,11 @@ impl Engine {
         let image = self.image(&request.image)?;
         let config = config(&image, &request)?;
         let id = ContainerId::from_bytes(random::bytes()?);
-        let lock = Lock::acquire(&self.dirs.lock(&id))?;
         let name = match name {
             Some(name) => name,
             None => self.invent_name()?,
         };
+        let lock = Lock::acquire(&self.dirs.lock(&id))?;
         let mut record = Record {
             id,
             name,
@@ -75,7 +75,7 @@ impl Engine {
         file::make_dir(&self.dirs.live(id), 0o700)?;
         let made = self.made_journal(id);
         let mut journal = FileJournal::create(&made)?;
-        self.claim_name(&record.name, id)?;
+        self.claim_name(&record.name, id, None)?;
         journal.record(&Step::RemoveTree {
             path: self.dirs.container(id),
         })?;

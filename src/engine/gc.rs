@@ -8,126 +8,187 @@
 //! took place or is gone, so this can itself be killed and repeated.
 //!
 //! Two journals a container: `made` (folders, id file), thrown away once the
-//! record says that the container exists, and `started` (leases, cgroup,
-//! published ports, routes), thrown away when it has ended in good order.
+//! record says that the container exists, and `journal` (cgroup, published
+//! ports, routes), thrown away when it has ended in good order. Addresses need
+//! none (see `lease`).
+//!
+//! *Whose is it by now?* A journal may be older than the present: its address
+//! or port may have gone back and to another container before its process was
+//! killed. So an address's route is left alone when another container holds
+//! the address's lease, and a journal is thrown away while its container still
+//! has its ports.
+//!
+//! *Damage.* What cannot be read or undone of one container is that
+//! container's problem: it is reported, and everything else goes on.
 
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use super::Engine;
 use super::names::list;
 use super::record::Record;
-use crate::base::{ContainerId, Error, Result, Step};
+use crate::base::{ContainerId, Error, IfName, Result, Step};
 use crate::net::{host_access, publish};
 use crate::netlink::Rtnl;
 use crate::store::{FileJournal, Lock, file};
-use crate::sys::{cgroup, mount};
+use crate::sys::cgroup::{self, Hierarchies};
+use crate::sys::mount;
 
-/// Carries a step out backwards.
-fn undo(step: &Step) -> Result<()> {
-    match step {
-        Step::Cgroup { paths } => cgroup::remove(paths),
-        Step::Unlink { path } => file::remove(path),
-        Step::RemoveTree { path } => file::remove_tree(path),
-        Step::Unmount { path } => mount::detach(path),
-        Step::Unpublish {
-            parent,
-            aliases,
-            ports,
-        } => publish::unpublish(parent, aliases, ports),
-        Step::HostRoute { shim, addr } => match addr {
-            std::net::IpAddr::V4(ip) => host_access::remove(&mut Rtnl::host()?, shim, *ip),
-            std::net::IpAddr::V6(_) => Ok(()),
-        },
-        Step::DelLink { name } => host_access::delete(&mut Rtnl::host()?, name),
-    }
+/// What the name of a removed container's folder begins with.
+const GONE: &str = ".gone-";
+
+/// What recovery found.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    /// A line for each thing that was undone.
+    pub did: Vec<String>,
+    /// What somebody should look at, though nothing is left to do here.
+    pub problems: Vec<Error>,
 }
 
-/// All steps of a journal, last first; every failure is returned.
-pub(super) fn unwind(journal: &Path) -> Vec<Error> {
-    match FileJournal::read(journal) {
-        Err(error) => vec![error],
-        Ok(steps) => {
-            let mut errors: Vec<Error> = steps
-                .iter()
-                .rev()
-                .filter_map(|step| undo(step).err())
-                .collect();
-            if errors.is_empty() {
-                errors.extend(file::remove(journal).err());
-            }
-            errors
-        }
+impl Recovered {
+    fn add(&mut self, other: Self) {
+        self.did.extend(other.did);
+        self.problems.extend(other.problems);
     }
 }
 
 impl Engine {
-    pub(super) fn made_journal(&self, id: &ContainerId) -> std::path::PathBuf {
+    /// Carries a step of this container out backwards.
+    fn undo(&self, id: &ContainerId, step: &Step) -> Result<()> {
+        match step {
+            Step::Cgroup { paths } => cgroup::remove(paths),
+            Step::Unlink { path } => file::remove(path),
+            Step::RemoveTree { path } => file::remove_tree(path),
+            Step::Unmount { path } => mount::detach(path),
+            Step::Unpublish {
+                parent,
+                aliases,
+                ports,
+            } => publish::unpublish(parent, aliases, ports),
+            Step::HostRoute { shim, addr } => self.forget_route(id, shim, *addr),
+            Step::DelLink { name } => host_access::delete(&mut Rtnl::host()?, name),
+        }
+    }
+
+    /// A route and filter entry of a host-side link, unless the address is
+    /// somebody else's by now.
+    fn forget_route(&self, id: &ContainerId, shim: &IfName, addr: IpAddr) -> Result<()> {
+        let IpAddr::V4(ip) = addr else {
+            return Ok(());
+        };
+        let _lock = self.address_lock()?;
+        if self.is_anothers(addr, |network| host_access::shim_name(network) == *shim, id)? {
+            return Ok(());
+        }
+        host_access::remove(&mut Rtnl::host()?, shim, ip)
+    }
+
+    /// All steps of a journal, last first; every failure is returned. What
+    /// cannot be read cannot be undone: it is a problem, once.
+    fn rewind(&self, id: &ContainerId, journal: &Path) -> (Vec<Error>, Vec<Error>) {
+        let entries = match FileJournal::read(journal) {
+            Ok(entries) => entries,
+            Err(error) => return (vec![error], Vec::new()),
+        };
+        let steps = entries.steps.iter().rev();
+        let mut errors: Vec<Error> = steps.filter_map(|s| self.undo(id, s).err()).collect();
+        if !entries.damaged.is_empty() {
+            // The one effect that can be found without it.
+            let found = Hierarchies::detect().map(|all| all.folders(id.as_str()));
+            errors.extend(found.and_then(|paths| cgroup::remove(&paths)).err());
+        }
+        if errors.is_empty() {
+            errors.extend(file::remove(journal).err());
+        }
+        (errors, entries.damaged)
+    }
+
+    /// Undoes a start or a run, its addresses included.
+    pub(super) fn unwind(&self, id: &ContainerId) -> Vec<Error> {
+        let (mut errors, damaged) = self.rewind(id, &self.dirs.journal(id));
+        if errors.is_empty() {
+            errors.extend(self.release_all(id).err());
+        }
+        errors.extend(damaged);
+        errors
+    }
+
+    pub(super) fn made_journal(&self, id: &ContainerId) -> PathBuf {
         self.dirs.live(id).join("made")
     }
 
     /// Undoes what a dead process did to container `id`, whose lock the
     /// caller now holds, and lets go of the lock. A container that was
-    /// recorded stays, as exited; one that was not, or had `--rm`, goes.
-    pub(super) fn recover(&self, id: &ContainerId, lock: Lock) -> Result<Vec<String>> {
-        let live = self.dirs.live(id);
-        let mut did = Vec::new();
-        let mut errors = Vec::new();
-        // A damaged record must not keep the rest from being undone.
-        let record = match Record::load(&self.dirs, id) {
-            Ok(record) => record,
+    /// recorded stays, as exited; one that was not, or had `--rm`, goes. An
+    /// error means that something is left, and the next command tries again.
+    pub(super) fn recover(&self, id: &ContainerId, lock: Lock) -> Result<Recovered> {
+        let mut found = Recovered::default();
+        let made = self.made_journal(id);
+        // A record that cannot be read is still somebody's container.
+        let (record, keep) = match Record::load(&self.dirs, id) {
+            Ok(record) => {
+                let keep = record.as_ref().is_some_and(|r| !r.config.auto_remove);
+                (record, keep)
+            }
             Err(error) => {
-                errors.push(error);
-                None
+                let keep = !made.exists();
+                found.problems.extend(keep.then_some(error));
+                (None, keep)
             }
         };
-        let keep = record.as_ref().is_some_and(|r| !r.config.auto_remove) || !errors.is_empty();
         let started = self.dirs.journal(id);
         if started.exists() {
-            errors.extend(unwind(&started));
-            errors.extend(self.forget_empty_subnets().err());
-            did.push(format!(
-                "{}: undid a start whose supervisor is dead",
-                id.short()
-            ));
+            let short = id.short();
+            let text = format!("{short}: undid a start whose supervisor is dead");
+            found.did.push(text);
         }
+        let (mut errors, damaged) = self.rewind(id, &started);
+        found.problems.extend(damaged);
         if let Some(record) = &record {
             errors.extend(self.forget_routes(record));
+        }
+        if errors.is_empty() {
+            errors.extend(self.release_all(id).err());
         }
         if keep {
             if let Some(mut record) = record
                 && record.state.status.is_live()
             {
-                record.state.end(137);
-                record.state.error = "its supervisor was killed".to_owned();
+                record.state.end_unwatched();
                 errors.extend(record.save(&self.dirs).err());
-                did.push(format!("{}: marked {} exited", id.short(), record.name));
+                let text = format!("{}: marked {} exited", id.short(), record.name);
+                found.did.push(text);
             }
         } else {
-            let made = self.made_journal(id);
             if made.exists() {
-                errors.extend(unwind(&made));
-                did.push(format!("{}: removed a half-made container", id.short()));
+                let text = format!("{}: removed a half-made container", id.short());
+                found.did.push(text);
             }
+            let (failed, damaged) = self.rewind(id, &made);
+            errors.extend(failed);
+            found.problems.extend(damaged);
             errors.extend(self.release_names(id).err());
             errors.extend(file::remove_tree(&self.dirs.container(id)).err());
             errors.extend(file::remove_tree(&self.gone(id)).err());
         }
         if errors.is_empty() {
-            file::remove_tree(&live)?;
+            file::remove_tree(&self.dirs.live(id))?;
             lock.unlink()?;
-            Ok(did)
+            Ok(found)
         } else {
             let first = errors.remove(0);
+            errors.extend(found.problems);
             Err(first.with_undo(errors).hint("`dockless gc` tries again"))
         }
     }
 
     /// Where a container's folder waits to be removed.
-    fn gone(&self, id: &ContainerId) -> std::path::PathBuf {
+    fn gone(&self, id: &ContainerId) -> PathBuf {
         self.dirs
             .root()
             .join("containers")
-            .join(format!(".gone-{id}"))
+            .join(format!("{GONE}{id}"))
     }
 
     /// Removes a container that does not run; its lock is held.
@@ -136,17 +197,22 @@ impl Engine {
         self.clear_away(&record.id)
     }
 
+    /// The same without knowing what it was.
+    pub(super) fn discard_damaged(&self, id: &ContainerId, lock: Lock) -> Result<()> {
+        let folder = self.dirs.container(id);
+        absent_is_fine(std::fs::rename(&folder, self.gone(id)))
+            .map_err(|e| Error::sys("remove", &folder, e))?;
+        file::remove(&self.dirs.live(id).join("record.json"))?;
+        self.recover(id, lock).map(drop)
+    }
+
     /// The rename is what counts: before it the container is whole, after it
     /// there is none, and whoever comes clears the rest away.
     pub(super) fn retire(&self, record: &Record) -> Result<()> {
         let id = &record.id;
         let (folder, gone) = (self.dirs.container(id), self.gone(id));
-        match std::fs::rename(&folder, &gone) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::sys("remove", &folder, e));
-            }
-            _ => {}
-        }
+        absent_is_fine(std::fs::rename(&folder, &gone))
+            .map_err(|e| Error::sys("remove", &folder, e))?;
         record.forget(&self.dirs)?;
         self.release_name(&record.name, id)
     }
@@ -161,13 +227,9 @@ impl Engine {
     fn forget_routes(&self, record: &Record) -> Vec<Error> {
         let mut errors = Vec::new();
         for attachment in &record.state.attachments {
-            if let Some(std::net::IpAddr::V4(ip)) = attachment.addr.map(crate::base::Cidr::addr) {
+            if let Some(addr) = attachment.addr {
                 let shim = host_access::shim_name(&attachment.network);
-                errors.extend(
-                    Rtnl::host()
-                        .and_then(|mut host| host_access::remove(&mut host, &shim, ip))
-                        .err(),
-                );
+                errors.extend(self.forget_route(&record.id, &shim, addr.addr()).err());
             }
         }
         errors
@@ -175,81 +237,146 @@ impl Engine {
 
     /// Before a verb that changes something: the folders are there, and what
     /// the dead left is gone. The first verb after a boot (no state folder
-    /// yet) also looks at what the boot before left.
-    pub(super) fn prepare(&self) -> Result<()> {
+    /// yet) also looks at what the boot before left. What cannot be put right
+    /// is no reason not to do what was asked: it is returned.
+    pub(super) fn prepare(&self) -> Result<Vec<Error>> {
         let booted = !self.dirs.state().join("locks").exists();
         self.dirs.make()?;
-        if booted {
-            self.collect()?;
+        let found = if booted {
+            self.collect()?
         } else {
-            self.sweep()?;
-        }
-        Ok(())
+            self.sweep()?
+        };
+        Ok(found.problems)
     }
 
     /// Before a verb that only looks.
-    pub(super) fn refresh(&self) -> Result<()> {
+    pub(super) fn refresh(&self) -> Result<Vec<Error>> {
         if self.dirs.root().exists() {
-            self.prepare()?;
+            self.prepare()
+        } else {
+            Ok(Vec::new())
         }
-        Ok(())
     }
 
     /// Recovers every container whose lock nobody holds. Part of every verb.
-    pub(super) fn sweep(&self) -> Result<Vec<String>> {
+    pub(super) fn sweep(&self) -> Result<Recovered> {
         let locks = self.dirs.state().join("locks");
-        let mut did = Vec::new();
+        let mut all = Recovered::default();
         for name in list(&locks)? {
             let Ok(id) = ContainerId::new(name) else {
                 continue;
             };
-            let path = self.dirs.lock(&id);
-            if !Lock::is_held(&path)?
-                && let Some(lock) = Lock::try_acquire(&path)?
-            {
-                did.extend(self.recover(&id, lock)?);
+            match self.recover_dead(&id) {
+                Ok(Some(found)) => all.add(found),
+                Ok(None) => {}
+                Err(error) => all.problems.push(error),
             }
         }
-        Ok(did)
+        Ok(all)
+    }
+
+    /// `None`: somebody is at work on it.
+    fn recover_dead(&self, id: &ContainerId) -> Result<Option<Recovered>> {
+        let path = self.dirs.lock(id);
+        if Lock::is_held(&path)? {
+            return Ok(None);
+        }
+        match Lock::try_acquire(&path)? {
+            Some(lock) => self.recover(id, lock).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Everything that `sweep` does, and what only a look at all folders
     /// finds: after a reboot or a lost state folder, records that still say
-    /// "running", layers of `--rm` containers, names that lead nowhere.
-    pub(super) fn collect(&self) -> Result<Vec<String>> {
+    /// "running", layers of `--rm` containers, names that lead nowhere,
+    /// addresses without a holder.
+    pub(super) fn collect(&self) -> Result<Recovered> {
         self.dirs.make()?;
-        let mut did = self.sweep()?;
+        let mut all = self.sweep()?;
         for id in self.ids()? {
-            if Lock::is_held(&self.dirs.lock(&id))? {
+            let stale = match Record::load(&self.dirs, &id) {
+                Ok(None) => true,
+                Ok(Some(record)) => record.state.status.is_live() || record.config.auto_remove,
+                Err(error) => {
+                    if !all.problems.contains(&error) {
+                        all.problems.push(error);
+                    }
+                    false
+                }
+            };
+            if !stale {
                 continue;
             }
-            let stale = match Record::load(&self.dirs, &id)? {
-                None => true,
-                Some(record) => record.state.status.is_live() || record.config.auto_remove,
-            };
-            if stale && let Some(lock) = Lock::try_acquire(&self.dirs.lock(&id))? {
-                let found = self.recover(&id, lock)?;
-                if found.is_empty() {
-                    did.push(format!("{}: removed what a past boot left", id.short()));
+            match self.recover_dead(&id) {
+                Ok(None) => {}
+                Ok(Some(found)) => {
+                    if found.did.is_empty() {
+                        let text = format!("{}: removed what a past boot left", id.short());
+                        all.did.push(text);
+                    }
+                    all.add(found);
                 }
-                did.extend(found);
+                Err(error) => all.problems.push(error),
             }
         }
+        for folder in self.undeleted()? {
+            file::remove_tree(&folder)?;
+            let text = format!("{}: removed the rest of a container", folder.display());
+            all.did.push(text);
+        }
+        self.drop_dead_names(&mut all)?;
+        for lease in self.orphans()? {
+            file::remove(&lease)?;
+            let text = format!("{}: removed an address without a holder", lease.display());
+            all.did.push(text);
+        }
+        Ok(all)
+    }
+
+    /// Folders of removed containers that nobody is removing.
+    fn undeleted(&self) -> Result<Vec<PathBuf>> {
+        let folder = self.dirs.root().join("containers");
+        let entries = std::fs::read_dir(&folder).map_err(|e| Error::sys("list", &folder, e))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::sys("list", &folder, e))?;
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let id = name
+                .strip_prefix(GONE)
+                .and_then(|id| ContainerId::new(id).ok());
+            if id.is_some_and(|id| Lock::is_held(&self.dirs.lock(&id)).is_ok_and(|held| !held)) {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    }
+
+    fn drop_dead_names(&self, all: &mut Recovered) -> Result<()> {
+        let _lock = self.name_lock()?;
         let names = self.dirs.root().join("names");
         for name in list(&names)? {
             let path = names.join(&name);
-            let leads_somewhere = std::fs::read_link(&path)
-                .ok()
-                .and_then(|target| ContainerId::new(target.to_string_lossy().into_owned()).ok())
-                .is_some_and(|id| {
-                    Record::load(&self.dirs, &id).is_ok_and(|r| r.is_some())
-                        || Lock::is_held(&self.dirs.lock(&id)).unwrap_or(true)
-                });
-            if !leads_somewhere {
-                file::remove(&path)?;
-                did.push(format!("{name}: removed a name without a container"));
+            let target = std::fs::read_link(&path).ok();
+            let id = target.and_then(|t| ContainerId::new(t.to_string_lossy().into_owned()).ok());
+            if id.is_some_and(|id| self.bears(&id, &name).unwrap_or(true)) {
+                continue;
+            }
+            match file::remove(&path) {
+                Ok(()) => all
+                    .did
+                    .push(format!("{name}: removed a name without a container")),
+                Err(error) => all.problems.push(error),
             }
         }
-        Ok(did)
+        Ok(())
+    }
+}
+
+fn absent_is_fine(result: std::io::Result<()>) -> std::io::Result<()> {
+    match result {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }

@@ -15,7 +15,6 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use super::gc;
 use super::owner::{Network, Owned};
 use super::record::{Record, Status};
 use crate::base::{Cause, Error, Journal, Result, Step};
@@ -30,7 +29,7 @@ use crate::sys::{fd, random};
 
 /// What the supervisor tells the command, once.
 #[derive(Debug, Serialize, Deserialize)]
-enum Report {
+pub(super) enum Report {
     Started { warnings: Vec<String> },
     Failed(Error),
 }
@@ -47,8 +46,15 @@ pub(super) struct Launched {
 
 impl Engine {
     /// Starts the container behind `record`. On failure nothing of the start
-    /// is left; the record says why, and what becomes of it is the caller's.
+    /// is left, and the record says why; a `--rm` container goes.
     pub(super) fn launch(&self, record: &Record, lock: Lock, attach: bool) -> Result<Launched> {
+        self.supervised(record, &lock, attach)
+            .map_err(|error| self.failed(record, lock, error))
+    }
+
+    /// Forks the supervisor and hears how it went. After an error there is
+    /// none (any more).
+    fn supervised(&self, record: &Record, lock: &Lock, attach: bool) -> Result<Launched> {
         let token = SingleThreaded::prove()?;
         let (ours, theirs) = fd::seqpacket_pair()?;
         let client = attach.then(fd::seqpacket_pair).transpose()?;
@@ -60,95 +66,85 @@ impl Engine {
         match process::clone_child(&token, 0, None)? {
             Fork::Child => {
                 drop((ours, client));
-                self.supervise(record.clone(), size, lock, &theirs, first_client);
+                self.supervise(record, size, lock, theirs, first_client);
             }
-            Fork::Parent { .. } => {
+            Fork::Parent { pidfd, .. } => {
                 drop((theirs, first_client));
-                let mut buf = vec![0; REPORT_MAX];
-                let (length, _) = fd::recv(ours.as_fd(), &mut buf)?;
-                if length == 0 {
-                    self.recover(&record.id, lock)?;
-                    return Err(Error::state(
-                        "start container",
-                        record.name.as_str(),
-                        "its supervisor was killed before the program ran",
-                    ));
-                }
-                match serde_json::from_slice(&buf[..length]) {
-                    Ok(Report::Started { warnings }) => Ok(Launched {
+                match hear(&ours) {
+                    Ok(Some(Report::Started { warnings })) => Ok(Launched {
                         client: client.map(Client::from_pair),
                         warnings,
                     }),
-                    Ok(Report::Failed(error)) => Err(self.failed(record, lock, error)),
-                    Err(e) => Err(Error::parse("read the supervisor's report", "", e)),
+                    Ok(Some(Report::Failed(error))) => Err(error),
+                    Ok(None) => Err(Error::state(
+                        "start container",
+                        record.name.as_str(),
+                        "its supervisor was killed before the program ran",
+                    )
+                    .hint("by whom, the kernel's log may say (dmesg): for lack of memory?")),
+                    // It may have worked; but nobody would know.
+                    Err(error) => {
+                        let killed = pidfd.signal(libc::SIGKILL);
+                        let ended = killed.and_then(|_| pidfd.wait(true)).err();
+                        Err(error.with_undo(ended.into_iter().collect()))
+                    }
                 }
             }
         }
     }
 
-    /// The start failed and has been undone. A `--rm` container goes; another
-    /// stays as `created` with Docker's exit code and the reason.
+    /// The start failed and has been undone, as far as that was possible. A
+    /// `--rm` container goes; another stays as `created` with Docker's exit
+    /// code and the reason.
     fn failed(&self, record: &Record, lock: Lock, error: Error) -> Error {
-        let undone = if record.config.auto_remove {
-            self.recover(&record.id, lock).map(drop)
-        } else {
+        let mut undone = Vec::new();
+        if !record.config.auto_remove {
             let mut record = record.clone();
             record.state.exit_code = failed_code(&error);
             record.state.error = error.to_string();
-            record
-                .save(&self.dirs)
-                .and_then(|()| file::remove_tree(&self.dirs.live(&record.id)))
-                .and_then(|()| lock.unlink())
-        };
-        error.with_undo(undone.err().into_iter().collect())
+            undone.extend(record.save(&self.dirs).err());
+        }
+        undone.extend(self.recover(&record.id, lock).err());
+        error.with_undo(undone)
     }
 
     /// The forked process: never returns.
     fn supervise(
         &self,
-        record: Record,
+        record: &Record,
         size: Option<(u16, u16)>,
-        lock: Lock,
-        report: &OwnedFd,
+        lock: &Lock,
+        report: OwnedFd,
         first_client: Option<OwnedFd>,
     ) -> ! {
         let mut keep: Vec<BorrowedFd<'_>> = vec![report.as_fd(), lock.as_fd()];
         keep.extend(first_client.as_ref().map(AsFd::as_fd));
         let detached = leave_terminal().and_then(|()| process::close_all_except(&keep));
-        let id = record.id.clone();
-        let started = detached.and_then(|()| self.bring_up(record, size));
-        let code = match started {
-            Ok((mut owned, running, warnings)) => {
+        match detached.and_then(|()| self.bring_up(record.clone(), size)) {
+            Ok((mut owned, running)) => {
+                owned.report_to(report);
                 let settings = owned.settings(first_client);
-                send(report, &Report::Started { warnings });
                 let ended = settings.and_then(|s| supervisor::run(s, running, &mut owned));
-                // Only a failure of the loop itself leaves anything to undo.
-                if ended.is_err() {
-                    owned.abandon();
-                }
-                i32::from(ended.and(owned.clear_away()).is_err())
+                // Nobody listens any more; what is left is the next command's.
+                let _ = match ended {
+                    Ok(_) => owned.clear_away(),
+                    Err(error) => owned.abandon(error),
+                };
             }
             Err(error) => {
-                let mut errors = gc::unwind(&self.dirs.journal(&id));
-                errors.extend(self.forget_empty_subnets().err());
-                send(report, &Report::Failed(error.with_undo(errors)));
-                1
+                let errors = self.unwind(&record.id);
+                send(&report, &Report::Failed(error.with_undo(errors)));
             }
-        };
-        drop(lock);
-        process::exit_now(code)
+        }
+        process::exit_now(0)
     }
 
     /// Everything up to the running program. Whatever fails, the journal
     /// knows what to undo, and dropping the clone kills the child.
-    fn bring_up(
-        &self,
-        mut record: Record,
-        size: Option<(u16, u16)>,
-    ) -> Result<(Owned, Running, Vec<String>)> {
+    fn bring_up(&self, mut record: Record, size: Option<(u16, u16)>) -> Result<(Owned, Running)> {
         file::make_dir(&self.dirs.live(&record.id), 0o700)?;
         let mut journal = FileJournal::create(&self.dirs.journal(&record.id))?;
-        let mut network = Network::lease(self, &mut record, &mut journal)?;
+        let mut network = Network::lease(self, &mut record)?;
         self.write_etc(&record, &network.addresses())?;
         let cgroup = self.make_cgroup(&record, &mut journal)?;
         let mut spec = self.launch_spec(&record)?;
@@ -174,9 +170,8 @@ impl Engine {
             state.cgroup = cgroup.folders().to_vec();
         }
         record.save_live(&self.dirs)?;
-        let warnings = network.take_warnings();
         let owned = Owned::new(self.clone(), record, network, cgroup, journal);
-        Ok((owned, running, warnings))
+        Ok((owned, running))
     }
 
     fn make_cgroup(&self, record: &Record, journal: &mut dyn Journal) -> Result<Option<Cgroup>> {
@@ -233,8 +228,20 @@ fn leave_terminal() -> Result<()> {
     process::null_streams()
 }
 
+/// The supervisor's one message; `None`: it ended without.
+fn hear(report: &OwnedFd) -> Result<Option<Report>> {
+    let mut buf = vec![0; REPORT_MAX];
+    let (length, _) = fd::recv(report.as_fd(), &mut buf)?;
+    if length == 0 {
+        return Ok(None);
+    }
+    serde_json::from_slice(&buf[..length])
+        .map(Some)
+        .map_err(|e| Error::parse("read the supervisor's report", "", e))
+}
+
 /// The command may be gone; that is not the container's problem.
-fn send(report: &OwnedFd, message: &Report) {
+pub(super) fn send(report: &OwnedFd, message: &Report) {
     if let Ok(mut bytes) = serde_json::to_vec(message) {
         bytes.truncate(REPORT_MAX);
         let _ = fd::send(report.as_fd(), &bytes, &[]);

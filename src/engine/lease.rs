@@ -1,8 +1,9 @@
-//! Address leases: `<state>/leases/<subnet>/<address>`, each naming the
-//! container and network that hold it. They die with the boot; one whose
-//! container has no live starter or supervisor is removed by that container's
-//! undo. All choices are made under one lock, so two commands never get the
-//! same address.
+//! Address leases: files `<state>/leases/<subnet>,<address>`, each naming the
+//! container and network that hold it. They die with the boot. A lease needs no
+//! journal: it says itself whose it is, so recovery takes those of the dead
+//! container, and never one that somebody else has got since. All choices are made under one lock, so two commands never get the
+//! same address. There is no folder per subnet: removing the last lease would
+//! have to remove it, and race with the next.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 
 use super::Engine;
 use super::names::list;
-use crate::base::{Cidr, ContainerId, Error, Journal, NetworkId, Result, Step};
+use crate::base::{Cidr, ContainerId, Error, NetworkId, Result};
 use crate::net::ipam::{self, Pool};
 use crate::net::spec::NetworkSpec;
 use crate::store::Lock;
@@ -26,19 +27,23 @@ pub(super) enum Wish {
     Any,
 }
 
+/// `10.0.2.0_24,`: what the names of a subnet's leases begin with.
+fn prefix(subnet: Cidr) -> String {
+    format!("{},", subnet.to_string().replace('/', "_"))
+}
+
 impl Engine {
-    fn lease_folder(&self, subnet: Cidr) -> PathBuf {
-        let name = subnet.to_string().replace('/', "_");
-        self.dirs.state().join("leases").join(name)
+    fn lease_folder(&self) -> PathBuf {
+        self.dirs.state().join("leases")
     }
 
     pub(super) fn lease_path(&self, subnet: Cidr, ip: IpAddr) -> PathBuf {
-        self.lease_folder(subnet).join(ip.to_string())
+        self.lease_folder().join(format!("{}{ip}", prefix(subnet)))
     }
 
     /// The lock under which addresses are chosen and networks removed.
     pub(super) fn address_lock(&self) -> Result<Lock> {
-        Lock::acquire(&self.dirs.state().join("leases").join(".lock"))
+        Lock::acquire(&self.lease_folder().join(".lock"))
     }
 
     /// Leases an address of `network` to a container.
@@ -47,7 +52,6 @@ impl Engine {
         network: &NetworkSpec,
         wish: Wish,
         container: &ContainerId,
-        journal: &mut dyn Journal,
     ) -> Result<(Ipv4Addr, Cidr)> {
         let _lock = self.address_lock()?;
         // `network rm` holds the same lock: the network is there, and stays
@@ -95,41 +99,72 @@ impl Engine {
             Wish::Any => automatic()?,
         };
         let path = self.lease_path(subnet, IpAddr::V4(ip));
-        journal.record(&Step::Unlink { path: path.clone() })?;
         let text = format!("{container} {}\n", network.id);
-        loop {
-            file::make_dir(&self.lease_folder(subnet), 0o700)?;
-            match file::replace(&path, text.as_bytes(), Durability::Boot) {
-                // Whoever released the subnet's last address took the folder.
-                Err(e) if e.is_errno(libc::ENOENT) => {}
-                other => break other?,
-            }
-        }
+        file::replace(&path, text.as_bytes(), Durability::Boot)?;
         Ok((ip, Cidr::new(IpAddr::V4(ip), subnet.prefix())?))
     }
 
     pub(super) fn release(&self, addr: Cidr) -> Result<()> {
-        let folder = self.lease_folder(addr.network());
-        file::remove(&folder.join(addr.addr().to_string()))?;
-        // Fails while other leases are in it, which is right.
-        let _ = std::fs::remove_dir(folder);
-        Ok(())
+        file::remove(&self.lease_path(addr.network(), addr.addr()))
     }
 
-    /// Folders of subnets of which no address is leased any more.
-    pub(super) fn forget_empty_subnets(&self) -> Result<()> {
-        let leases = self.dirs.state().join("leases");
-        for subnet in list(&leases)? {
-            // Not empty, or somebody was faster: both are fine.
-            let _ = std::fs::remove_dir(leases.join(subnet));
+    /// All that a container holds. No lock: only its own process, or whoever
+    /// has taken its place, takes a lease away.
+    pub(super) fn release_all(&self, container: &ContainerId) -> Result<()> {
+        for name in list(&self.lease_folder())? {
+            if self.holder(&name).is_some_and(|(id, _)| id == *container) {
+                file::remove(&self.lease_folder().join(name))?;
+            }
         }
         Ok(())
     }
 
-    fn held(&self, subnet: Cidr) -> Result<HashSet<Ipv4Addr>> {
-        Ok(list(&self.lease_folder(subnet))?
+    /// Has somebody else got this address since? To be asked under the lock.
+    pub(super) fn is_anothers(
+        &self,
+        ip: IpAddr,
+        of: impl Fn(&NetworkId) -> bool,
+        container: &ContainerId,
+    ) -> Result<bool> {
+        let suffix = format!(",{ip}");
+        Ok(list(&self.lease_folder())?
             .iter()
-            .filter_map(|name| name.parse().ok())
+            .filter(|name| name.ends_with(&suffix))
+            .filter_map(|name| self.holder(name))
+            .any(|(id, network)| id != *container && of(&network)))
+    }
+
+    /// Leases without a living holder: none, unless somebody has put a file
+    /// there or edited one.
+    pub(super) fn orphans(&self) -> Result<Vec<PathBuf>> {
+        let _lock = self.address_lock()?;
+        let mut orphans = Vec::new();
+        for name in list(&self.lease_folder())? {
+            let is_live = match self.holder(&name) {
+                Some((id, _)) => Lock::is_held(&self.dirs.lock(&id))?,
+                None => self.is_in_use(&name)?,
+            };
+            if !is_live {
+                orphans.push(self.lease_folder().join(name));
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// Whether a running container has the address of this lease, which does
+    /// not say whose it is.
+    fn is_in_use(&self, name: &str) -> Result<bool> {
+        let ip: Option<IpAddr> = name.rsplit(',').next().and_then(|ip| ip.parse().ok());
+        let records = self.records()?.items;
+        let mut attachments = records.iter().flat_map(|r| &r.state.attachments);
+        Ok(attachments.any(|a| a.addr.map(Cidr::addr) == ip))
+    }
+
+    fn held(&self, subnet: Cidr) -> Result<HashSet<Ipv4Addr>> {
+        let prefix = prefix(subnet);
+        Ok(list(&self.lease_folder())?
+            .iter()
+            .filter_map(|name| name.strip_prefix(&prefix)?.parse().ok())
             .collect())
     }
 
@@ -143,6 +178,7 @@ impl Engine {
     fn neighbour_pools(&self, network: &NetworkSpec) -> Result<Vec<Pool>> {
         Ok(self
             .stored_networks()?
+            .items
             .into_iter()
             .filter(|other| other.id != network.id)
             .flat_map(|other| other.pools)
@@ -154,13 +190,9 @@ impl Engine {
     fn in_use(&self, network: &NetworkSpec, ip: Ipv4Addr) -> Result<Error> {
         let error = Error::conflict(format!("Address already in use: {ip}"));
         let pool = ipam::pool_of(&network.pools, IpAddr::V4(ip))?;
-        let holder = std::fs::read_to_string(self.lease_path(pool.subnet, IpAddr::V4(ip)));
-        let holder = holder.ok().and_then(|text| {
-            let id = text.split_ascii_whitespace().next()?.to_owned();
-            ContainerId::new(id).ok()
-        });
-        Ok(match holder {
-            Some(id) => {
+        let name = format!("{}{ip}", prefix(pool.subnet));
+        Ok(match self.holder(&name) {
+            Some((id, _)) => {
                 let name = super::record::Record::load(&self.dirs, &id)
                     .ok()
                     .flatten()
@@ -174,22 +206,25 @@ impl Engine {
     }
 
     /// Containers that hold a lease of this network.
-    pub(super) fn leaseholders(&self, network: &NetworkSpec) -> Result<Vec<ContainerId>> {
+    pub(super) fn leaseholders(&self, network: &NetworkId) -> Result<Vec<ContainerId>> {
         let mut holders = Vec::new();
-        for pool in &network.pools {
-            let folder = self.lease_folder(pool.subnet);
-            for name in list(&folder)? {
-                let text = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
-                let mut words = text.split_ascii_whitespace();
-                let id = words.next().and_then(|w| ContainerId::new(w).ok());
-                let of = words.next().and_then(|w| NetworkId::new(w).ok());
-                if let (Some(id), Some(of)) = (id, of)
-                    && of == network.id
-                {
-                    holders.push(id);
-                }
+        for name in list(&self.lease_folder())? {
+            if let Some((id, of)) = self.holder(&name)
+                && of == *network
+            {
+                holders.push(id);
             }
         }
         Ok(holders)
+    }
+
+    /// Who holds the lease in this file.
+    fn holder(&self, name: &str) -> Option<(ContainerId, NetworkId)> {
+        let text = std::fs::read_to_string(self.lease_folder().join(name)).ok()?;
+        let (container, network) = text.trim_end().split_once(' ')?;
+        Some((
+            ContainerId::new(container).ok()?,
+            NetworkId::new(network).ok()?,
+        ))
     }
 }

@@ -5,7 +5,7 @@ use crate::base::Result;
 
 impl Engine {
     pub(super) fn describe_machine(&self) -> Result<view::Info> {
-        let containers = self.containers(true)?;
+        let containers = self.containers(true)?.items;
         let count = |status: view::Status| {
             let n = containers
                 .iter()

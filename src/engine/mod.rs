@@ -10,9 +10,11 @@
 mod create;
 mod etc;
 mod gc;
+mod hold;
 mod inspect;
 mod launch;
 mod lease;
+mod listing;
 mod logs;
 mod machine;
 mod names;
@@ -25,7 +27,7 @@ mod size;
 pub mod view;
 
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use crate::base::{ContainerId, ContainerName, Error, NetworkId, Result};
 use crate::container::exec::{self, ExecStdio};
@@ -33,10 +35,11 @@ use crate::container::interact::interact;
 use crate::container::logs::{self as container_logs, Query};
 use crate::container::spec::ProcessSpec;
 use crate::net::spec::Driver;
-use crate::store::Lock;
 use crate::sys::process::SingleThreaded;
 
 pub use crate::container::init::docker_init;
+use hold::{Found, Held};
+pub use listing::Listing;
 use record::{EndpointConfig, Record, Status};
 pub use request::*;
 
@@ -44,14 +47,6 @@ pub use request::*;
 #[derive(Clone, Debug)]
 pub struct Engine {
     dirs: Dirs,
-}
-
-/// A container, and the right to change it.
-enum Held {
-    /// Its supervisor, which does what it is asked.
-    Live(Client),
-    /// It does not run; the lock is ours.
-    Still(Box<Record>, Lock),
 }
 
 /// What `run` gives back.
@@ -68,60 +63,8 @@ impl Engine {
         Self { dirs }
     }
 
-    /// The container's supervisor or its lock, waiting out a verb of another
-    /// process that has just begun.
-    fn hold(&self, id: &ContainerId) -> Result<Held> {
-        const PATIENCE: Duration = Duration::from_secs(30);
-        let start = Instant::now();
-        loop {
-            if let Some(client) = Client::connect(&self.dirs.live(id))? {
-                return Ok(Held::Live(client));
-            }
-            if let Some(lock) = Lock::try_acquire(&self.dirs.lock(id))? {
-                let record = Record::load(&self.dirs, id)?;
-                let Some(record) = record else {
-                    lock.unlink()?;
-                    return Err(Error::not_found(format!("No such container: {id}")));
-                };
-                if record.state.status.is_live() || self.dirs.journal(id).exists() {
-                    self.recover(id, lock)?;
-                    continue;
-                }
-                return Ok(Held::Still(Box::new(record), lock));
-            }
-            if start.elapsed() > PATIENCE {
-                return Err(Error::conflict(format!(
-                    "container {} is busy: another command has held it for 30 s",
-                    id.short()
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn not_running(&self, wanted: &str, id: &ContainerId) -> Error {
-        Error::conflict(format!("container {wanted} is not running"))
-            .hint(format!("`dockless start {}` starts it", id.short()))
-    }
-
-    /// The supervisor of a running container.
-    fn live(&self, wanted: &str) -> Result<(ContainerId, Client)> {
-        let id = self.find(wanted)?;
-        match Client::connect(&self.dirs.live(&id))? {
-            Some(client) => Ok((id, client)),
-            None => match self.hold(&id)? {
-                Held::Live(client) => Ok((id, client)),
-                Held::Still(_, lock) => {
-                    lock.unlink()?;
-                    Err(self.not_running(wanted, &id))
-                }
-            },
-        }
-    }
-
     fn record(&self, id: &ContainerId) -> Result<Record> {
-        Record::load(&self.dirs, id)?
-            .ok_or_else(|| Error::not_found(format!("No such container: {id}")))
+        Record::load(&self.dirs, id)?.ok_or_else(|| missing(id))
     }
 
     // --- networks: `wanted` is an id, a name or an id prefix, in that order
@@ -131,42 +74,56 @@ impl Engine {
     }
 
     /// Sorted by name; the predefined `host` and `none` included.
-    pub fn networks(&self) -> Result<Vec<view::Network>> {
-        self.refresh()?;
+    pub fn networks(&self) -> Result<Listing<view::Network>> {
+        let mut problems = self.refresh()?;
         let all = self.all_networks()?;
         let live = self.live_records()?;
-        all.iter()
+        problems.extend(all.problems);
+        let all = all.items;
+        let views = all
+            .iter()
             .map(|network| self.describe_network(network, &live, &all))
-            .collect()
+            .collect::<Result<_>>()?;
+        Ok(Listing {
+            items: views,
+            problems,
+        })
     }
 
     pub fn network(&self, wanted: &str) -> Result<view::Network> {
         self.refresh()?;
         let network = self.find_network(wanted)?;
-        self.describe_network(&network, &self.live_records()?, &self.all_networks()?)
+        let all = self.all_networks()?.items;
+        self.describe_network(&network, &self.live_records()?, &all)
     }
 
     pub fn network_remove(&self, wanted: &str) -> Result<()> {
         self.dirs.make()?;
-        let network = self.find_network(wanted)?;
-        self.remove_network(&network)
+        self.remove_network_of(wanted)
     }
 
     /// Names of what was removed: every network of ours that `filter` takes
     /// and on which no container runs.
-    pub fn network_prune(&self, filter: &dyn Fn(&view::Network) -> bool) -> Result<Vec<String>> {
+    pub fn network_prune(
+        &self,
+        filter: &dyn Fn(&view::Network) -> bool,
+    ) -> Result<Listing<String>> {
         self.dirs.make()?;
-        let mut removed = Vec::new();
-        for network in self.networks()? {
+        let networks = self.networks()?;
+        let mut removed = Listing {
+            items: Vec::new(),
+            problems: networks.problems,
+        };
+        for network in networks.items {
             if network.is_predefined() || !network.containers.is_empty() || !filter(&network) {
                 continue;
             }
             let spec = self.find_network(&network.id)?;
             match self.remove_network(&spec) {
-                Ok(()) => removed.push(network.name),
+                Ok(()) => removed.items.push(network.name),
                 // Somebody has just started a container on it.
                 Err(e) if matches!(e.cause, crate::base::Cause::Conflict(_)) => {}
-                Err(e) => return Err(e),
+                Err(e) => removed.problems.push(e),
             }
         }
         Ok(removed)
@@ -283,14 +240,16 @@ impl Engine {
             sig_proxy: request.sig_proxy,
             ..Relay::default()
         };
-        self.prepare()?;
+        let problems = self.prepare()?;
         let (record, lock) = self.create(request)?;
         let launched = self.launch(&record, lock, attach)?;
+        let mut warnings = launched.warnings;
+        warnings.extend(problems.iter().map(Error::to_string));
         Ok(Run {
             id: record.id,
             client: launched.client,
             relay,
-            warnings: launched.warnings,
+            warnings,
         })
     }
 
@@ -307,10 +266,8 @@ impl Engine {
     pub fn stop(&self, wanted: &str, signal: Option<&str>, timeout_s: Option<i64>) -> Result<()> {
         let signal = signal.map(signal::parse).transpose()?;
         let id = self.find(wanted)?;
-        match self.hold(&id)? {
-            Held::Live(mut client) => client.stop(signal, timeout_s),
-            Held::Still(_, lock) => lock.unlink(),
-        }
+        let stop = |client: &mut Client| client.stop(signal, timeout_s);
+        self.ask_or(&id, stop, |_, lock| lock.unlink())
     }
 
     pub fn restart(
@@ -321,34 +278,33 @@ impl Engine {
     ) -> Result<()> {
         let signal = signal.map(signal::parse).transpose()?;
         let id = self.find(wanted)?;
-        match self.hold(&id)? {
-            Held::Live(mut client) => client.restart(signal, timeout_s),
-            Held::Still(record, lock) => {
-                self.dirs.make()?;
-                self.launch(&record, lock, false).map(drop)
-            }
-        }
+        let restart = |client: &mut Client| client.restart(signal, timeout_s);
+        self.ask_or(&id, restart, |record, lock| {
+            self.dirs.make()?;
+            self.launch(&record, lock, false).map(drop)
+        })
     }
 
     pub fn kill(&self, wanted: &str, signal: &str) -> Result<()> {
         let signal = signal::parse(signal)?;
         let id = self.find(wanted)?;
-        match self.hold(&id)? {
-            Held::Live(mut client) => {
-                client.signal(signal)?;
-                if signal == libc::SIGKILL {
-                    // Docker returns when it is dead, so that `rm` works next.
-                    client.wait()?;
-                }
-                Ok(())
+        let kill = |client: &mut Client| {
+            client.signal(signal)?;
+            if signal != libc::SIGKILL {
+                return Ok(());
             }
-            Held::Still(_, lock) => {
-                lock.unlink()?;
-                Err(Error::conflict(format!(
-                    "cannot kill container: {wanted}: container {id} is not running"
-                )))
+            // Docker returns when it is dead, so that `rm` works next.
+            match client.wait() {
+                Err(e) if e.is_errno(libc::ECONNRESET) => Ok(()),
+                other => other.map(drop),
             }
-        }
+        };
+        self.ask_or(&id, kill, |_, lock| {
+            lock.unlink()?;
+            Err(Error::conflict(format!(
+                "cannot kill container: {wanted}: container {id} is not running"
+            )))
+        })
     }
 
     pub fn pause(&self, wanted: &str, on: bool) -> Result<()> {
@@ -358,44 +314,36 @@ impl Engine {
 
     pub fn wait(&self, wanted: &str) -> Result<i32> {
         let id = self.find(wanted)?;
-        match self.hold(&id)? {
-            Held::Live(mut client) => Ok(client.wait()?.code()),
-            Held::Still(record, lock) => {
-                lock.unlink()?;
-                Ok(record.state.exit_code)
-            }
-        }
+        let wait = |client: &mut Client| Ok(client.wait()?.code());
+        self.ask_or(&id, wait, |record, lock| {
+            lock.unlink()?;
+            Ok(record.state.exit_code)
+        })
     }
 
     pub fn remove(&self, wanted: &str, force: bool) -> Result<()> {
         self.dirs.make()?;
         let id = self.find(wanted)?;
         loop {
-            match self.hold(&id) {
-                Ok(Held::Live(mut client)) => {
-                    let record = self.record(&id)?;
+            match self.hold_any(&id)? {
+                Found::Held(Held::Live(mut client)) => {
+                    let record = self.record(&id);
                     if !force {
-                        let what = record.state.status.as_str();
-                        let cure = if record.state.status == Status::Paused {
-                            "unpause and then stop the container before removal or force remove"
-                        } else {
-                            "stop the container before removal or force remove"
-                        };
-                        return Err(Error::conflict(format!(
-                            "cannot remove container \"{}\": container is {what}: {cure}",
-                            record.name
-                        )));
+                        return Err(not_removable(&record?));
                     }
-                    client.stop(Some(libc::SIGKILL), Some(0))?;
-                    if record.config.auto_remove {
+                    match client.stop(Some(libc::SIGKILL), Some(0)) {
+                        Err(e) if e.is_errno(libc::ECONNRESET) => {}
+                        other => other?,
+                    }
+                    if record.is_ok_and(|r| r.config.auto_remove) {
                         return Ok(());
                     }
                 }
-                Ok(Held::Still(record, lock)) => {
+                Found::Held(Held::Still(record, lock)) => {
                     self.discard(&record)?;
                     return lock.unlink();
                 }
-                Err(error) => return Err(error),
+                Found::Damaged(_, lock) => return self.discard_damaged(&id, lock),
             }
         }
     }
@@ -405,16 +353,15 @@ impl Engine {
         self.dirs.make()?;
         let id = self.find(wanted)?;
         let held = self.hold(&id)?;
+        let names = self.name_lock()?;
         let old = self.record(&id)?.name;
-        if old == name {
-            if let Held::Still(_, lock) = held {
-                lock.unlink()?;
-            }
-            return Err(Error::invalid(
+        let claimed = if old == name {
+            Err(Error::invalid(
                 "Renaming a container with the same name as its current name",
-            ));
-        }
-        let claimed = self.claim_name(&name, &id);
+            ))
+        } else {
+            self.claim_name(&name, &id, Some(&names))
+        };
         match held {
             Held::Live(mut client) => {
                 claimed?;
@@ -425,13 +372,15 @@ impl Engine {
                 }
             }
             Held::Still(mut record, lock) => {
-                if let Err(error) = claimed {
-                    lock.unlink()?;
-                    return Err(error);
-                }
-                record.name = name;
-                record.save(&self.dirs)?;
+                let renamed = claimed.and_then(|()| {
+                    record.name = name.clone();
+                    record.save(&self.dirs).map_err(|error| {
+                        let undo = self.release_name(&name, &id).err();
+                        error.with_undo(undo.into_iter().collect())
+                    })
+                });
                 lock.unlink()?;
+                renamed?;
             }
         }
         self.release_name(&old, &id)
@@ -442,37 +391,30 @@ impl Engine {
         Ok(self.live(wanted)?.1)
     }
 
-    fn live_records(&self) -> Result<Vec<Record>> {
-        Ok(self
-            .records()?
-            .into_iter()
-            .filter(|r| r.state.status.is_live())
-            .collect())
-    }
-
-    /// Every container that is recorded. One that ends while we look is left
-    /// out; a damaged record is an error that names its file.
-    fn records(&self) -> Result<Vec<Record>> {
-        let mut records = Vec::new();
-        for id in self.ids()? {
-            records.extend(Record::load(&self.dirs, &id)?);
-        }
-        Ok(records)
-    }
-
     /// Full inspect views, newest first; stopped ones too with `all`.
-    pub fn containers(&self, all: bool) -> Result<Vec<view::Container>> {
-        self.refresh()?;
-        let mut records = self.records()?;
+    pub fn containers(&self, all: bool) -> Result<Listing<view::Container>> {
+        let mut problems = self.refresh()?;
+        let found = self.records()?;
+        for problem in found.problems {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        let mut records = found.items;
         records.retain(|r| all || r.state.status.is_live());
         records.sort_by(|a, b| b.created.cmp(&a.created));
-        records.iter().map(|r| self.describe(r)).collect()
+        let views = records.iter().map(|r| self.describe(r));
+        Ok(Listing {
+            items: views.collect::<Result<_>>()?,
+            problems,
+        })
     }
 
     pub fn container(&self, wanted: &str) -> Result<view::Container> {
         self.refresh()?;
         let id = self.find(wanted)?;
-        let mut record = self.record(&id)?;
+        let record = self.truth(&id)?;
+        let mut record = record.ok_or_else(|| missing(&id))?;
         // Which way a port takes depends on what listens now.
         if record.state.status.is_live()
             && !record.state.paths.is_empty()
@@ -561,9 +503,30 @@ impl Engine {
     }
 
     /// What the journals of dead processes left, undone. One line each.
-    pub fn gc(&self) -> Result<Vec<String>> {
-        self.collect()
+    pub fn gc(&self) -> Result<Listing<String>> {
+        let found = self.collect()?;
+        Ok(Listing {
+            items: found.did,
+            problems: found.problems,
+        })
     }
+}
+
+fn missing(id: &ContainerId) -> Error {
+    Error::not_found(format!("No such container: {id}"))
+}
+
+fn not_removable(record: &Record) -> Error {
+    let what = record.state.status.as_str();
+    let cure = if record.state.status == Status::Paused {
+        "unpause and then stop the container before removal or force remove"
+    } else {
+        "stop the container before removal or force remove"
+    };
+    Error::conflict(format!(
+        "cannot remove container \"{}\": container is {what}: {cure}",
+        record.name
+    ))
 }
 
 /// Is this endpoint on that network? By id once it is known.

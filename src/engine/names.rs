@@ -2,9 +2,12 @@
 //!
 //! A container's name is a symbolic link `<root>/names/<name>` to its id, made
 //! before the container: symlink(2) is atomic, so two commands cannot take the
-//! same name. A link whose container is nowhere is a dead command's: it is
-//! taken over by the next who wants the name, and removed by recovery. No
-//! journal names it, because undoing must never take somebody else's name.
+//! same name. A link whose container is nowhere, or has another name in its
+//! record, is a dead command's: it is taken over by the next who wants the
+//! name, and removed by recovery. No journal names it, because undoing must
+//! never take somebody else's name. Renaming makes the new link, changes the
+//! record, removes the old link, all under the lock under which dead links are
+//! taken over.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -22,34 +25,64 @@ impl Engine {
         self.dirs.root().join("names").join(name.as_str())
     }
 
-    /// Takes a name for `id`.
-    pub(super) fn claim_name(&self, name: &ContainerName, id: &ContainerId) -> Result<()> {
+    /// Takes a name for `id`. `renaming`: the caller holds the name lock.
+    pub(super) fn claim_name(
+        &self,
+        name: &ContainerName,
+        id: &ContainerId,
+        renaming: Option<&Lock>,
+    ) -> Result<()> {
         let path = self.name_path(name);
-        for _ in 0..3 {
-            match std::fs::read_link(&path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::sys("read name", &path, e)),
-                Ok(target) => {
-                    let holder = ContainerId::new(target.to_string_lossy().into_owned());
-                    if let Ok(holder) = holder
-                        && self.exists(&holder)?
-                    {
-                        return Err(Error::conflict(format!(
-                            "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". You have to remove (or rename) that container to be able to reuse that name."
-                        )));
-                    }
-                    remove_file(&path)?;
-                }
+        let take = || match symlink(id.as_str(), &path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(Error::sys("take name", &path, e)),
+        };
+        if take()? {
+            return Ok(());
+        }
+        // It is somebody's, or a dead command's: then two could take it over.
+        let _lock = match renaming {
+            Some(_) => None,
+            None => Some(self.name_lock()?),
+        };
+        loop {
+            if let Some(holder) = self.holder_of_name(&path)?
+                && self.bears(&holder, name.as_str())?
+            {
+                return Err(Error::conflict(format!(
+                    "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". You have to remove (or rename) that container to be able to reuse that name."
+                )));
             }
-            match symlink(id.as_str(), &path) {
-                Ok(()) => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Error::sys("take name", &path, e)),
+            remove_file(&path)?;
+            if take()? {
+                return Ok(());
             }
         }
-        Err(Error::conflict(format!(
-            "Conflict. The container name \"/{name}\" is already in use."
-        )))
+    }
+
+    /// Whom a name leads to, if to anybody.
+    fn holder_of_name(&self, path: &Path) -> Result<Option<ContainerId>> {
+        match std::fs::read_link(path) {
+            Ok(target) => Ok(ContainerId::new(target.to_string_lossy().into_owned()).ok()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::sys("read name", path, e)
+                .hint("it should be a symbolic link to a container's id: if it is not, remove it")),
+        }
+    }
+
+    /// Held while a container is given another name.
+    pub(super) fn name_lock(&self) -> Result<Lock> {
+        Lock::acquire(&self.dirs.state().join("names.lock"))
+    }
+
+    /// Is this the name of that container, as far as its record can be read?
+    pub(super) fn bears(&self, id: &ContainerId, name: &str) -> Result<bool> {
+        match Record::load(&self.dirs, id) {
+            Ok(Some(record)) => Ok(record.name.as_str() == name),
+            Ok(None) => Lock::is_held(&self.dirs.lock(id)),
+            Err(_) => Ok(true),
+        }
     }
 
     pub(super) fn release_name(&self, name: &ContainerName, id: &ContainerId) -> Result<()> {
@@ -72,8 +105,8 @@ impl Engine {
     }
 
     /// Recorded, or being made by a live command.
-    fn exists(&self, id: &ContainerId) -> Result<bool> {
-        Ok(Record::load(&self.dirs, id)?.is_some() || Lock::is_held(&self.dirs.lock(id))?)
+    pub(super) fn exists(&self, id: &ContainerId) -> Result<bool> {
+        Ok(Record::exists(&self.dirs, id) || Lock::is_held(&self.dirs.lock(id))?)
     }
 
     /// Every container on this machine, in no order.
@@ -108,7 +141,7 @@ impl Engine {
         if let Ok(name) = ContainerName::new(bare)
             && let Ok(target) = std::fs::read_link(self.name_path(&name))
             && let Ok(id) = ContainerId::new(target.to_string_lossy().into_owned())
-            && self.exists(&id)?
+            && self.bears(&id, bare)?
         {
             return Ok(id);
         }

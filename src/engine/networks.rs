@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::names::list;
 use super::record::{Record, Status};
-use super::{Engine, HostAccess, NetworkCreate, PoolRequest};
+use super::{Engine, HostAccess, Listing, NetworkCreate, PoolRequest};
 use crate::base::{Cidr, Error, NetworkId, NetworkName, Result, Step};
 use crate::net::ipam::{self, Pool};
 use crate::net::spec::{self, Announce, Driver, Macvlan, NetworkSpec};
@@ -18,35 +18,56 @@ use crate::sys::random;
 
 impl Engine {
     /// Those in files: without `host` and `none`.
-    pub(super) fn stored_networks(&self) -> Result<Vec<NetworkSpec>> {
-        let folder = self.dirs.root().join("networks");
-        let mut networks = Vec::new();
-        for name in list(&folder)? {
-            if let Some(id) = name.strip_suffix(".json")
-                && NetworkId::new(id).is_ok()
-                && let Some(network) = file::find_json(&folder.join(&name))?
-            {
-                networks.push(network);
-            }
+    pub(super) fn stored_networks(&self) -> Result<Listing<NetworkSpec>> {
+        let mut networks = Listing::default();
+        for id in self.network_ids()? {
+            networks.add(self.load_network(&id));
         }
         Ok(networks)
     }
 
-    pub(super) fn all_networks(&self) -> Result<Vec<NetworkSpec>> {
+    /// Of every file, readable or not.
+    fn network_ids(&self) -> Result<Vec<NetworkId>> {
+        let names = list(&self.dirs.root().join("networks"))?;
+        let id = |name: &String| NetworkId::new(name.strip_suffix(".json")?).ok();
+        Ok(names.iter().filter_map(id).collect())
+    }
+
+    /// `None`: there is no such network.
+    fn load_network(&self, id: &NetworkId) -> Result<Option<NetworkSpec>> {
+        let path = self.dirs.network(id);
+        let found: Option<NetworkSpec> = file::find_json(&path)?;
+        match found {
+            Some(network) if network.id != *id => {
+                let why = format!("it is the file of network {}", network.id);
+                Err(file::damaged(&path, why))
+            }
+            Some(network) => match ipam::validate(&network.pools) {
+                Ok(()) => Ok(Some(network)),
+                Err(why) => Err(file::damaged(&path, why)),
+            },
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn all_networks(&self) -> Result<Listing<NetworkSpec>> {
         let mut networks = self.stored_networks()?;
-        networks.extend(plain::networks()?);
-        networks.sort_by(|a, b| a.name.cmp(&b.name));
+        networks.items.extend(plain::networks()?);
+        networks.items.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(networks)
     }
 
     /// Full id, then name, then a prefix of one id only.
     pub(super) fn find_network(&self, wanted: &str) -> Result<NetworkSpec> {
         if let Ok(id) = NetworkId::new(wanted)
-            && let Some(network) = file::find_json(&self.dirs.network(&id))?
+            && let Some(network) = self.load_network(&id)?
         {
             return Ok(network);
         }
-        let networks = self.all_networks()?;
+        let Listing {
+            items: networks,
+            problems,
+        } = self.all_networks()?;
         if let Some(network) = networks
             .iter()
             .find(|n| n.id.as_str() == wanted || n.name.as_str() == wanted)
@@ -59,7 +80,13 @@ impl Engine {
             .collect();
         match hits.as_slice() {
             [one] => Ok((*one).clone()),
-            [] => Err(Error::not_found(format!("network {wanted} not found"))),
+            [] => {
+                let error = Error::not_found(format!("network {wanted} not found"));
+                Err(match problems.first() {
+                    Some(problem) => error.hint(format!("unless it is the one in: {problem}")),
+                    None => error,
+                })
+            }
             many => Err(Error::invalid(format!(
                 "network {wanted} is ambiguous ({} matches found based on ID prefix)",
                 many.len()
@@ -96,8 +123,8 @@ impl Engine {
         self.dirs.make()?;
         // One network is made at a time: name, pool and parent are checked
         // against those that exist.
-        let _lock = Lock::acquire(&self.dirs.state().join("networks.lock"))?;
-        let others = self.stored_networks()?;
+        let _lock = self.network_lock()?;
+        let others = self.stored_networks()?.whole()?;
         if others.iter().any(|n| n.name == name) {
             return Err(Error::conflict(format!(
                 "network with name {name} already exists"
@@ -177,22 +204,29 @@ impl Engine {
         Ok(pools)
     }
 
-    /// Containers on it now: those that run, or hold a lease while starting.
-    pub(super) fn endpoints_of(&self, network: &NetworkSpec) -> Result<Vec<Record>> {
-        let mut on = Vec::new();
-        for id in self.ids()? {
-            if let Some(record) = Record::load(&self.dirs, &id)?
-                && record.state.status.is_live()
-                && record
-                    .state
-                    .attachments
-                    .iter()
-                    .any(|a| a.network == network.id)
-            {
-                on.push(record);
-            }
+    /// Containers that run on it. One that is starting holds a lease only.
+    fn endpoints_of(&self, network: &NetworkId) -> Result<Vec<Record>> {
+        let mut records = self.records()?.items;
+        records.retain(|r| {
+            r.state.status.is_live() && r.state.attachments.iter().any(|a| a.network == *network)
+        });
+        Ok(records)
+    }
+
+    /// By id, name or prefix; one whose file is damaged by id or prefix.
+    pub(super) fn remove_network_of(&self, wanted: &str) -> Result<()> {
+        let error = match self.find_network(wanted) {
+            Ok(network) => return self.remove_network(&network),
+            Err(error) => error,
+        };
+        let mut damaged = self.network_ids()?;
+        damaged.retain(|id| {
+            !wanted.is_empty() && id.as_str().starts_with(wanted) && self.load_network(id).is_err()
+        });
+        match damaged.as_slice() {
+            [id] => self.take_network_away(id, id.short()),
+            _ => Err(error),
         }
-        Ok(on)
     }
 
     pub(super) fn remove_network(&self, network: &NetworkSpec) -> Result<()> {
@@ -202,8 +236,13 @@ impl Engine {
                 network.name
             )));
         }
+        self.take_network_away(&network.id, network.name.as_str())
+    }
+
+    fn take_network_away(&self, network: &NetworkId, name: &str) -> Result<()> {
         self.sweep()?;
-        let _lock = self.address_lock()?;
+        let _changes = self.network_lock()?;
+        let _addresses = self.address_lock()?;
         let users = self.endpoints_of(network)?;
         let starting = self.leaseholders(network)?;
         if !users.is_empty() || !starting.is_empty() {
@@ -218,16 +257,25 @@ impl Engine {
                     .map(|id| format!("(starting, id:\"{}\")", id.short())),
             );
             return Err(Error::conflict(format!(
-                "error while removing network: network {} has active endpoints {}",
-                network.name,
+                "error while removing network: network {name} has active endpoints {}",
                 names.join(" ")
             ))
             .hint("disconnect or remove them first"));
         }
-        if network.host_access != spec::HostAccess::Off {
-            host_access::disable(&mut Rtnl::host()?, &network.id)?;
+        let may_have_link = match self.load_network(network) {
+            Ok(None) => return Err(Error::not_found(format!("network {name} not found"))),
+            Ok(Some(spec)) => spec.host_access != spec::HostAccess::Off,
+            Err(_) => true,
+        };
+        if may_have_link {
+            host_access::disable(&mut Rtnl::host()?, network)?;
         }
-        file::remove(&self.dirs.network(&network.id))
+        file::remove_replaced(&self.dirs.network(network))
+    }
+
+    /// Held by whoever makes, changes or removes a network.
+    fn network_lock(&self) -> Result<Lock> {
+        Lock::acquire(&self.dirs.state().join("networks.lock"))
     }
 
     /// `network host-access`: the record first, so that whatever happens the
@@ -267,7 +315,7 @@ impl Engine {
         };
         let own = ip.map(|ip| Cidr::new(IpAddr::V4(ip), 32)).transpose()?;
         let containers: Vec<Ipv4Addr> = self
-            .endpoints_of(network)?
+            .endpoints_of(&network.id)?
             .iter()
             .filter(|r| r.state.status != Status::Created)
             .flat_map(|r| &r.state.attachments)
@@ -291,6 +339,7 @@ impl Engine {
 
     pub(super) fn change_access(&self, wanted: &str, access: HostAccess) -> Result<()> {
         self.prepare()?;
+        let _lock = self.network_lock()?;
         let network = self.find_network(wanted)?;
         let access = wanted_access(&network, access)?;
         if let spec::HostAccess::On { ip: Some(ip) } = access {

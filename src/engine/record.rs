@@ -142,6 +142,12 @@ impl State {
         self.cgroup.clear();
     }
 
+    /// Nobody saw how: its supervisor is dead.
+    pub(super) fn end_unwatched(&mut self) {
+        self.end(137);
+        self.error = "its supervisor was killed".to_owned();
+    }
+
     pub(super) fn end(&mut self, exit_code: i32) {
         self.clear_live();
         self.status = Status::Exited;
@@ -161,10 +167,27 @@ impl Record {
 
     /// `None`: there is no such container.
     pub(super) fn load(dirs: &Dirs, id: &ContainerId) -> Result<Option<Self>> {
-        if let Some(record) = file::find_json(&dirs.container(id).join("record.json"))? {
-            return Ok(Some(record));
+        for path in Self::paths(dirs, id) {
+            let found: Option<Self> = file::find_json(&path)?;
+            match found {
+                Some(record) if record.id != *id => {
+                    let why = format!("it is the record of container {}", record.id);
+                    return Err(file::damaged(&path, why));
+                }
+                Some(record) => return Ok(Some(record)),
+                None => {}
+            }
         }
-        file::find_json(&dirs.live(id).join("record.json"))
+        Ok(None)
+    }
+
+    /// Whether there is one, readable or not.
+    pub(super) fn exists(dirs: &Dirs, id: &ContainerId) -> bool {
+        Self::paths(dirs, id).iter().any(|path| path.exists())
+    }
+
+    fn paths(dirs: &Dirs, id: &ContainerId) -> [PathBuf; 2] {
+        [dirs.container(id), dirs.live(id)].map(|folder| folder.join("record.json"))
     }
 
     /// The container now exists (or has changed) for good.

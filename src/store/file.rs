@@ -182,10 +182,14 @@ pub fn parse_json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
         } else {
             error.to_string()
         };
-        Error::parse("read", path, why).hint(
-            "correct the file, put back a copy of it, or remove it and create its object again",
-        )
+        damaged(path, why)
     })
+}
+
+/// The content of a file is not what this program writes.
+pub fn damaged(path: &Path, why: impl std::fmt::Display) -> Error {
+    Error::parse("read", path, why)
+        .hint("correct the file, put back a copy of it, or remove it and create its object again")
 }
 
 /// Makes a folder and the ones above it, all with this mode (0711 for what
@@ -206,10 +210,20 @@ fn make_one(path: &Path, mode: u32) -> nix::Result<()> {
     match mkdir(path, Mode::from_bits_truncate(mode)) {
         Ok(()) => std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
             .map_err(|e| errno_of(&e)),
-        Err(Errno::EEXIST) if path.is_dir() => Ok(()),
-        Err(Errno::EEXIST) => Err(Errno::ENOTDIR),
+        Err(Errno::EEXIST) => match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => Ok(()),
+            Ok(_) => Err(Errno::ENOTDIR),
+            Err(e) => Err(errno_of(&e)),
+        },
         Err(errno) => Err(errno),
     }
+}
+
+/// Removes a file, and what a killed [`replace`] of it may have left; absent
+/// is fine.
+pub fn remove_replaced(path: &Path) -> Result<()> {
+    remove(path)?;
+    remove(&beside(path, ""))
 }
 
 /// Removes a file; absent is fine.

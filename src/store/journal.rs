@@ -6,6 +6,8 @@
 //! a whole, not at all, or (a signal between two pages) cut off at the end of
 //! the file. A cut-off last line was never followed by its effect and is
 //! ignored. Nothing is synced: journal and effects end with the same boot.
+//! A line that cannot be understood (edited by hand, or a later version's)
+//! keeps nobody from undoing the others.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -17,6 +19,15 @@ use nix::errno::Errno;
 
 use super::file::explain;
 use crate::base::{Error, Journal, Result, Step};
+
+/// What a journal says.
+#[derive(Debug, Default)]
+pub struct Entries {
+    /// In the order in which they were recorded.
+    pub steps: Vec<Step>,
+    /// One for each line that cannot be understood; says what it contains.
+    pub damaged: Vec<Error>,
+}
 
 #[derive(Debug)]
 pub struct FileJournal {
@@ -64,26 +75,24 @@ impl FileJournal {
         Self { file, path }
     }
 
-    /// All steps, in the order in which they were recorded. No journal: none.
-    pub fn read(path: &Path) -> Result<Vec<Step>> {
+    /// All steps that were recorded. No journal: none.
+    pub fn read(path: &Path) -> Result<Entries> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Entries::default()),
             Err(e) => return Err(io("read journal", path, &e)),
         };
-        let mut steps = Vec::new();
+        let mut entries = Entries::default();
         for (number, line) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
             let Some(line) = line.strip_suffix(b"\n") else {
                 break; // cut off by a kill: its effect never took place
             };
-            let step = serde_json::from_slice(line).map_err(|e| {
-                Error::parse("read journal", path, format!("line {}: {e}", number + 1)).hint(
-                    "it was edited or damaged: undo by hand what its other lines name, then remove it",
-                )
-            })?;
-            steps.push(step);
+            match serde_json::from_slice(line) {
+                Ok(step) => entries.steps.push(step),
+                Err(e) => entries.damaged.push(damaged(path, number + 1, line, &e)),
+            }
         }
-        Ok(steps)
+        Ok(entries)
     }
 
     pub fn path(&self) -> &Path {
@@ -113,6 +122,13 @@ impl AsFd for FileJournal {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+fn damaged(path: &Path, number: usize, line: &[u8], why: &serde_json::Error) -> Error {
+    let line = String::from_utf8_lossy(line);
+    let why = format!("line {number}, {:?}: {why}", line.trim_end());
+    Error::parse("undo what is recorded in", path, why)
+        .hint("if that line names something that is still there, remove it by hand")
 }
 
 fn options() -> OpenOptions {
@@ -145,15 +161,15 @@ mod tests {
     fn gives_back_what_was_recorded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        assert_eq!(FileJournal::read(&path).unwrap(), []);
+        let steps = |path| FileJournal::read(path).unwrap().steps;
+        assert_eq!(steps(&path), []);
         let mut journal = FileJournal::create(&path).unwrap();
         journal.record(&step("a")).unwrap();
         journal.record(&step("b\n\"ä")).unwrap();
         drop(journal);
         let mut journal = FileJournal::open_append(&path).unwrap();
         journal.record(&step("c")).unwrap();
-        let steps = FileJournal::read(&path).unwrap();
-        assert_eq!(steps, [step("a"), step("b\n\"ä"), step("c")]);
+        assert_eq!(steps(&path), [step("a"), step("b\n\"ä"), step("c")]);
         let error = FileJournal::create(&path).unwrap_err();
         assert!(error.is_errno(libc::EEXIST), "{error}");
         assert!(error.to_string().contains("gc"), "{error}");
@@ -173,28 +189,37 @@ mod tests {
         for cut in 0..=whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let kept = cut / line;
-            assert_eq!(FileJournal::read(&path).unwrap().len(), kept);
+            assert_eq!(FileJournal::read(&path).unwrap().steps.len(), kept);
             let mut journal = FileJournal::open_append(&path).unwrap();
             journal.record(&step("c")).unwrap();
-            let steps = FileJournal::read(&path).unwrap();
+            let steps = FileJournal::read(&path).unwrap().steps;
             assert_eq!(steps.len(), kept + 1);
             assert_eq!(steps.last(), Some(&step("c")));
         }
     }
 
     #[test]
-    fn a_damaged_line_is_an_error_that_names_it() {
+    fn a_damaged_line_is_named_and_hides_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
         let mut journal = FileJournal::create(&path).unwrap();
         journal.record(&step("a")).unwrap();
         std::fs::write(
             &path,
-            [&std::fs::read(&path).unwrap()[..], b"{oops}\n"].concat(),
+            [
+                b"{oops}\n",
+                &std::fs::read(&path).unwrap()[..],
+                b"{\"step\":\"fly\",\"to\":\"moon\"}\n",
+            ]
+            .concat(),
         )
         .unwrap();
-        let text = FileJournal::read(&path).unwrap_err().to_string();
-        assert!(text.contains("line 2"), "{text}");
-        assert!(text.contains("journal"), "{text}");
+        let entries = FileJournal::read(&path).unwrap();
+        assert_eq!(entries.steps, [step("a")]);
+        let texts: Vec<String> = entries.damaged.iter().map(Error::to_string).collect();
+        assert!(texts[0].contains("line 1, \"{oops}\""), "{texts:?}");
+        assert!(texts[1].contains("line 3"), "{texts:?}");
+        assert!(texts[1].contains("moon"), "{texts:?}");
+        assert!(texts[1].contains("journal"), "{texts:?}");
     }
 }

@@ -85,10 +85,10 @@ pub(crate) struct Test {
 }
 
 impl Test {
-    /// The name is the function's path below `tests/kernel`.
+    /// The name is the function's path below `tests/kernel` (or `tests/fault`).
     pub(crate) fn new<V: IntoVerdict>(run: impl Fn() -> V + 'static) -> Self {
         let path = type_name_of_val(&run);
-        let name = path.strip_prefix("kernel::").unwrap_or(path);
+        let name = path.split_once("::").map_or(path, |(_, name)| name);
         Self::named(name, run)
     }
 

@@ -28,7 +28,7 @@ impl Network {
             last: None,
         };
         let before = self.default_leg();
-        let leg = self.leg(engine, config, journal)?;
+        let leg = self.leg(engine, config)?;
         let addr = leg.addr;
         self.legs.push(leg);
         let at = self.legs.len() - 1;
@@ -138,10 +138,11 @@ impl Network {
         Ok(())
     }
 
-    /// Takes everything back that does not die with the namespace.
+    /// Takes everything back that does not die with the namespace, but for
+    /// what is ours alone as long as we have it: addresses and ports.
     pub(super) fn close(&mut self, engine: &Engine) -> Vec<Error> {
         let mut errors = Vec::new();
-        if let Some(publisher) = self.publisher.take() {
+        if let Some(publisher) = &mut self.publisher {
             errors.extend(publisher.stop().err());
         }
         for leg in std::mem::take(&mut self.legs) {
@@ -151,9 +152,6 @@ impl Network {
                     .is_ok_and(|n| n.host_access != HostAccess::Off)
             {
                 errors.extend(self.drop_route(attachment).err());
-            }
-            if let Some(addr) = leg.addr {
-                errors.extend(engine.release(addr).err());
             }
         }
         errors

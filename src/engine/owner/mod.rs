@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::launch::Report;
 use super::record::{Record, Status};
-use super::{EndpointRequest, Engine, gc};
+use super::{EndpointRequest, Engine};
 use crate::base::{ContainerName, Error, Result};
 use crate::container::launch::{self, Running};
 use crate::container::supervisor::{Owner, Settings};
@@ -34,6 +35,8 @@ pub(super) struct Owned {
     network: Network,
     cgroup: Option<Cgroup>,
     journal: FileJournal,
+    /// To the command that waits for the start.
+    report: Option<OwnedFd>,
     /// Ended in good order: nothing is left but files.
     finished: bool,
 }
@@ -52,6 +55,7 @@ impl Owned {
             network,
             cgroup,
             journal,
+            report: None,
             finished: false,
         }
     }
@@ -76,17 +80,28 @@ impl Owned {
         })
     }
 
-    /// The loop failed: what the journal says is undone, and the next command
-    /// finds a container that has ended.
-    pub(super) fn abandon(&mut self) {
-        let errors = self.network.close(&self.engine);
-        let _ = self.kill_all();
-        let journal = self.engine.dirs.journal(&self.record.id);
-        let errors = errors.len() + gc::unwind(&journal).len();
+    /// Who is to learn of the outcome, once.
+    pub(super) fn report_to(&mut self, command: OwnedFd) {
+        self.report = Some(command);
+    }
+
+    /// The loop failed: what the journal says is undone. A command that still
+    /// waits for the start does the rest; else the record says why.
+    pub(super) fn abandon(mut self, why: Error) -> Result<()> {
+        let mut errors = self.network.close(&self.engine);
+        errors.extend(self.kill_all().err());
+        drop(self.cgroup.take());
+        errors.extend(self.engine.unwind(&self.record.id));
+        if let Some(report) = self.report.take() {
+            super::launch::send(&report, &Report::Failed(why.with_undo(errors)));
+            return Ok(());
+        }
         self.record.state.end(137);
-        self.record.state.error =
-            format!("its supervisor failed; {errors} problems while cleaning up");
-        let _ = self.record.save(&self.engine.dirs);
+        self.record.state.error = format!("its supervisor failed: {why}");
+        errors.extend(self.record.save(&self.engine.dirs).err());
+        // A container that must go is the next command's.
+        self.finished = errors.is_empty() && !self.record.config.auto_remove;
+        self.clear_away()
     }
 
     fn save(&self) -> Result<()> {
@@ -94,15 +109,24 @@ impl Owned {
     }
 
     /// The container has ended for good: nothing but its record (unless
-    /// `--rm`) stays.
+    /// `--rm`) stays. The journal goes before the address and the ports do:
+    /// whoever gets them next must not be taken for us.
     fn finish(&mut self, code: i32) -> Result<()> {
         let dirs = self.engine.dirs.clone();
+        let id = &self.record.id;
         let mut errors = self.network.close(&self.engine);
         if let Some(cgroup) = self.cgroup.take() {
             let folders = cgroup.folders().to_vec();
             drop(cgroup);
             errors.extend(crate::sys::cgroup::remove(&folders).err());
         }
+        if errors.is_empty() {
+            errors.extend(file::remove(&dirs.journal(id)).err());
+        }
+        if errors.is_empty() {
+            errors.extend(self.engine.release_all(id).err());
+        }
+        self.network.publisher = None;
         self.record.state.end(code);
         if self.record.config.auto_remove {
             errors.extend(self.engine.retire(&self.record).err());
@@ -113,7 +137,7 @@ impl Owned {
             self.finished = true;
             Ok(())
         } else {
-            // The journal stays for the next command.
+            // What has not been undone is the next command's.
             let first = errors.remove(0);
             Err(first.with_undo(errors))
         }
@@ -151,10 +175,15 @@ impl Owned {
 
 impl Owner for Owned {
     fn register(&mut self, epoll: &Epoll) -> Result<()> {
-        match &mut self.network.publisher {
-            Some(publisher) => publisher.register(epoll, PUBLISH_BASE),
-            None => Ok(()),
+        if let Some(publisher) = &mut self.network.publisher {
+            publisher.register(epoll, PUBLISH_BASE)?;
         }
+        // From now on nothing keeps the container from being served.
+        if let Some(report) = self.report.take() {
+            let warnings = self.network.take_warnings();
+            super::launch::send(&report, &Report::Started { warnings });
+        }
+        Ok(())
     }
 
     fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use crate::base::{Cidr, ContainerId, Error, IfName, Journal, MacAddr, Result};
+use crate::base::{Cause, Cidr, ContainerId, Error, IfName, Journal, MacAddr, Result};
 use crate::engine::Engine;
 use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record, State};
@@ -87,11 +87,7 @@ fn not_made() -> Error {
 
 impl Network {
     /// Resolves the container's networks and leases its addresses.
-    pub(in crate::engine) fn lease(
-        engine: &Engine,
-        record: &mut Record,
-        journal: &mut dyn Journal,
-    ) -> Result<Self> {
+    pub(in crate::engine) fn lease(engine: &Engine, record: &mut Record) -> Result<Self> {
         let mut network = Self {
             id: record.id.clone(),
             hostname: record.hostname().to_owned(),
@@ -106,7 +102,7 @@ impl Network {
             warnings: Vec::new(),
         };
         for config in record.config.endpoints.clone() {
-            let leg = network.leg(engine, config, journal)?;
+            let leg = network.leg(engine, config)?;
             match leg.spec.driver {
                 Driver::Host => network.host_mode = true,
                 Driver::Null => {}
@@ -127,16 +123,16 @@ impl Network {
         Ok(network)
     }
 
-    pub(super) fn leg(
-        &self,
-        engine: &Engine,
-        mut config: EndpointConfig,
-        journal: &mut dyn Journal,
-    ) -> Result<Leg> {
+    pub(super) fn leg(&self, engine: &Engine, mut config: EndpointConfig) -> Result<Leg> {
         let spec = match &config.network {
             Some(id) => engine
                 .find_network(id.as_str())
-                .map_err(|_| Error::not_found(format!("network {} not found", config.name)))?,
+                .map_err(|e| match e.cause {
+                    Cause::NotFound(_) => {
+                        Error::not_found(format!("network {} not found", config.name))
+                    }
+                    _ => e,
+                })?,
             None => engine.find_network(&config.request.network)?,
         };
         if let Some(ip) = config.request.ip
@@ -152,7 +148,7 @@ impl Network {
                 (_, Some(last)) => Wish::Rather(last),
                 _ => Wish::Any,
             };
-            let (ip, addr) = engine.lease(&spec, wish, &self.id, journal)?;
+            let (ip, addr) = engine.lease(&spec, wish, &self.id)?;
             config.last = Some(ip);
             Some(addr)
         } else {
@@ -161,9 +157,11 @@ impl Network {
         if let Some(addr) = addr
             && let Some(clash) = self.overlapping(addr)
         {
+            let undo = engine.release(addr).err();
             return Err(Error::conflict(format!(
                 "cannot program address {addr} in sandbox interface because it conflicts with existing route {clash}"
-            )));
+            ))
+            .with_undo(undo.into_iter().collect()));
         }
         config.network = Some(spec.id.clone());
         config.name = spec.name.to_string();

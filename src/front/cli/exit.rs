@@ -109,7 +109,8 @@ pub fn say(text: &str) {
     } else {
         text.into()
     };
-    let _ = writeln!(err, "{text}");
+    // In one piece: others may be writing there too.
+    let _ = err.write_all(format!("{text}\n").as_bytes());
 }
 
 /// A result on stdout.
@@ -135,6 +136,14 @@ fn stdout_failed(e: &io::Error) -> Failure {
     } else {
         Failure::from(Error::sys("write to", "stdout", e))
     }
+}
+
+/// Complains about what kept a list from being whole; gives the exit code.
+pub fn problems(list: &[Error]) -> u8 {
+    for problem in list {
+        complain(&problem.to_string());
+    }
+    u8::from(!list.is_empty())
 }
 
 /// Does `act` for each name, echoes the names for which it worked, complains

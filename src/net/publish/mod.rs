@@ -277,9 +277,10 @@ impl Publisher {
         ports.map(|(at, port)| (*port, path(at))).collect()
     }
 
-    /// Takes everything back.
-    pub fn stop(self) -> Result<()> {
-        match self.fast {
+    /// Takes everything back but the ports themselves: they are somebody
+    /// else's to have as soon as this is dropped.
+    pub fn stop(&mut self) -> Result<()> {
+        match self.fast.take() {
             Some(fast) => fast.remove(&self.netns),
             None => Ok(()),
         }

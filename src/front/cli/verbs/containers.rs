@@ -15,8 +15,8 @@ use crate::engine::view::Container;
 pub(super) fn ps(front: &Front, syntax: &Syntax, a: args::Ps) -> Outcome {
     exit::count(syntax, a.names.len())?;
     let every = filter::Containers::new(&a.filter, shows_all(&a))?.needs_all();
-    let list = front.engine.containers(every)?;
-    let mut list = rows_of_ps(&a, list)?;
+    let found = front.engine.containers(every)?;
+    let mut list = rows_of_ps(&a, found.items)?;
     if wants_size(&a) {
         for container in &mut list {
             front.engine.measure(container)?;
@@ -31,7 +31,7 @@ pub(super) fn ps(front: &Front, syntax: &Syntax, a: args::Ps) -> Outcome {
         SystemTime::now(),
         io::stdout().is_terminal(),
     )?)?;
-    Ok(0)
+    Ok(exit::problems(&found.problems))
 }
 
 /// `-n` and `-l` count stopped containers too.

@@ -82,10 +82,11 @@ fn info_text(info: &Info, format: Option<&str>) -> Result<String> {
 
 pub(super) fn gc(front: &Front, syntax: &Syntax, a: args::Plain) -> Outcome {
     exit::count(syntax, a.names.len())?;
-    for line in front.engine.gc()? {
-        print_line(&line)?;
+    let found = front.engine.gc()?;
+    for line in &found.items {
+        print_line(line)?;
     }
-    Ok(0)
+    Ok(exit::problems(&found.problems))
 }
 
 /// The demo prints for itself, and its code is its verdict.

@@ -21,9 +21,9 @@ pub(super) fn create(front: &Front, syntax: &Syntax, a: args::Create) -> Outcome
 
 pub(super) fn ls(front: &Front, syntax: &Syntax, a: args::Ls) -> Outcome {
     exit::count(syntax, a.names.len())?;
-    let list = front.engine.networks()?;
-    exit::print(&ls_text(&a, list, io::stdout().is_terminal())?)?;
-    Ok(0)
+    let found = front.engine.networks()?;
+    exit::print(&ls_text(&a, found.items, io::stdout().is_terminal())?)?;
+    Ok(exit::problems(&found.problems))
 }
 
 /// What is printed of a list sorted by name.
@@ -61,14 +61,14 @@ pub(super) fn prune(front: &Front, syntax: &Syntax, a: args::Prune) -> Outcome {
         return Ok(0);
     }
     let removed = front.engine.network_prune(&may_go)?;
-    if !removed.is_empty() {
+    if !removed.items.is_empty() {
         exit::print("Deleted Networks:\n")?;
-        for name in &removed {
+        for name in &removed.items {
             print_line(name)?;
         }
         exit::print("\n")?;
     }
-    Ok(0)
+    Ok(exit::problems(&removed.problems))
 }
 
 fn confirmed() -> Result<bool, Failure> {

@@ -1,0 +1,113 @@
+//! The right to change a container: its supervisor, which does what it is
+//! asked, or its lock.
+
+use std::time::{Duration, Instant};
+
+use super::record::Record;
+use super::{Client, Engine, missing};
+use crate::base::{ContainerId, Error, Result};
+use crate::store::Lock;
+
+/// A container, and the right to change it.
+pub(super) enum Held {
+    /// Its supervisor, which does what it is asked.
+    Live(Client),
+    /// It does not run; the lock is ours.
+    Still(Box<Record>, Lock),
+}
+
+/// The same, when one can do without the record.
+pub(super) enum Found {
+    Held(Held),
+    /// It does not run, but its record cannot be read; the lock is ours.
+    Damaged(Error, Lock),
+}
+
+impl Engine {
+    /// The container's supervisor or its lock, waiting out a verb of another
+    /// process that has just begun.
+    pub(super) fn hold(&self, id: &ContainerId) -> Result<Held> {
+        match self.hold_any(id)? {
+            Found::Held(held) => Ok(held),
+            Found::Damaged(damage, lock) => {
+                lock.unlink()?;
+                Err(damage)
+            }
+        }
+    }
+
+    /// Asks the supervisor, or does the work itself where there is none. A
+    /// supervisor that ends before it has answered is no answer.
+    pub(super) fn ask_or<T>(
+        &self,
+        id: &ContainerId,
+        mut ask: impl FnMut(&mut Client) -> Result<T>,
+        work: impl FnOnce(Record, Lock) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            match self.hold(id)? {
+                Held::Live(mut client) => match ask(&mut client) {
+                    Err(e) if e.is_errno(libc::ECONNRESET) => {}
+                    answered => return answered,
+                },
+                Held::Still(record, lock) => return work(*record, lock),
+            }
+        }
+    }
+
+    pub(super) fn hold_any(&self, id: &ContainerId) -> Result<Found> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let start = Instant::now();
+        loop {
+            if let Some(client) = Client::connect(&self.dirs.live(id))? {
+                return Ok(Found::Held(Held::Live(client)));
+            }
+            if let Some(lock) = Lock::try_acquire(&self.dirs.lock(id))? {
+                match Record::load(&self.dirs, id) {
+                    Ok(Some(record)) if !self.is_unfinished(&record) => {
+                        return Ok(Found::Held(Held::Still(Box::new(record), lock)));
+                    }
+                    Ok(Some(_)) => drop(self.recover(id, lock)?),
+                    Ok(None) => {
+                        self.recover(id, lock)?;
+                        return Err(missing(id));
+                    }
+                    Err(damage) => return Ok(Found::Damaged(damage, lock)),
+                }
+                continue;
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(Error::conflict(format!(
+                    "container {} is busy: another command has held it for 30 s",
+                    id.short()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Its supervisor is dead, and what that did is still to be undone.
+    fn is_unfinished(&self, record: &Record) -> bool {
+        record.state.status.is_live() || self.dirs.journal(&record.id).exists()
+    }
+
+    fn not_running(&self, wanted: &str, id: &ContainerId) -> Error {
+        Error::conflict(format!("container {wanted} is not running"))
+            .hint(format!("`dockless start {}` starts it", id.short()))
+    }
+
+    /// The supervisor of a running container.
+    pub(super) fn live(&self, wanted: &str) -> Result<(ContainerId, Client)> {
+        let id = self.find(wanted)?;
+        match Client::connect(&self.dirs.live(&id))? {
+            Some(client) => Ok((id, client)),
+            None => match self.hold(&id)? {
+                Held::Live(client) => Ok((id, client)),
+                Held::Still(_, lock) => {
+                    lock.unlink()?;
+                    Err(self.not_running(wanted, &id))
+                }
+            },
+        }
+    }
+}

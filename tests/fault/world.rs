@@ -1,0 +1,358 @@
+//! The machine on which things go wrong: a LAN with this process as its host,
+//! what was there before, and the question whether it is so again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use dockless::lab::Lab;
+use dockless::lab::snapshot::{Mine, Snapshot};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::harness::{Verdict, failed};
+use crate::judge::{self, Answer};
+
+/// How long the kernel may take to bury what was killed: a network namespace
+/// is taken apart in the background.
+const BURIAL: Duration = Duration::from_secs(3);
+
+/// One subnet for all tests here.
+pub(crate) const NETWORK: [&str; 8] = [
+    "network",
+    "create",
+    "-d",
+    "macvlan",
+    "--subnet=10.0.2.0/24",
+    "--gateway=10.0.2.1",
+    "-o",
+    "parent=eth1",
+];
+
+pub(crate) struct World {
+    pub(crate) lab: Lab,
+    before: State,
+    /// Containers seen: whose cgroups must be gone.
+    ids: BTreeSet<String>,
+}
+
+/// Everything that a container runtime could leave behind.
+struct State {
+    kernel: Snapshot,
+    /// What `ip` and `nft` say, and /proc.
+    judged: Vec<String>,
+    files: Vec<String>,
+}
+
+impl World {
+    /// A LAN whose host has run a container once, so that the folders and the
+    /// image are there.
+    pub(crate) fn new() -> Verdict<Self> {
+        let lab = Lab::here(1)?;
+        let mut world = Self {
+            lab,
+            before: State::take()?,
+            ids: BTreeSet::new(),
+        };
+        world.warm()?;
+        world.before.files = all_files();
+        Ok(world)
+    }
+
+    fn warm(&mut self) -> Verdict {
+        self.ok(&[&NETWORK[..], &["warm"]].concat())?;
+        self.ok(&["run", "--rm", "--network", "warm", "tester", "ip", "link"])?;
+        self.ok(&["network", "rm", "warm"]).map(drop)
+    }
+
+    /// Runs the program.
+    pub(crate) fn dockless(&mut self, args: &[&str]) -> Verdict<Answer> {
+        let program = judge::dockless().to_string_lossy();
+        let answer = judge::run(&[&[program.as_ref()], args].concat())?;
+        self.see(&answer.stdout);
+        Ok(answer)
+    }
+
+    /// The same, and it must succeed.
+    pub(crate) fn ok(&mut self, args: &[&str]) -> Verdict<String> {
+        Ok(self.dockless(args)?.success()?.stdout.trim().to_owned())
+    }
+
+    /// Starts it and goes on.
+    pub(crate) fn start(args: &[&str]) -> Verdict<std::process::Child> {
+        Ok(Command::new(judge::dockless())
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?)
+    }
+
+    /// Remembers every container id in a text.
+    pub(crate) fn see(&mut self, text: &str) {
+        let words = text.split(|c: char| !c.is_ascii_hexdigit());
+        let ids = words.filter(|w| w.len() == 64).map(str::to_owned);
+        self.ids.extend(ids);
+    }
+
+    /// What differs from the beginning; empty: nothing was left behind.
+    pub(crate) fn left(&self) -> Verdict<Vec<String>> {
+        let deadline = Instant::now() + BURIAL;
+        loop {
+            let mut left = self.before.differences(&State::take()?);
+            left.extend(self.cgroups());
+            if left.is_empty() || Instant::now() > deadline {
+                return Ok(left);
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Fails unless nothing was left behind.
+    pub(crate) fn is_clean(&self, after: &str) -> Verdict {
+        let left = self.left()?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        failed(format!("{after}: left behind:\n  {}", left.join("\n  ")))
+    }
+
+    /// Nothing but a container that has not been started, as Docker leaves it
+    /// when `run` fails.
+    pub(crate) fn is_unmade(&self, after: &str) -> Verdict {
+        let created = [
+            root_folder().join("containers"),
+            root_folder().join("names"),
+        ];
+        let is_created = |line: &String| {
+            let path = line.split_once("file ").map_or("", |(_, path)| path);
+            created
+                .iter()
+                .any(|folder| Path::new(path).starts_with(folder))
+        };
+        let mut left = self.left()?;
+        left.retain(|line| !is_created(line));
+        if left.is_empty() {
+            return Ok(());
+        }
+        failed(format!("{after}: half-made:\n  {}", left.join("\n  ")))
+    }
+
+    /// After a failed test: takes everything away by force.
+    pub(crate) fn reset(&mut self) -> Verdict {
+        // Everybody in this process's own pid namespace.
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+        sleep(Duration::from_millis(50));
+        let _ = fs::remove_dir_all(state_folder());
+        for folder in ["containers", "names", "networks"] {
+            let _ = fs::remove_dir_all(root_folder().join(folder));
+        }
+        for base in hierarchies() {
+            for id in &self.ids {
+                let _ = fs::remove_dir(base.join(format!("dockless-{id}")));
+            }
+        }
+        self.warm()?;
+        self.is_clean("reset")
+    }
+
+    /// Those of this test's containers: others run at the same time.
+    fn cgroups(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for base in hierarchies() {
+            let paths = self
+                .ids
+                .iter()
+                .map(|id| base.join(format!("dockless-{id}")));
+            left.extend(paths.filter(|p| p.exists()));
+        }
+        left.iter()
+            .map(|p| format!("+ cgroup {}", p.display()))
+            .collect()
+    }
+
+    /// Names of all containers, running or not.
+    pub(crate) fn containers(&mut self) -> Verdict<Vec<String>> {
+        let text = self.ok(&["ps", "-a", "--format", "{{.Names}}"])?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    pub(crate) fn inspect(&mut self, name: &str) -> Verdict<Value> {
+        let text = self.ok(&["inspect", name])?;
+        let mut list: Vec<Value> = serde_json::from_str(&text)?;
+        match list.pop() {
+            Some(value) if list.is_empty() => Ok(value),
+            _ => failed(format!("inspect {name}: not one object")),
+        }
+    }
+
+    /// A container is wholly there: what is said of it is true.
+    pub(crate) fn is_whole(&mut self, name: &str) -> Verdict {
+        let view = self.inspect(name)?;
+        let state = view["State"]["Status"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let pid = view["State"]["Pid"].as_i64().unwrap_or_default();
+        let networks = view["NetworkSettings"]["Networks"].as_object();
+        let addresses: Vec<String> = networks
+            .into_iter()
+            .flat_map(|n| n.values())
+            .filter_map(|n| n["IPAddress"].as_str())
+            .filter(|ip| !ip.is_empty())
+            .map(str::to_owned)
+            .collect();
+        if state != "running" {
+            if pid != 0 || !addresses.is_empty() {
+                return failed(format!("{name}: {state}, but with pid or address: {view}"));
+            }
+            return Ok(());
+        }
+        if !Path::new(&format!("/proc/{pid}")).exists() {
+            return failed(format!("{name}: running as {pid}, which is not there"));
+        }
+        let text = self.ok(&["exec", name, "ip", "-j", "addr"])?;
+        let links: Value = serde_json::from_str(&text)?;
+        for ip in &addresses {
+            if !links.to_string().contains(&format!("\"{ip}\"")) {
+                return failed(format!("{name}: has no {ip}: {links}"));
+            }
+            let leases = files(&state_folder());
+            if !leases.iter().any(|f| f.ends_with(&format!(",{ip} -"))) {
+                return failed(format!("{name}: no lease of {ip}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes everything away, as a user would.
+    pub(crate) fn tidy(&mut self) -> Verdict {
+        for name in self.containers()? {
+            self.ok(&["rm", "-f", &name])?;
+        }
+        let text = self.ok(&["network", "ls", "--filter", "type=custom", "-q"])?;
+        for id in text.lines() {
+            self.ok(&["network", "rm", id])?;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn take() -> Verdict<Self> {
+        let mut judged = Vec::new();
+        for (what, argv) in [
+            ("link", &["ip", "-j", "-d", "addr", "show"][..]),
+            (
+                "route",
+                &["ip", "-j", "-d", "route", "show", "table", "all"],
+            ),
+            ("rule", &["ip", "-j", "-d", "rule", "show"]),
+            (
+                "neighbour",
+                &["ip", "-j", "neigh", "show", "nud", "permanent"],
+            ),
+        ] {
+            let answer = judge::run(argv)?.json()?;
+            let things = answer.as_array().cloned().unwrap_or_default();
+            judged.extend(things.iter().map(|t| format!("{what} {t}")));
+        }
+        let rules = judge::nft_ruleset()?;
+        judged.extend(rules.iter().map(|r| format!("nft {r}")));
+        judged.extend(locks());
+        Ok(Self {
+            // Locks and cgroups are judged apart.
+            kernel: Snapshot::take(Mine {
+                state: &state_folder(),
+                containers: &[],
+            })?,
+            judged,
+            files: all_files(),
+        })
+    }
+
+    fn differences(&self, later: &Self) -> Vec<String> {
+        let mut found = self.kernel.differences(&later.kernel);
+        found.retain(|line| !line[2..].starts_with("locks:"));
+        for (sign, ours, theirs) in [
+            ('-', &self.judged, &later.judged),
+            ('+', &later.judged, &self.judged),
+            ('-', &self.files, &later.files),
+            ('+', &later.files, &self.files),
+        ] {
+            let only = ours.iter().filter(|line| !theirs.contains(line));
+            found.extend(only.map(|line| format!("{sign} {line}")));
+        }
+        found
+    }
+}
+
+pub(crate) fn root_folder() -> PathBuf {
+    std::env::var_os("DOCKLESS_ROOT").unwrap_or_default().into()
+}
+
+pub(crate) fn state_folder() -> PathBuf {
+    std::env::var_os("DOCKLESS_STATE")
+        .unwrap_or_default()
+        .into()
+}
+
+/// Where containers' cgroups are made.
+fn hierarchies() -> Vec<PathBuf> {
+    let top = Path::new("/sys/fs/cgroup");
+    let below = fs::read_dir(top).into_iter().flatten().flatten();
+    let mut all: Vec<PathBuf> = below.map(|e| e.path()).filter(|p| p.is_dir()).collect();
+    all.push(top.to_owned());
+    all
+}
+
+fn all_files() -> Vec<String> {
+    let folders = [root_folder(), state_folder()];
+    let found = folders.iter().flat_map(|folder| files(folder));
+    found.map(|f| format!("file {f}")).collect()
+}
+
+/// Every file and folder below, with a letter for its kind; the image's own
+/// files are not looked at.
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else {
+        return found;
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let kind = entry.file_type().map_or('?', |t| {
+            if t.is_dir() {
+                'd'
+            } else if t.is_symlink() {
+                'l'
+            } else {
+                '-'
+            }
+        });
+        found.push(format!("{} {kind}", path.display()));
+        if kind == 'd' && entry.file_name() != "rootfs" {
+            found.extend(files(&path));
+        }
+    }
+    found
+}
+
+/// Locks on files of this test's state (a file system of its own).
+fn locks() -> Vec<String> {
+    let Ok(state) = fs::metadata("/run") else {
+        return Vec::new();
+    };
+    let (major, minor) = (state.dev() >> 8 & 0xfff, state.dev() & 0xff);
+    let device = format!(" {major:02x}:{minor:02x}:");
+    let text = fs::read_to_string("/proc/locks").unwrap_or_default();
+    text.lines()
+        .filter(|line| line.contains(&device))
+        .filter_map(|line| Some(format!("lock {}", line.split_once(": ")?.1)))
+        .collect()
+}
