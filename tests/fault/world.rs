@@ -313,7 +313,11 @@ fn hierarchies() -> Vec<PathBuf> {
 
 fn all_files() -> Vec<String> {
     let folders = [root_folder(), state_folder()];
-    let found = folders.iter().flat_map(|folder| files(folder));
+    // A lock's file stays, whoever made it first.
+    let found = folders
+        .iter()
+        .flat_map(|folder| files(folder))
+        .filter(|f| !f.ends_with(".lock -"));
     found.map(|f| format!("file {f}")).collect()
 }
 
