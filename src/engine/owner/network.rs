@@ -115,15 +115,14 @@ impl Network {
         }
         network.remember(record);
         if record.config.endpoints.is_empty() {
-            network.warnings.push(
-                "no --network given: the container has a loopback interface only"
-                    .to_owned(),
-            );
+            network
+                .warnings
+                .push("no --network given: the container has a loopback interface only".to_owned());
         }
         if network.host_mode && !record.config.publish.is_empty() {
-            network.warnings.push(
-                "Published ports are discarded when using host network mode".to_owned(),
-            );
+            network
+                .warnings
+                .push("Published ports are discarded when using host network mode".to_owned());
         }
         Ok(network)
     }
