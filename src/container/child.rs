@@ -21,7 +21,6 @@
 //! must never return into its caller's code.
 
 use std::convert::Infallible;
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -32,12 +31,13 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Gid, Uid, chdir, fchown, sethostname};
 
 use super::profile::CAPABILITIES;
+use super::program::{self, cannot_run};
 use super::rootfs::{INIT, Rootfs};
 use super::spec::{LaunchSpec, ProcessSpec};
 use super::sync::ChildEnd;
 use super::tty::{self, Pty};
 use super::user::{self, Identity};
-use crate::base::{Cause, Error, Result, Subject};
+use crate::base::{Error, Result, Subject};
 use crate::sys::cap::{self, Set};
 use crate::sys::cgroup::{self, Cgroup};
 use crate::sys::netns::Netns;
@@ -228,7 +228,7 @@ impl Inside {
         // other way round.
         early
             .or_else(|_| chdir(spec.cwd.as_str()))
-            .map_err(|e| no_cwd(&spec.cwd, e))?;
+            .map_err(|e| program::no_cwd(&spec.cwd, e))?;
         process::umask(0o022);
         Ok(Limited {
             home: user.home,
@@ -298,26 +298,6 @@ fn own(stream: impl AsFd, uid: u32) -> Result<()> {
     }
 }
 
-/// Docker's words; it treats this as a program that cannot be run.
-fn no_cwd(cwd: &str, errno: Errno) -> Error {
-    let why = crate::base::error::errno_text(errno as i32);
-    cannot_run(
-        errno,
-        format!("chdir to cwd (\"{cwd}\") set in config.json failed: {why}"),
-    )
-}
-
-fn cannot_run(errno: Errno, text: String) -> Error {
-    Error::new(
-        "",
-        Subject::None,
-        Cause::Exec {
-            errno: errno as i32,
-            text,
-        },
-    )
-}
-
 /// The user's, with no more capabilities than the user may have, and the one
 /// that installing the filter takes.
 struct Limited {
@@ -352,73 +332,11 @@ impl Filtered {
         if !env.iter().any(|entry| entry.starts_with("HOME=")) {
             env.push(format!("HOME={home}"));
         }
-        let argv = c_strings(&spec.argv)?;
-        let env = c_strings(&env)?;
+        let argv = program::c_strings(&spec.argv)?;
+        let env = program::c_strings(&env)?;
         process::reset_signals()?;
         end.ready(master.as_ref().map(AsFd::as_fd))?;
         end.await_go()?;
-        Err(execute(&spec.argv[0], &argv, &env, &spec.env))
-    }
-}
-
-fn c_strings(texts: &[String]) -> Result<Vec<CString>> {
-    texts
-        .iter()
-        .map(|text| {
-            CString::new(text.as_str())
-                .map_err(|_| Error::invalid("an argument or variable contains a NUL byte"))
-        })
-        .collect()
-}
-
-/// execve of the first file that can be executed, as execvp(3) but by the
-/// container's own PATH; in Docker's words when there is none.
-fn execute(program: &str, argv: &[CString], env: &[CString], vars: &[String]) -> Error {
-    let attempt = |path: &str| match CString::new(path) {
-        Ok(path) => Errno::from_raw(process::exec(&path, argv, env)),
-        Err(_) => Errno::EINVAL,
-    };
-    if program.contains('/') {
-        return refused(program, program, attempt(program));
-    }
-    let path = vars.iter().find_map(|v| v.strip_prefix("PATH="));
-    let mut found = None;
-    for folder in path.unwrap_or_default().split(':') {
-        let folder = if folder.is_empty() { "." } else { folder };
-        let file = format!("{folder}/{program}");
-        match attempt(&file) {
-            // EACCES: perhaps not this one's own, but its folder's.
-            Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES if !is_file(&file) => {}
-            Errno::EACCES => found = found.or(Some(file)),
-            errno => return refused(program, &file, errno),
-        }
-    }
-    match found {
-        Some(file) => refused(program, &file, Errno::EACCES),
-        None => cannot_run(
-            Errno::ENOENT,
-            format!("exec: \"{program}\": executable file not found in $PATH"),
-        ),
-    }
-}
-
-fn is_file(path: &str) -> bool {
-    std::fs::metadata(path).is_ok_and(|m| !m.is_dir())
-}
-
-fn refused(program: &str, file: &str, errno: Errno) -> Error {
-    let why = crate::base::error::errno_text(errno as i32);
-    match errno {
-        Errno::ENOENT if is_file(file) => cannot_run(errno, format!("exec {file}: {why}")).hint(
-            "the file is there; the interpreter in its first line, or its dynamic linker, is not",
-        ),
-        Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => {
-            cannot_run(errno, format!("exec: \"{program}\": stat {file}: {why}"))
-        }
-        Errno::EACCES if Path::new(file).is_dir() => {
-            cannot_run(errno, format!("exec: \"{program}\": is a directory"))
-        }
-        Errno::EACCES => cannot_run(errno, format!("exec: \"{program}\": {why}")),
-        _ => cannot_run(errno, format!("exec {file}: {why}")),
+        Err(program::execute(&spec.argv[0], &argv, &env, &spec.env))
     }
 }

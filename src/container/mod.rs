@@ -9,6 +9,7 @@ mod keeper;
 pub mod launch;
 pub mod logs;
 pub mod profile;
+mod program;
 pub mod rootfs;
 pub mod spec;
 pub mod supervisor;

@@ -358,9 +358,8 @@ fn own_program_is_out_of_reach() -> Verdict {
     down()
 }
 
-/// A command that ^Z has stopped holds up nobody else.
-fn a_stopped_caller_holds_up_nobody() -> Verdict {
-    up(&[])?;
+/// An exec whose process runs, and goes on until its input ends.
+fn ready() -> Verdict<std::process::Child> {
     let mut caller = command(&["exec", "-i", "box", "/probe", "copy", "ready"])
         .stdin(Stdio::piped())
         .spawn()?;
@@ -370,6 +369,13 @@ fn a_stopped_caller_holds_up_nobody() -> Verdict {
         .as_mut()
         .map(|s| s.read_exact(&mut ready))
         .transpose()?;
+    Ok(caller)
+}
+
+/// A command that ^Z has stopped holds up nobody else.
+fn a_stopped_caller_holds_up_nobody() -> Verdict {
+    up(&[])?;
+    let mut caller = ready()?;
     let pidfd = PidFd::open(i32::try_from(caller.id())?)?;
     assert!(pidfd.signal(libc::SIGSTOP)?);
     let begin = Instant::now();
@@ -394,12 +400,14 @@ fn side_by_side() -> Verdict {
 
 fn outlives_its_caller_not_the_container() -> Verdict {
     let init = up(&[])?;
-    let mut caller = command(&["exec", "box", "/probe", "sleep", "77"]).spawn()?;
+    let mut caller = ready()?;
+    // Not to be closed by wait: that would end the process.
+    let _stdin = caller.stdin.take();
     let running = || -> Verdict<usize> {
         let inside = exec(&["box", "/probe"])?.json()?;
         Ok(inside["processes"].as_array().map_or(0, Vec::len))
     };
-    eventually("the process", || Ok(running()? == 3))?;
+    assert_eq!(running()?, 3);
     caller.kill()?;
     caller.wait()?;
     assert_eq!(running()?, 3);
