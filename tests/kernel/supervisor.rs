@@ -577,7 +577,7 @@ fn stop_waits_then_kills() {
 
 fn restart_keeps_clients() {
     let mut it = up(
-        case("echo launch $LAUNCH; trap 'exit 3' TERM; while :; do sleep 0.05; done").attached(),
+        case("trap 'exit 3' TERM; echo launch $LAUNCH; while :; do sleep 0.05; done").attached(),
     );
     let dir = tempfile::tempdir().unwrap();
     let out = file(dir.path(), "out");
@@ -628,7 +628,7 @@ fn restart_keeps_clients() {
 fn failed_restart_is_the_end() {
     let it = up(Case {
         relaunch_fails: true,
-        ..case("echo up; trap 'exit 5' TERM; while :; do sleep 0.05; done")
+        ..case("trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done")
     });
     it.await_log("up");
     let waiting = Waiting::new(&it);
@@ -643,7 +643,7 @@ fn failed_restart_is_the_end() {
 
 fn killed_clients_hurt_nobody() {
     let mut it =
-        up(case("seq 300000; trap 'exit 0' TERM; while :; do sleep 0.05; done").attached());
+        up(case("trap 'exit 0' TERM; seq 300000; while :; do sleep 0.05; done").attached());
     let (pipe, into_pipe) = fd::pipe().unwrap();
     let mut victims = vec![relay(
         it.first.take().unwrap(),
