@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollCreateFlags, EpollEvent, EpollTimeout};
 
+use super::{process, raw};
 use crate::base::{Error, Result, Subject};
 
 pub use nix::sys::epoll::EpollFlags;
@@ -67,6 +68,17 @@ impl Epoll {
     }
 }
 
+impl Epoll {
+    /// Gives the process's memory back and waits until something is ready (for
+    /// [`Epoll::wait`] to fetch), or as long. For a process that expects to
+    /// sleep; waking up costs it some page faults.
+    pub fn wait_at_rest(&self, timeout: Option<Duration>) {
+        process::shrink();
+        let timeout = milliseconds(timeout).into();
+        raw::forget_read_only_and_wait(&raw::read_only_segments(), self.as_fd(), timeout);
+    }
+}
+
 /// Rounded up: a timer that wakes early would find nothing due and spin.
 fn milliseconds(timeout: Option<Duration>) -> EpollTimeout {
     let Some(timeout) = timeout else {
@@ -109,6 +121,26 @@ mod tests {
         assert!(out.is_empty());
         epoll.remove(&r).unwrap();
         assert!(epoll.remove(&r).unwrap_err().is_errno(libc::ENOENT));
+    }
+
+    #[test]
+    fn at_rest_it_wakes_for_what_is_ready_and_in_time() {
+        let epoll = Epoll::new().unwrap();
+        let (r, w) = fd::pipe().unwrap();
+        epoll.add(&r, EpollFlags::EPOLLIN, 7).unwrap();
+        let start = Instant::now();
+        epoll.wait_at_rest(Some(Duration::from_millis(1100)));
+        assert!(start.elapsed() >= Duration::from_millis(1100));
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            nix::unistd::write(&w, b"x").unwrap();
+            w
+        });
+        epoll.wait_at_rest(None);
+        let mut out = Vec::new();
+        epoll.wait(&mut out, Some(Duration::ZERO)).unwrap();
+        assert_eq!(out, [(7, EpollFlags::EPOLLIN)]);
+        drop(writer.join().unwrap());
     }
 
     #[test]

@@ -367,18 +367,13 @@ pub fn exit_now(code: i32) -> ! {
     raw::exit_now(code)
 }
 
-/// Gives back the memory that a process at rest does not need: free heap,
-/// the dead part of the main thread's stack, and the pages of its own code
-/// and constants, which come back from the page cache when touched.
-///
-/// For the supervisor before it sleeps; it costs some page faults later.
+/// Gives back the memory that a process at rest does not need: free heap and
+/// the dead part of the main thread's stack. Its code and constants are
+/// [`Epoll::wait_at_rest`](super::epoll::Epoll::wait_at_rest)'s.
 pub fn shrink() {
     raw::malloc_trim();
     if let Some(bottom) = main_stack_bottom() {
         raw::forget_stack_below(bottom, 16 * 1024);
-    }
-    for range in raw::read_only_segments() {
-        raw::forget_read_only(range);
     }
 }
 

@@ -61,7 +61,7 @@ use super::launch::Running;
 use super::logs::Writer;
 use crate::base::{Error, Result};
 use crate::sys::epoll::{Epoll, EpollFlags};
-use crate::sys::process::{self, ExitStatus, PidFd};
+use crate::sys::process::{ExitStatus, PidFd};
 
 pub use self::protocol::State;
 
@@ -234,6 +234,9 @@ impl Supervisor {
     fn serve(&mut self, owner: &mut dyn Owner) -> Result<ExitStatus> {
         let mut events = Vec::new();
         loop {
+            if self.rest_at.is_some_and(|at| at <= Instant::now()) {
+                self.rest(owner);
+            }
             self.epoll.wait(&mut events, self.timeout(owner))?;
             for (key, flags) in &events {
                 self.ready(*key, *flags, owner)?;
@@ -305,13 +308,15 @@ impl Supervisor {
             self.epoll
                 .add(&self.listener, EpollFlags::EPOLLIN, KEY_LISTENER)?;
         }
-        if self.rest_at.is_some_and(|at| at <= now) {
-            self.rest_at = None;
-            self.buffer = Vec::new();
-            self.streams.rest();
-            process::shrink();
-        }
         Ok(())
+    }
+
+    /// Nothing has happened for a while: sleeps as small as can be.
+    fn rest(&mut self, owner: &dyn Owner) {
+        self.rest_at = None;
+        self.buffer = Vec::new();
+        self.streams.rest();
+        self.epoll.wait_at_rest(self.timeout(owner));
     }
 
     fn accept(&mut self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The process's own memory: giving pages back.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 /// Gives free heap pages back to the kernel.
@@ -47,17 +48,51 @@ pub fn read_only_segments() -> Vec<(usize, usize)> {
     out
 }
 
-/// Lets the kernel forget the page tables of a program segment from
-/// [`read_only_segments`]; the next access reads the page cache again.
-pub fn forget_read_only(range: (usize, usize)) {
-    let len = range.1.saturating_sub(range.0);
-    // SAFETY: the range is a file-backed segment that the program headers say
-    // is never written, so MADV_DONTNEED loses nothing.
+/// Lets the kernel forget the page tables of the program's segments (as
+/// [`read_only_segments`] gives them; the next access reads the page cache
+/// again), and waits until `fd` is readable or `timeout_ms` is over, -1 being
+/// for ever. A signal ends it too.
+///
+/// One function, and all through syscall(2)'s one wrapper: whatever code runs
+/// behind the forgetting is mapped again at once, 64 KiB around each fault.
+#[inline(never)]
+pub fn forget_read_only_and_wait(segments: &[(usize, usize)], fd: BorrowedFd<'_>, timeout_ms: i32) {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    for &(start, end) in segments {
+        // SAFETY: the range is a file-backed segment that the program headers
+        // say is never written, so MADV_DONTNEED loses nothing.
+        unsafe {
+            libc::syscall(
+                libc::SYS_madvise,
+                start,
+                end.saturating_sub(start),
+                libc::MADV_DONTNEED,
+            )
+        };
+    }
+    let timeout = libc::timespec {
+        tv_sec: libc::time_t::from(timeout_ms / 1000),
+        tv_nsec: libc::c_long::from(timeout_ms % 1000) * 1_000_000,
+    };
+    let timeout = if timeout_ms < 0 {
+        ptr::null()
+    } else {
+        ptr::from_ref(&timeout)
+    };
+    // SAFETY: one pollfd and one timespec (or none) of our own, which outlive
+    // the call; no signal mask.
     unsafe {
-        libc::madvise(
-            ptr::with_exposed_provenance_mut(range.0),
-            len,
-            libc::MADV_DONTNEED,
+        libc::syscall(
+            libc::SYS_ppoll,
+            ptr::from_mut(&mut poll),
+            1_usize,
+            timeout,
+            ptr::null::<libc::sigset_t>(),
+            0_usize,
         )
     };
 }
