@@ -132,6 +132,12 @@ impl FastPath {
         let mut sandbox = Rtnl::sandbox(netns)?;
         let outcome = Nft::host()?.transact(|nft| {
             let is = Current::read(nft, table)?;
+            // Somebody flushed the ruleset, and somebody else came first.
+            let foreign = is.elements.foreign(&self.ports);
+            if foreign.iter().any(|alias| self.block.contains(*alias)) {
+                let text = "its aliases are another container's now";
+                return Err(Error::state("publish on", self.parent.as_str(), text));
+            }
             self.bring(&is, table, deaf, &mut sandbox)
         });
         if outcome.is_err() {
