@@ -278,7 +278,8 @@ impl Publisher {
     }
 
     /// Takes everything back but the ports themselves: they are somebody
-    /// else's to have as soon as this is dropped.
+    /// else's to have as soon as this is dropped. One socket stays open until the
+    /// process ends, which is to be soon.
     pub fn stop(&mut self) -> Result<()> {
         match self.fast.take() {
             Some(fast) => fast.remove(&self.netns),
@@ -349,5 +350,5 @@ pub fn unpublish(parent: &IfName, aliases: &[IpAddr], ports: &[PortMap]) -> Resu
         IpAddr::V6(_) => None,
     };
     let addrs: Vec<Ipv4Addr> = aliases.iter().filter_map(v4).collect();
-    fast_path::remove(parent, &addrs, ports)
+    fast_path::remove(parent, &addrs, ports).map(drop)
 }

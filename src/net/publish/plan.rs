@@ -244,26 +244,23 @@ impl Elements {
     /// Of [`of`](Self::of), what these published ports have put there. A block
     /// that was recorded and then lost to somebody faster is theirs.
     pub(super) fn of_ports(&self, addrs: &[Ipv4Addr], ports: &[PortMap]) -> Self {
-        let is_port = |proto: Option<u8>, port: Option<&[u8]>| {
-            let same = |p: &PortMap| {
-                proto == Some(p.proto.number()) && port == Some(&p.host.port.to_be_bytes())
-            };
-            ports.iter().any(same)
-        };
-        let ours = |key: &[u8], value: &[u8]| is_port(key.first().copied(), value.get(..2));
-        let foreign: BTreeSet<Ipv4Addr> = self
-            .map(rules::AS_PORT)
-            .iter()
-            .filter(|(key, value)| !ours(key, value))
-            .filter_map(|(key, _)| addr_at(key, 4))
-            .collect();
+        let foreign = self.foreign(ports);
         self.of(addrs).filter(|name, key, value| match name {
             rules::TO_ADDR | rules::TO_PORT | rules::TO_MAC | rules::TO_ALIAS => {
-                is_port(key.first().copied(), key.get(8..10))
+                is_of(ports, key, key.get(8..10))
             }
-            rules::AS_PORT => ours(key, value),
+            rules::AS_PORT => is_of(ports, key, value.get(..2)),
             _ => addr_at(key, 0).is_some_and(|addr| !foreign.contains(&addr)),
         })
+    }
+
+    /// Aliases that lead back to other ports than these.
+    pub(super) fn foreign(&self, ports: &[PortMap]) -> BTreeSet<Ipv4Addr> {
+        self.map(rules::AS_PORT)
+            .iter()
+            .filter(|(key, value)| !is_of(ports, key, value.get(..2)))
+            .filter_map(|(key, _)| addr_at(key, 4))
+            .collect()
     }
 
     /// What to delete from `self` and what to add so that these addresses have
@@ -278,6 +275,13 @@ impl Elements {
         let add = wanted.filter(|name, key, value| self.map(name).get(key) != Some(value));
         (delete, add)
     }
+}
+
+/// Is that the protocol (which begins a key) and host's port of one of these?
+fn is_of(ports: &[PortMap], key: &[u8], port: Option<&[u8]>) -> bool {
+    ports
+        .iter()
+        .any(|p| key.first() == Some(&p.proto.number()) && port == Some(&p.host.port.to_be_bytes()))
 }
 
 /// The address that begins at this byte of a key or value.
@@ -444,6 +448,10 @@ mod tests {
         // Undo names the ports: a block that is another's now is left alone.
         let its_own = is.of_ports(&ours(), &maps(&["0.0.0.0:5000:80/tcp"]));
         assert_eq!(its_own, mine);
+        assert!(
+            is.foreign(&maps(&["0.0.0.0:5000:80/tcp"]))
+                .contains(&theirs[1])
+        );
         let lost = is.of_ports(&theirs, &maps(&["0.0.0.0:1:80/tcp"]));
         assert_eq!(lost, Elements::default());
     }
