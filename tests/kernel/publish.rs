@@ -132,6 +132,7 @@ impl Container {
             parent: Some(IfName::new("eth1").unwrap()),
             mac: self.mac,
             ip: self.ip,
+            reach: None,
             mode: self.mode,
         };
         publish(&self.netns, target, ports, via)
@@ -821,6 +822,7 @@ fn without_a_network_it_leads_to_loopback() -> Verdict {
         parent: None,
         mac: MacAddr([0; 6]),
         ip: LOCAL,
+        reach: None,
         mode: MacvlanMode::Bridge,
     };
     let published = publish(&netns, target, &[tcp(5000, 80), udp(53, 53)], Via::Auto);

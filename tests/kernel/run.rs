@@ -2,11 +2,17 @@
 
 use crate::harness::{Test, Verdict};
 use crate::judge;
-use dockless::lab::Lab;
+use dockless::lab::{Lab, Machine};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+const PUBLISHED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 4), 5000);
+const LIMIT: Duration = Duration::from_secs(3);
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         Test::new(rm_is_over_when_run_returns),
+        Test::new(ports_follow_the_networks),
         Test::new(thirty_two_at_once_on_a_small_subnet).limit_s(120),
     ]
 }
@@ -22,7 +28,7 @@ fn dockless(args: &[&str]) -> Verdict<(Option<i32>, String, String)> {
 
 fn network(subnet: &str) -> Verdict {
     let subnet = format!("--subnet={subnet}");
-    let (code, _, err) = dockless(&[
+    said(&[
         "network",
         "create",
         "-d",
@@ -32,8 +38,57 @@ fn network(subnet: &str) -> Verdict {
         "-o",
         "parent=eth1",
         "mac1",
-    ])?;
-    assert_eq!(code, Some(0), "{err}");
+    ])
+    .map(drop)
+}
+
+/// What it says when all is well.
+fn said(args: &[&str]) -> Verdict<String> {
+    let (code, out, err) = dockless(args)?;
+    assert_eq!(code, Some(0), "{args:?}: {err}");
+    Ok(out)
+}
+
+fn page(from: &Machine) -> Verdict<String> {
+    let answer = from.get_soon(PUBLISHED, "/json", LIMIT)?;
+    Ok(answer.body)
+}
+
+/// A port is where `ps` says, whatever networks come and go.
+fn ports_follow_the_networks() -> Verdict {
+    let lan = Lab::here(0)?;
+    network("10.0.2.0/24")?;
+    let other = "--subnet=10.0.3.0/24";
+    let create = ["network", "create", "-d", "macvlan", other];
+    said(&[&create[..], &["-o", "parent=eth1", "mac2"]].concat())?;
+    let run = ["run", "-d", "--name", "web", "-p", "5000:5000", "tester"];
+    said(&[&run[..2], &["--network", "mac1"], &run[2..]].concat())?;
+    assert!(page(&lan.gateway)?.contains("10.0.2.2"));
+
+    // No default route there: none but the proxy could answer the gateway.
+    said(&["network", "connect", "mac2", "web"])?;
+    assert!(page(&lan.gateway)?.contains("\"10.0.2.1\""));
+    said(&["network", "disconnect", "mac1", "web"])?;
+    assert_eq!(said(&["port", "web"])?, "5000/tcp -> 0.0.0.0:5000\n");
+    let through_proxy = page(&lan.gateway)?;
+    assert!(through_proxy.contains("10.0.3.1"), "{through_proxy}");
+
+    said(&["network", "disconnect", "mac2", "web"])?;
+    assert_eq!(said(&["port", "web"])?, "");
+    let refused = lan.gateway.get(PUBLISHED, "/json", LIMIT).unwrap_err();
+    assert!(refused.is_errno(libc::ECONNREFUSED), "{refused}");
+
+    // Somebody else's by now: the container stays as it was.
+    let theirs = std::net::TcpListener::bind(("0.0.0.0", 5000))?;
+    let (code, _, err) = dockless(&["network", "connect", "mac1", "web"])?;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("port is already allocated"), "{err}");
+    assert!(!said(&["exec", "web", "ip", "link"])?.contains("eth0"));
+    drop(theirs);
+    said(&["network", "connect", "mac1", "web"])?;
+    assert!(page(&lan.gateway)?.contains("10.0.2.2"));
+    said(&["rm", "-f", "web"])?;
+    said(&["network", "rm", "mac1", "mac2"])?;
     Ok(())
 }
 

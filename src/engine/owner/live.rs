@@ -7,6 +7,7 @@ use crate::base::{Cidr, Error, Journal, Result};
 use crate::engine::record::{EndpointConfig, Record};
 use crate::engine::{EndpointRequest, Engine};
 use crate::net::driver::{self};
+use crate::net::publish::{self, Target};
 use crate::net::spec::HostAccess;
 use crate::net::{Attachment, host_access};
 
@@ -54,7 +55,37 @@ impl Network {
         if let Some(addr) = addr {
             engine.add_host_line(record, addr)?;
         }
-        Ok(())
+        let network = self.legs[at].spec.id.clone();
+        self.republish(record, journal).map_err(|error| {
+            let undone = self.disconnect(engine, record, network.as_str(), journal);
+            error.with_undo(undone.err().into_iter().collect())
+        })
+    }
+
+    /// Published ports lead into the network that they were published on. When
+    /// the container has left it, or was on none, they lead into the one that
+    /// is the default now; without any they are free again.
+    fn republish(&mut self, record: &Record, journal: &mut dyn Journal) -> Result<()> {
+        let is_there = |target: &Target| {
+            let mut attachments = self.legs.iter().filter_map(|l| l.attachment.as_ref());
+            attachments
+                .any(|a| a.mac == target.mac && a.addr.map(Cidr::addr) == Some(target.ip.into()))
+        };
+        let reserved = match self.publisher.take() {
+            Some(publisher) if is_there(publisher.target()) => {
+                self.publisher = Some(publisher);
+                return Ok(());
+            }
+            Some(publisher) => {
+                let ports = publisher.close()?;
+                match self.can_publish(record) {
+                    true => Some(publish::reserve(&ports)?),
+                    false => None,
+                }
+            }
+            None => self.reserve_ports(record)?,
+        };
+        self.publish(record, reserved, journal)
     }
 
     pub(super) fn disconnect(
@@ -62,6 +93,7 @@ impl Network {
         engine: &Engine,
         record: &mut Record,
         network: &str,
+        journal: &mut dyn Journal,
     ) -> Result<()> {
         let at = self
             .legs
@@ -90,6 +122,7 @@ impl Network {
         }
         // The kernel took the old default route with its link.
         errors.extend(self.move_default(None, self.default_leg()).err());
+        errors.extend(self.republish(record, journal).err());
         match errors
             .into_iter()
             .reduce(|first, next| first.with_undo(vec![next]))

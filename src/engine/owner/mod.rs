@@ -37,6 +37,8 @@ pub(super) struct Owned {
     journal: FileJournal,
     /// To the command that waits for the start.
     report: Option<OwnedFd>,
+    /// The loop's, once it runs.
+    epoll: Option<Epoll>,
     /// Ended in good order: nothing is left but files.
     finished: bool,
 }
@@ -56,6 +58,7 @@ impl Owned {
             cgroup,
             journal,
             report: None,
+            epoll: None,
             finished: false,
         }
     }
@@ -162,6 +165,16 @@ impl Owned {
 }
 
 impl Owned {
+    /// Serves published ports that a change of networks has led elsewhere.
+    fn poll_ports(&mut self) -> Result<()> {
+        match (&mut self.network.publisher, &self.epoll) {
+            (Some(publisher), Some(epoll)) if !publisher.is_registered() => {
+                publisher.register(epoll, PUBLISH_BASE)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Records that a published port goes another way than before.
     fn note_paths(&mut self) -> Result<()> {
         let publisher = self.network.publisher.as_mut();
@@ -175,9 +188,8 @@ impl Owned {
 
 impl Owner for Owned {
     fn register(&mut self, epoll: &Epoll) -> Result<()> {
-        if let Some(publisher) = &mut self.network.publisher {
-            publisher.register(epoll, PUBLISH_BASE)?;
-        }
+        self.epoll = Some(epoll.try_clone()?);
+        self.poll_ports()?;
         // From now on nothing keeps the container from being served.
         if let Some(report) = self.report.take() {
             let warnings = self.network.take_warnings();
@@ -234,8 +246,12 @@ impl Owner for Owned {
             }
             "disconnect" => {
                 let network: String = serde_json::from_value(body).map_err(parse)?;
-                self.network
-                    .disconnect(&self.engine, &mut self.record, &network)?;
+                self.network.disconnect(
+                    &self.engine,
+                    &mut self.record,
+                    &network,
+                    &mut self.journal,
+                )?;
             }
             "rename" => {
                 let name: ContainerName = serde_json::from_value(body).map_err(parse)?;
@@ -254,6 +270,7 @@ impl Owner for Owned {
                 )));
             }
         }
+        self.poll_ports()?;
         self.network.describe(&mut self.record.state);
         self.save()?;
         Ok(Value::Null)

@@ -115,10 +115,11 @@ impl Network {
                 .warnings
                 .push("no --network given: the container has a loopback interface only".to_owned());
         }
-        if network.host_mode && !record.config.publish.is_empty() {
-            network
-                .warnings
-                .push("Published ports are discarded when using host network mode".to_owned());
+        if !network.can_publish(record) && !record.config.publish.is_empty() {
+            let mode = if network.host_mode { "host" } else { "none" };
+            network.warnings.push(format!(
+                "Published ports are discarded when using {mode} network mode"
+            ));
         }
         Ok(network)
     }
@@ -207,9 +208,17 @@ impl Network {
         self.netns.as_ref().ok_or_else(not_made)
     }
 
+    /// On a network, or where none was ever spoken of: then to the loopback.
+    /// Who asked for `none`, or took the last network away, wants nobody in.
+    pub(super) fn can_publish(&self, record: &Record) -> bool {
+        let config = &record.config;
+        let unsaid = config.endpoints.is_empty() && config.network_mode == "none";
+        !self.host_mode && (!self.legs.is_empty() || unsaid)
+    }
+
     /// Binds the published ports; nothing else may have them from now on.
     pub(in crate::engine) fn reserve_ports(&self, record: &Record) -> Result<Option<Reserved>> {
-        if self.host_mode || record.config.publish.is_empty() {
+        if !self.can_publish(record) || record.config.publish.is_empty() {
             return Ok(None);
         }
         publish::reserve(&record.config.publish).map(Some)
@@ -380,8 +389,8 @@ impl Network {
 
     /// Ports are published on the default network, or else on the first.
     fn target(&self) -> Target {
-        let leg = self
-            .default_leg()
+        let default = self.default_leg();
+        let leg = default
             .or((!self.legs.is_empty()).then_some(0))
             .and_then(|at| self.legs[at].attachment.as_ref());
         match leg {
@@ -392,12 +401,17 @@ impl Network {
                     Some(IpAddr::V4(ip)) => ip,
                     _ => Ipv4Addr::LOCALHOST,
                 },
+                reach: match default {
+                    Some(_) => None,
+                    None => a.addr,
+                },
                 mode: a.mode,
             },
             None => Target {
                 parent: None,
                 mac: MacAddr([0; 6]),
                 ip: Ipv4Addr::LOCALHOST,
+                reach: None,
                 mode: MacvlanMode::Bridge,
             },
         }
@@ -410,10 +424,9 @@ impl Network {
             .iter()
             .filter_map(|l| l.attachment.clone())
             .collect();
-        if let Some(publisher) = &self.publisher {
-            state.ports = publisher.ports().to_vec();
-            state.paths = publisher.paths();
-        }
+        let publisher = self.publisher.as_ref();
+        state.ports = publisher.map_or_else(Vec::new, |p| p.ports().to_vec());
+        state.paths = publisher.map_or_else(Vec::new, Publisher::paths);
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) struct FastPath {
     parent: IfName,
     mac: MacAddr,
     ip: Ipv4Addr,
+    reach: Option<Cidr>,
     ports: Vec<PortMap>,
     block: Block,
     slots: Slots,
@@ -60,7 +61,7 @@ impl FastPath {
         journal: &mut dyn Journal,
     ) -> Result<Self> {
         prepare(netns)?;
-        let seen = look(host, parent)?
+        let seen = look(host, parent, target.reach)?
             .ok_or_else(|| Error::sys("publish on", parent.as_str(), libc::ENODEV))?;
         let mut nft = Nft::host()?;
         let mut sandbox = Rtnl::sandbox(netns)?;
@@ -83,6 +84,7 @@ impl FastPath {
                     parent: parent.clone(),
                     mac: target.mac,
                     ip: target.ip,
+                    reach: target.reach,
                     ports: ports.to_vec(),
                     block,
                     slots: Slots::default(),
@@ -119,7 +121,7 @@ impl FastPath {
         force: bool,
     ) -> Result<()> {
         // A parent that is gone has taken the container's link along.
-        let now = look(&mut Rtnl::host()?, &self.parent)?.unwrap_or(Parent {
+        let now = look(&mut Rtnl::host()?, &self.parent, self.reach)?.unwrap_or(Parent {
             addrs: Vec::new(),
             ..self.seen.clone()
         });
@@ -159,12 +161,12 @@ impl FastPath {
         self.served.get(port).copied().unwrap_or_default()
     }
 
-    pub(super) fn remove(mut self, netns: &Netns<Sandbox>) -> Result<()> {
-        // Left open: the supervisor is about to end, and whoever waits for
-        // that need not wait for the grace period (its end closes this last).
-        let removed = remove(&self.parent, &self.addrs(), &self.ports).map(std::mem::forget);
-        let silent = Rtnl::sandbox(netns).and_then(|mut sandbox| self.silence(&mut sandbox));
-        removed.and(silent)
+    /// Returns the socket whose closing takes a while, see [`remove`].
+    pub(super) fn remove(mut self, netns: &Netns<Sandbox>) -> Result<Option<Nft<Host>>> {
+        let removed = remove(&self.parent, &self.addrs(), &self.ports);
+        Rtnl::sandbox(netns)
+            .and_then(|mut sandbox| self.silence(&mut sandbox))
+            .and(removed)
     }
 
     /// All that stand for the container.
@@ -242,7 +244,9 @@ fn prepare(netns: &Netns<Sandbox>) -> Result<()> {
     Ok(())
 }
 
-fn look(host: &mut Rtnl<Host>, parent: &IfName) -> Result<Option<Parent>> {
+/// The parent as it is, with those addresses whose clients the container can
+/// answer.
+fn look(host: &mut Rtnl<Host>, parent: &IfName, reach: Option<Cidr>) -> Result<Option<Parent>> {
     let Some(link) = host.link(parent.as_str())? else {
         return Ok(None);
     };
@@ -253,6 +257,7 @@ fn look(host: &mut Rtnl<Host>, parent: &IfName) -> Result<Option<Parent>> {
     for address in host.addrs(Some(link.index))? {
         if let IpAddr::V4(ip) = address.cidr.addr()
             && address.scope != SCOPE_HOST
+            && reach.is_none_or(|net| net.contains(ip.into()))
         {
             addrs.push(ip);
         }

@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use self::fast_path::FastPath;
 use self::listeners::Listeners;
 use self::proxy::{Poll, Proxy};
-use crate::base::{IfName, Journal, MacAddr, PortMap, Proto, Result, Step};
+use crate::base::{Cidr, IfName, Journal, MacAddr, PortMap, Proto, Result, Step};
 use crate::netlink::socket::{Event, Monitor};
 use crate::netlink::{MacvlanMode, Rtnl};
 use crate::sys::epoll::{Epoll, EpollFlags};
@@ -98,6 +98,9 @@ pub struct Target {
     pub parent: Option<IfName>,
     pub mac: MacAddr,
     pub ip: Ipv4Addr,
+    /// Without a default route it can answer its own subnet only: addresses of
+    /// the host elsewhere are the proxy's.
+    pub reach: Option<Cidr>,
     /// In passthru mode the parent's address and MAC are the container's, in
     /// source mode only listed clients reach it: proxy only.
     pub mode: MacvlanMode,
@@ -106,6 +109,7 @@ pub struct Target {
 /// Publishing of one container, run by its supervisor's event loop.
 #[derive(Debug)]
 pub struct Publisher {
+    target: Target,
     ports: Vec<PortMap>,
     netns: Netns<Sandbox>,
     proxy: Proxy,
@@ -150,15 +154,17 @@ impl Publisher {
             started: Instant::now(),
             looks: LOOKS.len(),
             changed: false,
+            target,
         };
-        if let (Some(parent), Via::Auto, true) = (&target.parent, via, is_rewritable(&target)) {
+        let target = &this.target;
+        if let (Some(parent), Via::Auto, true) = (&target.parent, via, is_rewritable(target)) {
             let mut journal = Kept {
                 journal,
                 failed: None,
             };
             // Before the addresses are read: what changes meanwhile is told.
             let monitor = Rtnl::<Host>::monitor(&GROUPS);
-            let made = FastPath::install(parent, &target, &this.ports, host, sandbox, &mut journal);
+            let made = FastPath::install(parent, target, &this.ports, host, sandbox, &mut journal);
             if let Some(error) = journal.failed {
                 return Err(error);
             }
@@ -169,7 +175,7 @@ impl Publisher {
                     this.looks = 0;
                 }
                 // Deaf to changes, it would lead astray.
-                (Ok(fast), Err(_)) => fast.remove(&this.netns)?,
+                (Ok(fast), Err(_)) => drop(fast.remove(&this.netns)?),
                 (Err(_), _) => {}
             }
         }
@@ -278,13 +284,38 @@ impl Publisher {
     }
 
     /// Takes everything back but the ports themselves: they are somebody
-    /// else's to have as soon as this is dropped. One socket stays open until the
-    /// process ends, which is to be soon.
+    /// else's to have as soon as this is dropped. For the end of the process:
+    /// one socket stays open until then, so that whoever waits for the end need
+    /// not wait for the kernel's grace period.
     pub fn stop(&mut self) -> Result<()> {
         match self.fast.take() {
-            Some(fast) => fast.remove(&self.netns),
+            Some(fast) => fast.remove(&self.netns).map(std::mem::forget),
             None => Ok(()),
         }
+    }
+
+    /// Takes everything back, the ports too. They can be published again by
+    /// what this returns, if nobody else was faster.
+    pub fn close(mut self) -> Result<Vec<PortRequest>> {
+        if let Some(fast) = self.fast.take() {
+            drop(fast.remove(&self.netns)?);
+        }
+        let same = |port: &PortMap| PortRequest {
+            host_ip: Some(port.host.ip),
+            host_port: Some((port.host.port, port.host.port)),
+            container: port.container,
+            proto: port.proto,
+        };
+        Ok(self.ports.iter().map(same).collect())
+    }
+
+    /// Where the ports lead.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub fn is_registered(&self) -> bool {
+        self.poll.is_some()
     }
 
     fn host_changed(&mut self) -> Result<()> {
