@@ -22,6 +22,7 @@ use crate::container::attach::{self, Client};
 use crate::container::launch::{self, Running};
 use crate::container::spec::{LaunchSpec, ProcessSpec, RootfsSpec};
 use crate::container::supervisor;
+use crate::netlink::trace;
 use crate::store::{FileJournal, Lock, file};
 use crate::sys::cgroup::{Cgroup, Hierarchies};
 use crate::sys::process::{self, Fork, SingleThreaded};
@@ -222,9 +223,12 @@ pub(super) fn window() -> Option<(u16, u16)> {
 }
 
 /// A session of its own and no streams: the supervisor outlives the command
-/// and its terminal.
+/// and its terminal. A trace on stderr goes on until the start is reported.
 fn leave_terminal() -> Result<()> {
     process::new_session()?;
+    if trace::is_on_stderr() {
+        return process::null_input_and_output();
+    }
     process::null_streams()
 }
 

@@ -99,13 +99,22 @@ pub(super) fn received(protocol: u8, datagram: &[u8]) {
     }
 }
 
-#[cold]
-fn record(direction: Direction, protocol: u8, datagram: &[u8]) {
+fn sink() -> Option<&'static Sink> {
     let sink = SINK.get_or_init(|| {
         let value = std::env::var_os(VARIABLE).unwrap_or_default();
         Sink::parse(&value.to_string_lossy())
     });
-    match sink {
+    sink.as_ref()
+}
+
+/// Does stderr have to stay for the trace?
+pub fn is_on_stderr() -> bool {
+    sink().is_some_and(|sink| sink.path.is_none())
+}
+
+#[cold]
+fn record(direction: Direction, protocol: u8, datagram: &[u8]) {
+    match sink() {
         Some(sink) => {
             STATE.store(ON, Ordering::Relaxed);
             // Nowhere to report it to, and no reason to stop the work.

@@ -319,12 +319,22 @@ pub fn dup2_std(
 
 /// Makes the null device all three standard streams.
 pub fn null_streams() -> Result<()> {
-    let null = std::fs::File::options()
+    let null = null()?;
+    dup2_std(null.as_fd(), null.as_fd(), null.as_fd())
+}
+
+/// The same, but stderr stays.
+pub fn null_input_and_output() -> Result<()> {
+    let null = null()?;
+    dup2_std(null.as_fd(), null.as_fd(), std::io::stderr().as_fd())
+}
+
+fn null() -> Result<std::fs::File> {
+    std::fs::File::options()
         .read(true)
         .write(true)
         .open("/dev/null")
-        .map_err(|e| Error::sys("open", "/dev/null", e))?;
-    dup2_std(null.as_fd(), null.as_fd(), null.as_fd())
+        .map_err(|e| Error::sys("open", "/dev/null", e))
 }
 
 /// Blocks every signal; gives back the mask that was.

@@ -13,6 +13,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         Test::new(rm_is_over_when_run_returns),
         Test::new(ports_follow_the_networks),
+        Test::new(trace_shows_what_the_supervisor_sends),
         Test::new(thirty_two_at_once_on_a_small_subnet).limit_s(120),
     ]
 }
@@ -114,6 +115,30 @@ fn rm_is_over_when_run_returns() -> Verdict {
         let (code, _, err) = dockless(&["network", "rm", "mac1"])?;
         assert_eq!(code, Some(0), "{err}");
     }
+    Ok(())
+}
+
+fn trace_shows_what_the_supervisor_sends() -> Verdict {
+    let _lan = Lab::here(0)?;
+    network("10.0.2.0/24")?;
+    for how in ["text", "json"] {
+        let how = format!("--trace-netlink={how}");
+        let run = [
+            "run",
+            "-d",
+            "--name",
+            "traced",
+            "--network",
+            "mac1",
+            "tester",
+        ];
+        let (code, _, err) = dockless(&[&[how.as_str()][..], &run].concat())?;
+        assert_eq!(code, Some(0), "{err}");
+        let made = |line: &str| line.contains("NEWLINK") && line.contains("macvlan");
+        assert!(err.lines().any(made), "{err}");
+        said(&["rm", "-f", "traced"])?;
+    }
+    said(&["network", "rm", "mac1"])?;
     Ok(())
 }
 

@@ -14,10 +14,11 @@ use crate::base::{ContainerName, Error, Result};
 use crate::container::launch::{self, Running};
 use crate::container::supervisor::{Owner, Settings};
 use crate::net::publish::Publisher;
+use crate::netlink::trace;
 use crate::store::{FileJournal, file};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::epoll::{Epoll, EpollFlags};
-use crate::sys::process::{ExitStatus, SingleThreaded};
+use crate::sys::process::{self, ExitStatus, SingleThreaded};
 
 mod live;
 mod network;
@@ -192,6 +193,9 @@ impl Owner for Owned {
         self.poll_ports()?;
         // From now on nothing keeps the container from being served.
         if let Some(report) = self.report.take() {
+            if trace::is_on_stderr() {
+                process::null_streams()?;
+            }
             let warnings = self.network.take_warnings();
             super::launch::send(&report, &Report::Started { warnings });
         }
