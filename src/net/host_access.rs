@@ -57,6 +57,8 @@ use crate::sys::netns::Host;
 use crate::sys::sysctl::{self, NetSysctl};
 
 /// The set of container addresses in the filter's table.
+/// On one network of one host.
+const MAX_CONTAINERS: u32 = 4096;
 const CONTAINERS: &str = "containers";
 /// RT_SCOPE_UNIVERSE: an address that is good beyond its link.
 const GLOBAL: u8 = 0;
@@ -351,7 +353,7 @@ fn filter(shim: &Link<Host>, egress: Option<&Link<Host>>, containers: &[Ipv4Addr
         key: &[Type::Ipv4Addr],
         data: None,
     };
-    batch.add_set(table, &set);
+    batch.add_sized_set(table, &set, MAX_CONTAINERS);
     let elements: Vec<Element> = containers.iter().copied().map(element).collect();
     batch.add_elements(table, CONTAINERS, &elements);
     let mut base_chain = |name, hook| {

@@ -42,7 +42,10 @@ impl Failure {
     /// The options do not make sense together: like a wrong flag.
     pub fn usage(syntax: &Syntax, error: &Error) -> Self {
         Self::Message {
-            text: format!("{error}\n\nSee 'dockless {} --help'.", syntax.name()),
+            text: format!(
+                "{error}\n\nRun 'dockless {} --help' for more information",
+                syntax.name()
+            ),
             code: BAD_FLAG,
         }
     }

@@ -110,7 +110,7 @@ fn unknown(name: &str) -> Failure {
 fn usage(complaint: &str) -> Failure {
     Failure::Message {
         text: format!(
-            "{complaint}\n\nUsage:  dockless [OPTIONS] COMMAND [ARG...]\n\nSee 'dockless --help'."
+            "{complaint}\n\nUsage:  dockless [OPTIONS] COMMAND [ARG...]\n\nRun 'dockless --help' for more information"
         ),
         code: super::args::usage::BAD_FLAG,
     }

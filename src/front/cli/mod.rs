@@ -113,10 +113,10 @@ fn find(argv: &[String]) -> Found<'_> {
             Found::Nothing(format!("'docker {path}' is not supported yet by dockless"))
         }
         None if managed => Found::Nothing(format!(
-            "unknown command: dockless {path}\n\nUsage:  dockless {first} COMMAND\n\nSee 'dockless {first} --help'."
+            "unknown command: dockless {path}\n\nUsage:  dockless {first} COMMAND\n\nRun 'dockless {first} --help' for more information"
         )),
         None => Found::Nothing(format!(
-            "unknown command: dockless {path}\n\nSee 'dockless --help'."
+            "unknown command: dockless {path}\n\nRun 'dockless --help' for more information"
         )),
     }
 }

@@ -66,7 +66,7 @@ fn needs(name: &str, arity: Arity) -> String {
 pub fn message(syntax: &Syntax, complaint: &str) -> String {
     let name = syntax.name();
     format!(
-        "{complaint}\n\nUsage:  dockless {name} {}\n\nSee 'dockless {name} --help'.",
+        "{complaint}\n\nUsage:  dockless {name} {}\n\nRun 'dockless {name} --help' for more information",
         syntax.usage
     )
 }

@@ -115,12 +115,19 @@ impl Walk<'_> {
     }
 }
 
+fn ended(answer: &Answer) -> String {
+    match answer.code {
+        Some(code) => format!("exit code {code}"),
+        None => "killed by a signal".to_owned(),
+    }
+}
+
 pub(super) fn is_id(answer: &Answer) -> Result<(), String> {
     let line = answer.line();
     let hex = line.len() == 64 && line.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     match hex && answer.worked() {
         true => Ok(()),
-        false => Err(format!("exit code {:?}", answer.code)),
+        false => Err(ended(answer)),
     }
 }
 
@@ -134,14 +141,14 @@ pub(super) fn contains(answer: &Answer, texts: &[&str]) -> Result<(), String> {
 pub(super) fn works(answer: &Answer, texts: &[&str]) -> Result<(), String> {
     match answer.worked() {
         true => contains(answer, texts),
-        false => Err(format!("exit code {:?}", answer.code)),
+        false => Err(ended(answer)),
     }
 }
 
 pub(super) fn fails(answer: &Answer, texts: &[&str]) -> Result<(), String> {
     match answer.code {
         Some(1) => contains(answer, texts),
-        code => Err(format!("exit code {code:?} instead of 1")),
+        _ => Err(format!("{} instead of 1", ended(answer))),
     }
 }
 
