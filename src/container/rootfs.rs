@@ -17,10 +17,11 @@
 //! else, sysfs (the host's is bind-mounted read-only).
 
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::unistd::symlinkat;
 
@@ -239,10 +240,12 @@ fn overlay(spec: &RootfsSpec) -> Result<Rooted> {
         forget_volatile(&work)?;
     }
     let mount = || {
+        let folders = [option(&spec.lower)?, option(&upper)?, option(&work)?];
+        let [lower, upper, work] = &folders;
         let mut overlay = Filesystem::new(c"overlay")?
-            .set(c"lowerdir", &option(&spec.lower)?)?
-            .set(c"upperdir", &option(&upper)?)?
-            .set(c"workdir", &option(&work)?)?;
+            .set(c"lowerdir", &lower.value)?
+            .set(c"upperdir", &upper.value)?
+            .set(c"workdir", &work.value)?;
         if spec.volatile {
             overlay = overlay.flag(c"volatile")?;
         }
@@ -278,16 +281,38 @@ fn forget_volatile(work: &Path) -> Result<()> {
     file::remove_tree(&work.join("work/incompat/volatile"))
 }
 
-/// A path as an overlay option: `:` would begin the next layer.
-fn option(path: &Path) -> Result<CString> {
+/// A folder as an overlay option.
+struct Folder {
+    value: CString,
+    /// What the value names, where it is no path.
+    _open: Option<OwnedFd>,
+}
+
+/// `:` would begin the next layer. A comma would begin the next option before
+/// Linux 6.5 (fs_context.c, `legacy_parse_param`), whose overlay does not know
+/// fsconfig(2) by itself: such a folder goes by its fd.
+fn option(path: &Path) -> Result<Folder> {
+    let bytes = path.as_os_str().as_bytes();
+    let fail = |errno| Error::sys("mount overlay over", path, errno);
+    if bytes.contains(&b',') {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let open = nix::fcntl::open(path, flags, Mode::empty()).map_err(|e| fail(e as i32))?;
+        let value = CString::new(format!("/proc/self/fd/{}", open.as_raw_fd()))
+            .map_err(|_| fail(libc::EINVAL))?;
+        return Ok(Folder {
+            value,
+            _open: Some(open),
+        });
+    }
     let mut escaped = Vec::new();
-    for &byte in path.as_os_str().as_bytes() {
+    for &byte in bytes {
         if matches!(byte, b':' | b'\\') {
             escaped.push(b'\\');
         }
         escaped.push(byte);
     }
-    CString::new(escaped).map_err(|_| Error::sys("mount overlay over", path, libc::EINVAL))
+    let value = CString::new(escaped).map_err(|_| fail(libc::EINVAL))?;
+    Ok(Folder { value, _open: None })
 }
 
 /// Onto a folder of the image, made where it is missing.
@@ -326,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_path_is_one_layer_whatever_is_in_it() {
-        let text = |path: &str| option(Path::new(path)).unwrap().into_string().unwrap();
+        let text = |path: &str| option(Path::new(path)).unwrap().value.into_string().unwrap();
         assert_eq!(text("/var/lib/dockless"), "/var/lib/dockless");
         assert_eq!(text(r"/a:b\c,d"), r"/a\:b\\c,d");
     }

@@ -315,19 +315,20 @@ fn nft(netns: &Netns<Sandbox>) -> Nft<Sandbox> {
 }
 
 fn rules_read_as_nfts_own() {
-    let theirs = Lab::new(0).unwrap().host.netns;
-    let mine = Lab::new(0).unwrap().host.netns;
-    run(&theirs, "nft", "-f -", AS_NFT);
-    nft(&mine).commit(&ours()).unwrap();
+    // Without its switch a lab's eth1 goes, sooner or later.
+    let labs = [Lab::new(0).unwrap(), Lab::new(0).unwrap()];
+    let [theirs, mine] = labs.each_ref().map(|lab| &lab.host.netns);
+    run(theirs, "nft", "-f -", AS_NFT);
+    nft(mine).commit(&ours()).unwrap();
     let sorted = |netns| {
         let mut all: Vec<String> = ruleset(netns).iter().map(Value::to_string).collect();
         all.sort();
         all
     };
-    for (mine, theirs) in sorted(&mine).iter().zip(sorted(&theirs)) {
+    for (mine, theirs) in sorted(mine).iter().zip(sorted(theirs)) {
         assert_eq!(*mine, theirs);
     }
-    assert_eq!(sorted(&mine).len(), sorted(&theirs).len());
+    assert_eq!(sorted(mine).len(), sorted(theirs).len());
     // The kernel's own reading, expression by expression.
     let code = |netns| run(netns, "nft", "--debug=netlink list table netdev pub", "");
     let only_code = |text: String| -> Vec<String> {
@@ -336,10 +337,10 @@ fn rules_read_as_nfts_own() {
             .map(str::to_owned)
             .collect()
     };
-    assert_eq!(only_code(code(&mine)), only_code(code(&theirs)));
-    assert!(nft(&mine).delete_table(PUB).unwrap());
-    assert!(!nft(&mine).delete_table(PUB).unwrap());
-    assert_eq!(ruleset(&mine), Vec::<Value>::new());
+    assert_eq!(only_code(code(mine)), only_code(code(theirs)));
+    assert!(nft(mine).delete_table(PUB).unwrap());
+    assert!(!nft(mine).delete_table(PUB).unwrap());
+    assert_eq!(ruleset(mine), Vec::<Value>::new());
 }
 
 fn batch_is_all_or_nothing() {
@@ -370,8 +371,8 @@ fn batch_is_all_or_nothing() {
 }
 
 fn elements_and_dumps() {
-    let netns = Lab::new(0).unwrap().host.netns;
-    let mut nft = nft(&netns);
+    let lab = Lab::new(0).unwrap();
+    let mut nft = nft(&lab.host.netns);
     nft.commit(&ours()).unwrap();
     let tables = nft.tables().unwrap();
     assert_eq!(tables.len(), 1);

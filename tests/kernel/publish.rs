@@ -870,11 +870,14 @@ fn proxy_moves_much_and_holds_back() -> Verdict {
         }
         writer.shutdown(Shutdown::Write).unwrap();
     });
-    sleep(Duration::from_millis(700));
-    let halted = *sent.lock().unwrap();
-    let rounds = published.rounds();
-    sleep(Duration::from_millis(300));
-    assert_eq!(*sent.lock().unwrap(), halted);
+    let mut halted = 0;
+    let mut rounds = 0;
+    soon(|| {
+        let before = std::mem::replace(&mut halted, *sent.lock().unwrap());
+        rounds = published.rounds();
+        sleep(Duration::from_millis(300));
+        before == halted && *sent.lock().unwrap() == halted && halted > 0
+    });
     assert!(halted < MUCH, "{halted} bytes went nowhere");
     // And the loop sleeps meanwhile.
     assert!(published.rounds() - rounds < 5);
@@ -929,7 +932,8 @@ fn out_of_fds_it_waits() -> Verdict {
     assert!(published.rounds() - rounds < 20, "it spins");
     setrlimit(Resource::RLIMIT_NOFILE, 4096, 4096)?;
     drop(first);
-    assert_eq!(talk_from(&lab.others[0], (HOST, 5000))?, "10.0.2.5");
+    // The first connection may have been cut short at either end.
+    soon(|| talk_from(&lab.others[0], (HOST, 5000)).is_ok_and(|ip| ip == "10.0.2.5"));
     published.stop();
     Ok(())
 }
