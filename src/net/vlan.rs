@@ -49,6 +49,8 @@ pub(super) fn plan(
     }
     let mac = match (endpoint.mac, endpoint.addr.map(crate::base::Cidr::addr)) {
         (Some(mac), _) => valid_mac(mac)?,
+        // Any other would become the parent's, too; nobody has asked for that.
+        (None, _) if macvlan.mode == MacvlanMode::Passthru => parent.mac.unwrap_or(MacAddr([0; 6])),
         (None, Some(std::net::IpAddr::V4(ip))) => MacAddr::from_ipv4(ip),
         (None, _) => stable_mac(&endpoint.id),
     };
@@ -110,7 +112,7 @@ impl VlanPlan {
             .map_err(|error| self.explain(error))?;
         let configure = Configure {
             loopback_up: self.loopback,
-            mac: None,
+            mac: (self.mode == MacvlanMode::Passthru).then_some(self.mac),
             addrs: self.endpoint.addr.into_iter().collect(),
             up: true,
             gateway: self
