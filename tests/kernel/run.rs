@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(ports_follow_the_networks),
         Test::new(trace_shows_what_the_supervisor_sends),
         Test::new(thirty_two_at_once_on_a_small_subnet).limit_s(120),
+        Test::new(docker_s_marks_are_there),
         Test::new(passthru_follows_others_and_gives_the_parent_back),
     ]
 }
@@ -191,6 +192,28 @@ fn thirty_two_at_once_on_a_small_subnet() -> Verdict {
     assert_eq!(dockless(&rm)?.0, Some(0));
     let (code, _, err) = dockless(&["network", "rm", "mac1"])?;
     assert_eq!(code, Some(0), "{err}");
+    Ok(())
+}
+
+/// Entrypoints ask for them; `inspect` tells what is hidden.
+fn docker_s_marks_are_there() -> Verdict {
+    let run = ["run", "-d", "--name", "one", "--network", "none", "tester"];
+    let (code, _, err) = dockless(&run)?;
+    assert_eq!(code, Some(0), "{err}");
+    let of = |template: &str| dockless(&["inspect", "-f", template, "one"]).map(|out| out.1);
+    let root = std::path::PathBuf::from(format!("/proc/{}/root", of("{{.State.Pid}}")?.trim()));
+    let mark = std::fs::metadata(root.join(".dockerenv"))?;
+    assert_eq!(mark.len(), 0);
+    let mtab = std::fs::read_link(root.join("etc/mtab"))?;
+    assert_eq!(mtab, std::path::Path::new("/proc/mounts"));
+    let masked = of("{{json .HostConfig.MaskedPaths}}")?;
+    assert!(masked.contains("\"/proc/kcore\""), "{masked}");
+    assert!(masked.contains("\"/sys/firmware\""), "{masked}");
+    assert_eq!(
+        of("{{json .HostConfig.ReadonlyPaths}}")?.trim(),
+        r#"["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"]"#
+    );
+    assert_eq!(dockless(&["rm", "-f", "one"])?.0, Some(0));
     Ok(())
 }
 
