@@ -50,7 +50,7 @@ class Dockless:
     name = 'dockless'
 
     def __init__(self, work, rootfs):
-        self.rootfs = rootfs
+        self.work, self.rootfs = work, rootfs
         self.argv = [dockless_binary(), '--root', f'{work}/root', '--state', f'{work}/state']
         self.folders = [f'{work}/root', f'{work}/state']
 
@@ -121,10 +121,13 @@ def need(*pairs):
     os.environ['PATH'] += ':/usr/local/sbin:/usr/sbin:/sbin'
 
 
+def lab_command(*argv):
+    """This script again, on the host machine of a fresh LAN."""
+    return [os.path.join(HERE, 'lab'), sys.executable, os.path.abspath(sys.argv[0]), *argv]
+
+
 def in_lab(*argv):
-    """Runs this script again, on the host machine of a fresh LAN."""
-    script = os.path.abspath(sys.argv[0])
-    return subprocess.run([os.path.join(HERE, 'lab'), sys.executable, script, *argv]).returncode
+    return subprocess.run(lab_command(*argv)).returncode
 
 
 def sweep_cgroups(name):
