@@ -20,6 +20,7 @@ class Docker:
         sock = f'{work}/docker.sock'
         self.argv = [self.program, '-H', f'unix://{sock}']
         self.folders = [f'{work}/data']
+        self.containers = f'{work}/data/containers'
         ctr = f'{work}/containerd.sock'
         self.spawn('containerd', '--address', ctr, '--root', f'{work}/containerd-root',
                    '--state', f'{work}/containerd-state')
@@ -53,6 +54,7 @@ class Dockless:
         self.work, self.rootfs = work, rootfs
         self.argv = [dockless_binary(), '--root', f'{work}/root', '--state', f'{work}/state']
         self.folders = [f'{work}/root', f'{work}/state']
+        self.containers = f'{work}/root/containers'
 
     def image(self, argv):
         return ['--rootfs', self.rootfs, *argv]
