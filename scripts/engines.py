@@ -20,6 +20,7 @@ class Docker:
         sock = f'{work}/docker.sock'
         self.argv = [self.program, '-H', f'unix://{sock}']
         self.folders = [f'{work}/data']
+        self.containers = f'{work}/data/containers'
         ctr = f'{work}/containerd.sock'
         self.spawn('containerd', '--address', ctr, '--root', f'{work}/containerd-root',
                    '--state', f'{work}/containerd-state')
@@ -50,9 +51,10 @@ class Dockless:
     name = 'dockless'
 
     def __init__(self, work, rootfs):
-        self.rootfs = rootfs
+        self.work, self.rootfs = work, rootfs
         self.argv = [dockless_binary(), '--root', f'{work}/root', '--state', f'{work}/state']
         self.folders = [f'{work}/root', f'{work}/state']
+        self.containers = f'{work}/root/containers'
 
     def image(self, argv):
         return ['--rootfs', self.rootfs, *argv]
@@ -121,10 +123,13 @@ def need(*pairs):
     os.environ['PATH'] += ':/usr/local/sbin:/usr/sbin:/sbin'
 
 
+def lab_command(*argv):
+    """This script again, on the host machine of a fresh LAN."""
+    return [os.path.join(HERE, 'lab'), sys.executable, os.path.abspath(sys.argv[0]), *argv]
+
+
 def in_lab(*argv):
-    """Runs this script again, on the host machine of a fresh LAN."""
-    script = os.path.abspath(sys.argv[0])
-    return subprocess.run([os.path.join(HERE, 'lab'), sys.executable, script, *argv]).returncode
+    return subprocess.run(lab_command(*argv)).returncode
 
 
 def sweep_cgroups(name):

@@ -45,8 +45,15 @@ pub(crate) fn masked_sys() -> Vec<String> {
     paths
 }
 
+/// All that is hidden, as `inspect` shows it.
+pub(crate) fn masked() -> Vec<String> {
+    let mut paths: Vec<String> = MASKED_PROC.iter().map(|&path| path.to_owned()).collect();
+    paths.extend(masked_sys());
+    paths
+}
+
 /// Made read-only, with all below.
-pub(crate) const READ_ONLY: &[&str] = &[
+pub(crate) const READ_ONLY: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",
     "/proc/irq",

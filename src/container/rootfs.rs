@@ -90,6 +90,7 @@ impl Rootfs {
             let host = spec.etc.join(name);
             this.bind_file(&host, &Path::new("/etc").join(name), Attrs::NONE)?;
         }
+        this.mark()?;
         if let Some(program) = &spec.init {
             this.bind_file(program, Path::new(INIT), Attrs::READ_ONLY)?;
         }
@@ -149,6 +150,17 @@ impl Rootfs {
         )
     }
 
+    /// What programs look for, as Docker leaves it there: where they run
+    /// (/.dockerenv), and what is mounted. What the image has stays.
+    fn mark(&self) -> Result<()> {
+        self.root.file(Path::new("/.dockerenv"), 0o755)?;
+        let etc = self.root.dir(Path::new("/etc"), 0o755)?;
+        match symlinkat("/proc/mounts", &etc, "mtab") {
+            Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
+            Err(e) => Err(Error::sys("create link", "/etc/mtab", e)),
+        }
+    }
+
     fn bind_file(&self, host: &Path, inside: &Path, attrs: Attrs) -> Result<()> {
         let file = self.root.file(inside, 0o644)?;
         let copy = Mount::bind_path(host, false)?;
@@ -173,7 +185,7 @@ impl Rootfs {
     /// the container's own cgroups, all read-only.
     pub(super) fn mount_sys(&self, cgroups: &[PathBuf]) -> Result<()> {
         let attrs = Attrs::INERT | Attrs::READ_ONLY;
-        let sysfs = match Filesystem::new(c"sysfs")?.mount(attrs) {
+        let sysfs = match Filesystem::new(c"sysfs")?.flag(c"ro")?.mount(attrs) {
             Err(e) if e.is_errno(libc::EPERM) && features::in_user_namespace() => {
                 let host = Mount::bind_path(Path::new("/sys"), true)?;
                 host.set(attrs, true)?;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::record::{EndpointConfig, Record, Status};
 use super::{Engine, view};
 use crate::base::{Cidr, Result};
+use crate::container::profile;
 use crate::net::ipam::{self, Pool};
 use crate::net::spec::{Driver, HostAccess, NetworkSpec};
 use crate::net::{Attachment, host_access, publish};
@@ -337,6 +338,8 @@ fn host_config(record: &Record) -> view::HostConfig {
         port_bindings: bindings,
         auto_remove: config.auto_remove,
         init: config.init.then_some(true),
+        masked_paths: profile::masked(),
+        readonly_paths: profile::READ_ONLY.map(str::to_owned).to_vec(),
         log_config: view::LogConfig {
             config: config.log_options.clone(),
             ..Default::default()

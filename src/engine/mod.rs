@@ -133,7 +133,9 @@ impl Engine {
         let network = self.find_network(&endpoint.network)?;
         match network.driver {
             Driver::Host => {
-                return Err(Error::invalid("cannot connect container to host network"));
+                return Err(Error::invalid(
+                    "cannot connect container to host network - container must be created in host network mode",
+                ));
             }
             Driver::Null => {
                 return Err(Error::invalid(

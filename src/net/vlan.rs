@@ -19,7 +19,8 @@ pub(super) struct VlanPlan {
     mode: MacvlanMode,
     sources: Vec<MacAddr>,
     mtu: Option<u32>,
-    mac: MacAddr,
+    /// `None`: passthru, as its parent's.
+    mac: Option<MacAddr>,
     endpoint: Endpoint,
     /// The first interface of a sandbox also brings its loopback up.
     loopback: bool,
@@ -48,9 +49,11 @@ pub(super) fn plan(
         )));
     }
     let mac = match (endpoint.mac, endpoint.addr.map(crate::base::Cidr::addr)) {
-        (Some(mac), _) => valid_mac(mac)?,
-        (None, Some(std::net::IpAddr::V4(ip))) => MacAddr::from_ipv4(ip),
-        (None, _) => stable_mac(&endpoint.id),
+        (Some(mac), _) => Some(valid_mac(mac)?),
+        // Any other would become the parent's, too; nobody has asked for that.
+        (None, _) if macvlan.mode == MacvlanMode::Passthru => None,
+        (None, Some(std::net::IpAddr::V4(ip))) => Some(MacAddr::from_ipv4(ip)),
+        (None, _) => Some(stable_mac(&endpoint.id)),
     };
     Ok(VlanPlan {
         network: network.id.clone(),
@@ -102,7 +105,7 @@ impl VlanPlan {
             lower: self.lower,
             mode: self.mode,
             sources: &self.sources,
-            mac: Some(self.mac),
+            mac: self.mac,
             mtu: self.mtu,
         };
         let index = host
@@ -110,7 +113,7 @@ impl VlanPlan {
             .map_err(|error| self.explain(error))?;
         let configure = Configure {
             loopback_up: self.loopback,
-            mac: None,
+            mac: self.mac.filter(|_| self.mode == MacvlanMode::Passthru),
             addrs: self.endpoint.addr.into_iter().collect(),
             up: true,
             gateway: self
@@ -126,10 +129,16 @@ impl VlanPlan {
         } else {
             Ok(())
         };
-        if let Err(error) = quiet.and_then(|()| sandbox.configure(index, &configure)) {
-            let undo = sandbox.delete_link(index).err();
-            return Err(self.explain(error).with_undo(undo.into_iter().collect()));
-        }
+        let outcome = quiet
+            .and_then(|()| sandbox.configure(index, &configure))
+            .and_then(|()| self.own_mac(sandbox, index));
+        let mac = match outcome {
+            Ok(mac) => mac,
+            Err(error) => {
+                let undo = sandbox.delete_link(index).err();
+                return Err(self.explain(error).with_undo(undo.into_iter().collect()));
+            }
+        };
         Ok(Attachment {
             network: self.network,
             endpoint: self.endpoint.id,
@@ -137,11 +146,20 @@ impl VlanPlan {
             ifindex: index.get(),
             parent: self.parent,
             mode: self.mode,
-            mac: self.mac,
+            mac,
             addr: self.endpoint.addr,
             gateway: self.endpoint.gateway,
             internal: self.internal,
         })
+    }
+
+    fn own_mac(&self, sandbox: &mut Rtnl<Sandbox>, index: Ifindex<Sandbox>) -> Result<MacAddr> {
+        if let Some(mac) = self.mac {
+            return Ok(mac);
+        }
+        let link = sandbox.link_by_index(index.get())?;
+        link.and_then(|link| link.mac)
+            .ok_or_else(|| Error::not_found(format!("{} has no MAC address", self.endpoint.ifname)))
     }
 
     /// Docker's phrase for the one refusal that its users know by heart.

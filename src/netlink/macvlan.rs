@@ -19,6 +19,10 @@
 //!    nobody has, renamed inside.
 //!
 //! Linux 6.18 needs the first try only.
+//!
+//! Passthru is apart: the kernel gives such a link its parent's MAC whatever
+//! the request says. Another one is set afterwards (`Configure::mac`), which
+//! sets the parent's too; with the link the parent's own comes back.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -29,6 +33,7 @@ use netlink_packet_route::link::{
 };
 
 use super::link::{self, Ifindex, LinkKind, MacvlanMode};
+use super::route::{BUSY_PAUSE, BUSY_TRIES};
 use super::socket::{Fault, Rtnl};
 use crate::base::{Error, IfName, MacAddr, Result};
 use crate::sys::netns::{Host, Netns, Place, Sandbox};
@@ -163,15 +168,27 @@ impl Rtnl<Host> {
         }
     }
 
+    /// EINVAL beside passthru may be the work of a link whose namespace is just
+    /// being cleared up: it is tried again for up to 200 ms.
     fn try_macvlan(
         &mut self,
         new: &NewLink<'_>,
         place: &Placement<'_>,
     ) -> Result<std::result::Result<(), Fault>> {
         let message = new.message(self.own(new.lower)?, place);
-        Ok(self
-            .channel
-            .request(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &message))
+        let mut tries = BUSY_TRIES;
+        loop {
+            let outcome =
+                self.channel
+                    .request(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &message);
+            match &outcome {
+                Err(fault) if fault.errno() == libc::EINVAL && tries > 0 => {
+                    tries -= 1;
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                _ => return Ok(outcome),
+            }
+        }
     }
 
     /// The link that keeps `mac` from being used on `parent`, as far as this

@@ -17,10 +17,11 @@ use super::{addr, link};
 use crate::base::{Cidr, Error, MacAddr, Result, Subject};
 use crate::sys::netns::Place;
 
-/// A MAC stays busy for 15 to 35 ms after its holder's namespace died, since
-/// the kernel clears namespaces up in the background: 50 tries, 4 ms apart.
-const BUSY_TRIES: u32 = 50;
-const BUSY_PAUSE: Duration = Duration::from_millis(4);
+/// A MAC, or a parent that passthru wants for itself, stays busy for 15 to
+/// 35 ms after its holder's namespace died, since the kernel clears namespaces
+/// up in the background: 50 tries, 4 ms apart.
+pub(super) const BUSY_TRIES: u32 = 50;
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(4);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {

@@ -450,19 +450,22 @@ fn put_all(path: &Path, values: &[&str]) -> Result<()> {
         .map_err(fail)
 }
 
-/// Docker's rules: every node may be made, these may be opened.
-const DEVICES: [&str; 11] = [
+/// Docker's rules: every node may be made, these may be opened. What tun does
+/// needs CAP_NET_ADMIN; VPN images make the node themselves, so runc 1.2.4 gave
+/// it back after 1.2.0 had taken it away.
+const DEVICES: [&str; 12] = [
     "c *:* m",
     "b *:* m",
-    "c 1:3 rwm",   // null
-    "c 1:5 rwm",   // zero
-    "c 1:7 rwm",   // full
-    "c 1:8 rwm",   // random
-    "c 1:9 rwm",   // urandom
-    "c 5:0 rwm",   // tty
-    "c 5:1 rwm",   // console
-    "c 5:2 rwm",   // ptmx
-    "c 136:* rwm", // pts
+    "c 1:3 rwm",    // null
+    "c 1:5 rwm",    // zero
+    "c 1:7 rwm",    // full
+    "c 1:8 rwm",    // random
+    "c 1:9 rwm",    // urandom
+    "c 5:0 rwm",    // tty
+    "c 5:1 rwm",    // console
+    "c 5:2 rwm",    // ptmx
+    "c 10:200 rwm", // tun
+    "c 136:* rwm",  // pts
 ];
 
 fn restrict_devices_v1(folder: &Path) -> Result<()> {
@@ -475,13 +478,14 @@ fn restrict_devices_v1(folder: &Path) -> Result<()> {
 ///
 /// Its argument is `{ access << 16 | kind, major, minor }`, where access is
 /// mknod 1, read 2, write 4 and kind block 1, char 2.
-fn device_program() -> [u64; 21] {
+fn device_program() -> [u64; 24] {
     const LOAD: u8 = 0x61; // destination = *(u32 *)(source + offset)
     const COPY: u8 = 0xbf; // destination = source
     const SET: u8 = 0xb7; // destination = constant
     const SHIFT: u8 = 0x77; // destination >>= constant
     const SHIFT_BY: u8 = 0x7f; // destination >>= source
     const AND: u8 = 0x57; // destination &= constant
+    const GO: u8 = 0x05; // skip offset
     const IF_EQ: u8 = 0x15; // if destination == constant, skip offset
     const IF_NE: u8 = 0x55;
     const IF_GT: u8 = 0x25;
@@ -501,22 +505,25 @@ fn device_program() -> [u64; 21] {
         ins(LOAD, 0x14, 8, 0),     // 2: r4 = minor
         ins(COPY, 0x25, 0, 0),     // 3: r5 = access and kind
         ins(SHIFT, 0x05, 0, 16),   // 4: r5 = access
-        ins(IF_EQ, 0x05, 11, 1),   // 5: mknod only: 17
+        ins(IF_EQ, 0x05, 14, 1),   // 5: mknod only: 20
         ins(AND, 0x02, 0, 0xffff), // 6: r2 = kind
-        ins(IF_NE, 0x02, 11, 2),   // 7: not a character device: 19
-        ins(IF_EQ, 0x03, 8, 136),  // 8: pts: 17
-        ins(IF_EQ, 0x03, 6, 5),    // 9: major 5: 16
-        ins(IF_NE, 0x03, 8, 1),    // 10: neither 5 nor 1: 19
-        ins(IF_GT, 0x04, 7, 9),    // 11: beyond urandom: 19
-        ins(SET, 0x00, 0, MEMORY), // 12
-        ins(SHIFT_BY, 0x40, 0, 0), // 13: the minor's bit
-        ins(AND, 0x00, 0, 1),      // 14
-        ins(EXIT, 0, 0, 0),        // 15
-        ins(IF_GT, 0x04, 2, 2),    // 16: beyond tty, console, ptmx: 19
-        ins(SET, 0x00, 0, 1),      // 17: allow
-        ins(EXIT, 0, 0, 0),        // 18
-        ins(SET, 0x00, 0, 0),      // 19: deny
-        ins(EXIT, 0, 0, 0),        // 20
+        ins(IF_NE, 0x02, 14, 2),   // 7: not a character device: 22
+        ins(IF_EQ, 0x03, 11, 136), // 8: pts: 20
+        ins(IF_EQ, 0x03, 9, 5),    // 9: major 5: 19
+        ins(IF_EQ, 0x03, 6, 10),   // 10: major 10: 17
+        ins(IF_NE, 0x03, 10, 1),   // 11: none of 5, 10 and 1: 22
+        ins(IF_GT, 0x04, 9, 9),    // 12: beyond urandom: 22
+        ins(SET, 0x00, 0, MEMORY), // 13
+        ins(SHIFT_BY, 0x40, 0, 0), // 14: the minor's bit
+        ins(AND, 0x00, 0, 1),      // 15
+        ins(EXIT, 0, 0, 0),        // 16
+        ins(IF_NE, 0x04, 4, 200),  // 17: not tun: 22
+        ins(GO, 0x00, 1, 0),       // 18: 20
+        ins(IF_GT, 0x04, 2, 2),    // 19: beyond tty, console, ptmx: 22
+        ins(SET, 0x00, 0, 1),      // 20: allow
+        ins(EXIT, 0, 0, 0),        // 21
+        ins(SET, 0x00, 0, 0),      // 22: deny
+        ins(EXIT, 0, 0, 0),        // 23
     ]
 }
 

@@ -37,6 +37,10 @@ const TESTS: &[(&str, fn())] = &[
     ),
     ("netlink::busy_mac_is_waited_for", busy_mac_is_waited_for),
     (
+        "netlink::passthru_parent_is_waited_for",
+        passthru_parent_is_waited_for,
+    ),
+    (
         "netlink::busy_mac_names_its_holder",
         busy_mac_names_its_holder,
     ),
@@ -363,6 +367,41 @@ fn busy_mac_is_waited_for() {
             )?;
             println!("up after {:?}", start.elapsed());
             assert_eq!(ip(&target, "route").as_array().unwrap().len(), 2);
+        }
+        Ok(())
+    });
+}
+
+/// Passthru and any other mode exclude each other, also while the other one's
+/// namespace is dying. The parent's MAC lives as long as the link.
+fn passthru_parent_is_waited_for() {
+    let lab = Lab::new(0).unwrap();
+    on_host(&lab.host, |host| {
+        let parent = host.link("eth1")?.unwrap();
+        let modes = [MacvlanMode::Vepa, MacvlanMode::Passthru];
+        for mode in modes.into_iter().cycle().take(6) {
+            let target = Netns::create()?;
+            let mut sandbox = Rtnl::sandbox(&target)?;
+            let new = NewLink {
+                name: &name("eth0"),
+                lower: parent.index,
+                mode,
+                sources: &[],
+                mac: None,
+                mtu: None,
+            };
+            let index = host.macvlan_into(&new, &target, &mut sandbox)?;
+            let own = host.link("eth1")?.unwrap().mac;
+            assert_eq!(own, parent.mac);
+            let configure = Configure {
+                mac: Some(mac(5)),
+                up: true,
+                ..Configure::default()
+            };
+            sandbox.configure(index, &configure)?;
+            let now = host.link("eth1")?.unwrap().mac;
+            let passthru = mode == MacvlanMode::Passthru;
+            assert_eq!(now == Some(mac(5)), passthru, "{now:?}");
         }
         Ok(())
     });

@@ -15,6 +15,8 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(ports_follow_the_networks),
         Test::new(trace_shows_what_the_supervisor_sends),
         Test::new(thirty_two_at_once_on_a_small_subnet).limit_s(120),
+        Test::new(docker_s_marks_are_there),
+        Test::new(passthru_follows_others_and_gives_the_parent_back),
     ]
 }
 
@@ -28,7 +30,12 @@ fn dockless(args: &[&str]) -> Verdict<(Option<i32>, String, String)> {
 }
 
 fn network(subnet: &str) -> Verdict {
+    network_in("bridge", subnet)
+}
+
+fn network_in(mode: &str, subnet: &str) -> Verdict {
     let subnet = format!("--subnet={subnet}");
+    let mode = format!("macvlan_mode={mode}");
     said(&[
         "network",
         "create",
@@ -38,6 +45,8 @@ fn network(subnet: &str) -> Verdict {
         "--gateway=10.0.2.1",
         "-o",
         "parent=eth1",
+        "-o",
+        &mode,
         "mac1",
     ])
     .map(drop)
@@ -183,5 +192,77 @@ fn thirty_two_at_once_on_a_small_subnet() -> Verdict {
     assert_eq!(dockless(&rm)?.0, Some(0));
     let (code, _, err) = dockless(&["network", "rm", "mac1"])?;
     assert_eq!(code, Some(0), "{err}");
+    Ok(())
+}
+
+/// Entrypoints ask for them; `inspect` tells what is hidden.
+fn docker_s_marks_are_there() -> Verdict {
+    let run = ["run", "-d", "--name", "one", "--network", "none", "tester"];
+    let (code, _, err) = dockless(&run)?;
+    assert_eq!(code, Some(0), "{err}");
+    let of = |template: &str| dockless(&["inspect", "-f", template, "one"]).map(|out| out.1);
+    let root = std::path::PathBuf::from(format!("/proc/{}/root", of("{{.State.Pid}}")?.trim()));
+    let mark = std::fs::metadata(root.join(".dockerenv"))?;
+    assert_eq!(mark.len(), 0);
+    let mtab = std::fs::read_link(root.join("etc/mtab"))?;
+    assert_eq!(mtab, std::path::Path::new("/proc/mounts"));
+    let masked = of("{{json .HostConfig.MaskedPaths}}")?;
+    assert!(masked.contains("\"/proc/kcore\""), "{masked}");
+    assert!(masked.contains("\"/sys/firmware\""), "{masked}");
+    assert_eq!(
+        of("{{json .HostConfig.ReadonlyPaths}}")?.trim(),
+        r#"["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"]"#
+    );
+    assert_eq!(dockless(&["rm", "-f", "one"])?.0, Some(0));
+    Ok(())
+}
+
+fn parent_mac() -> Verdict<String> {
+    let links = judge::ip(&["link", "show", "eth1"])?;
+    Ok(links[0]["address"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The kernel clears a dead container's namespace up in the background, and
+/// passthru wants its parent for itself: who comes right after a container that
+/// was removed still finds it there.
+fn passthru_follows_others_and_gives_the_parent_back() -> Verdict {
+    let _lan = Lab::here(0)?;
+    let own = parent_mac()?;
+    let wanted = "02:00:00:00:00:09";
+    let run = ["run", "-d", "--name", "one", "--network", "mac1"];
+    let run_with = |flags: &[&str]| dockless(&[&run[..], flags, &["tester"]].concat());
+    let remove = || -> Verdict {
+        assert_eq!(dockless(&["rm", "-f", "one"])?.0, Some(0));
+        assert_eq!(dockless(&["network", "rm", "mac1"])?.0, Some(0));
+        Ok(())
+    };
+    let mac = "{{range .NetworkSettings.Networks}}{{.MacAddress}}{{end}}";
+    for _ in 0..5 {
+        network_in("vepa", "10.0.2.0/24")?;
+        let (code, _, err) = run_with(&["--mac-address", wanted])?;
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(parent_mac()?, own);
+        remove()?;
+
+        network_in("passthru", "10.0.2.0/24")?;
+        let (code, _, err) = run_with(&["--mac-address", wanted])?;
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(parent_mac()?, wanted);
+        let (_, out, _) = dockless(&["exec", "one", "ip", "link"])?;
+        assert!(out.contains(wanted), "{out}");
+        assert_eq!(dockless(&["rm", "-f", "one"])?.0, Some(0));
+        assert_eq!(parent_mac()?, own);
+
+        // Nobody asks for a MAC: the container has the parent's.
+        let (code, _, err) = run_with(&[])?;
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(parent_mac()?, own);
+        assert_eq!(dockless(&["inspect", "-f", mac, "one"])?.1.trim(), own);
+        let second = ["run", "--rm", "--network", "mac1", "tester", "true"];
+        let (code, _, err) = dockless(&second)?;
+        assert_eq!(code, Some(125), "{err}");
+        assert!(err.contains("invalid argument"), "{err}");
+        remove()?;
+    }
     Ok(())
 }

@@ -172,7 +172,9 @@ impl Network {
     }
 
     /// Takes everything back that does not die with the namespace, but for
-    /// what is ours alone as long as we have it: addresses and ports.
+    /// what is ours alone as long as we have it: addresses and ports. Passthru
+    /// links go now, and not some time after: the host gets its parent back,
+    /// with its own MAC.
     pub(super) fn close(&mut self, engine: &Engine) -> Vec<Error> {
         let mut errors = Vec::new();
         if let Some(publisher) = &mut self.publisher {
@@ -185,6 +187,11 @@ impl Network {
                     .is_ok_and(|n| n.host_access != HostAccess::Off)
             {
                 errors.extend(self.drop_route(attachment).err());
+            }
+            if let (true, Some(attachment), Some(sandbox)) =
+                (leg.is_passthru(), &leg.attachment, &mut self.sandbox)
+            {
+                errors.extend(driver::detach(attachment, sandbox).err());
             }
         }
         errors

@@ -39,6 +39,11 @@ impl Leg {
             .gateway
     }
 
+    /// The parent is the container's, until the link is gone.
+    pub(super) fn is_passthru(&self) -> bool {
+        matches!(&self.spec.driver, Driver::Macvlan(m) if m.mode == MacvlanMode::Passthru)
+    }
+
     /// Docker's order of preference for the default route (§5): priority,
     /// external before internal, with a gateway before without, name.
     fn rank(&self) -> (std::cmp::Reverse<i32>, bool, bool, &str) {
@@ -298,7 +303,7 @@ impl Network {
         let ifname = self.free_ifname()?;
         let leg = &self.legs[at];
         let mac = match (leg.config.request.mac, leg.addr) {
-            (None, None) => Some(named_mac(&leg.spec, &self.hostname)),
+            (None, None) if !leg.is_passthru() => Some(named_mac(&leg.spec, &self.hostname)),
             (mac, _) => mac,
         };
         let endpoint = Endpoint {

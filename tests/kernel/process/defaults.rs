@@ -317,6 +317,7 @@ fn device_rules() -> Verdict {
         ("mem", SFlag::S_IFCHR, 1, 1),
         ("kmsg", SFlag::S_IFCHR, 1, 11),
         ("fuse", SFlag::S_IFCHR, 10, 229),
+        ("tun", SFlag::S_IFCHR, 10, 200),
         ("disk", SFlag::S_IFBLK, 8, 0),
         ("null", SFlag::S_IFCHR, 1, 3),
     ] {
@@ -338,6 +339,8 @@ fn device_rules() -> Verdict {
     ] {
         assert_eq!(report["nodes"][format!("/nodes/{node}")], errno, "{node}");
     }
+    // Allowed, whether or not this kernel has the driver.
+    assert_ne!(report["nodes"]["/nodes/tun"], "1");
     Ok(())
 }
 

@@ -95,8 +95,11 @@ fn image(c: &Container, no_trunc: bool) -> String {
 fn command(c: &Container, no_trunc: bool) -> String {
     let mut line = c.path.clone();
     for arg in &c.args {
-        line.push(' ');
-        line.push_str(arg);
+        // Docker's daemon quotes just these.
+        match arg.contains(' ') {
+            true => line.push_str(&format!(" '{arg}'")),
+            false => line.push_str(&format!(" {arg}")),
+        }
     }
     if !no_trunc {
         line = ellipsis(&line, 20);
@@ -193,10 +196,10 @@ mod tests {
             args: vec!["-c".into(), "echo \"a\x1b[2J\"; true".into()],
             ..Container::default()
         };
-        assert_eq!(command(&c, false), "\"/bin/sh -c echo \\\"a\\x1b…\"");
+        assert_eq!(command(&c, false), "\"/bin/sh -c 'echo \\\"a…\"");
         assert_eq!(
             command(&c, true),
-            "\"/bin/sh -c echo \\\"a\\x1b[2J\\\"; true\""
+            "\"/bin/sh -c 'echo \\\"a\\x1b[2J\\\"; true'\""
         );
         assert_eq!(ellipsis("12345", 5), "12345");
         assert_eq!(ellipsis("123456", 5), "1234…");
