@@ -153,7 +153,7 @@ impl Engine {
         file::make_dir(&spec.rootfs.layer, 0o710)?;
         let token = SingleThreaded::prove()?;
         let mut cloned = launch::clone(&token, &spec, cgroup.as_ref(), record.config.open_stdin)?;
-        let reserved = network.reserve_ports(&record)?;
+        let reserved = network.reserve_ports(self, &record)?;
         network.make_namespace()?;
         cloned.join(network.netns()?)?;
         network.attach_all(self, &mut record, &mut journal)?;

@@ -13,7 +13,7 @@ use super::Engine;
 use super::names::list;
 use crate::base::{Cidr, ContainerId, Error, NetworkId, Result};
 use crate::net::ipam::{self, Pool};
-use crate::net::spec::NetworkSpec;
+use crate::net::spec::{HostAccess, NetworkSpec};
 use crate::store::Lock;
 use crate::store::file::{self, Durability};
 
@@ -25,6 +25,14 @@ pub(super) enum Wish {
     /// The one it had last, if it is still free.
     Rather(Ipv4Addr),
     Any,
+}
+
+/// The address of the host-side link, if it has one of its own.
+fn host_side(network: &NetworkSpec) -> Option<Ipv4Addr> {
+    match network.host_access {
+        HostAccess::On { ip } => ip,
+        HostAccess::Off => None,
+    }
 }
 
 /// `10.0.2.0_24,`: what the names of a subnet's leases begin with.
@@ -46,12 +54,15 @@ impl Engine {
         Lock::acquire(&self.lease_folder().join(".lock"))
     }
 
-    /// Leases an address of `network` to a container.
+    /// Leases an address of `network` to a container. Those of `host` are given
+    /// to who asks for one, else only when no other is left (Docker hands them
+    /// out like any other).
     pub(super) fn lease(
         &self,
         network: &NetworkSpec,
         wish: Wish,
         container: &ContainerId,
+        host: &HashSet<Ipv4Addr>,
     ) -> Result<(Ipv4Addr, Cidr)> {
         let _lock = self.address_lock()?;
         // `network rm` holds the same lock: the network is there, and stays
@@ -62,7 +73,7 @@ impl Engine {
                 network.name
             )));
         }
-        let neighbours = self.neighbour_pools(network)?;
+        let neighbours = self.neighbours(network)?;
         let mut held: Vec<(Cidr, HashSet<Ipv4Addr>)> = Vec::new();
         for pool in &network.pools {
             held.push((pool.subnet, self.held(pool.subnet)?));
@@ -70,9 +81,12 @@ impl Engine {
         let taken = |pool: &Pool, ip: Ipv4Addr| {
             held.iter()
                 .any(|(subnet, set)| *subnet == pool.subnet && set.contains(&ip))
-                || neighbours
-                    .iter()
-                    .any(|n| n.subnet == pool.subnet && ipam::is_reserved(n, IpAddr::V4(ip)))
+                || host_side(network) == Some(ip)
+                || neighbours.iter().any(|n| {
+                    let of_subnet = |p: &&Pool| p.subnet == pool.subnet;
+                    let reserved = |p| ipam::is_reserved(p, IpAddr::V4(ip));
+                    host_side(n) == Some(ip) || n.pools.iter().filter(of_subnet).any(reserved)
+                })
         };
         let free = |ip: Ipv4Addr| -> Result<Option<Cidr>> {
             let pool = ipam::pool_of(&network.pools, IpAddr::V4(ip))?;
@@ -80,19 +94,23 @@ impl Engine {
             Ok((!used).then_some(pool.subnet))
         };
         let automatic = || {
-            ipam::next(&network.pools, &taken).ok_or_else(|| {
+            let better = |pool: &Pool, ip: Ipv4Addr| host.contains(&ip) || taken(pool, ip);
+            let found = ipam::next(&network.pools, &better);
+            let found = found.or_else(|| ipam::next(&network.pools, &taken));
+            found.ok_or_else(|| {
                 Error::conflict(format!(
                     "no available IPv4 addresses on this network's address pools: {} ({})",
                     network.name, network.id
                 ))
+                .hint("remove or stop containers, or give the network a wider --ip-range or one more --subnet")
             })
         };
         let (ip, subnet) = match wish {
             Wish::Exactly(ip) => match free(ip)? {
                 Some(subnet) => (ip, subnet),
-                None => return Err(self.in_use(network, ip)?),
+                None => return Err(self.in_use(network, &neighbours, ip)?),
             },
-            Wish::Rather(ip) => match free(ip) {
+            Wish::Rather(ip) => match free(ip).map(|s| s.filter(|_| !host.contains(&ip))) {
                 Ok(Some(subnet)) => (ip, subnet),
                 _ => automatic()?,
             },
@@ -173,23 +191,27 @@ impl Engine {
         Ok(self.held(subnet)?.into_iter().map(IpAddr::V4).collect())
     }
 
-    /// Pools of other networks on the same subnets: they share one set of
-    /// addresses.
-    fn neighbour_pools(&self, network: &NetworkSpec) -> Result<Vec<Pool>> {
-        Ok(self
-            .stored_networks()?
-            .items
-            .into_iter()
-            .filter(|other| other.id != network.id)
-            .flat_map(|other| other.pools)
-            .filter(|pool| network.pools.iter().any(|own| own.subnet == pool.subnet))
-            .collect())
+    /// Other networks on the same subnets: they share one set of addresses.
+    fn neighbours(&self, network: &NetworkSpec) -> Result<Vec<NetworkSpec>> {
+        let mut others = self.stored_networks()?.items;
+        others.retain(|other| {
+            let shared = |p: &Pool| network.pools.iter().any(|own| own.subnet == p.subnet);
+            other.id != network.id && other.pools.iter().any(shared)
+        });
+        Ok(others)
     }
 
-    /// Docker's phrase, and who it is, if a container of ours.
-    fn in_use(&self, network: &NetworkSpec, ip: Ipv4Addr) -> Result<Error> {
+    /// Docker's phrase, and who it is.
+    fn in_use(
+        &self,
+        network: &NetworkSpec,
+        neighbours: &[NetworkSpec],
+        ip: Ipv4Addr,
+    ) -> Result<Error> {
         let error = Error::conflict(format!("Address already in use: {ip}"));
         let pool = ipam::pool_of(&network.pools, IpAddr::V4(ip))?;
+        let path = self.lease_path(pool.subnet, IpAddr::V4(ip));
+        let mut networks = neighbours.iter().chain([network]);
         let name = format!("{}{ip}", prefix(pool.subnet));
         Ok(match self.holder(&name) {
             Some((id, _)) => {
@@ -198,6 +220,16 @@ impl Engine {
                     .flatten()
                     .map_or_else(|| id.short().to_owned(), |r| r.name.to_string());
                 error.hint(format!("container {name} has it"))
+            }
+            None if path.exists() => error.hint(format!(
+                "{} does not say whose it is: `dockless gc` removes it if nobody has it",
+                path.display()
+            )),
+            None if let Some(n) = networks.find(|n| host_side(n) == Some(ip)) => {
+                error.hint(format!(
+                    "the host-side link of network {} has it: see `dockless network host-access`",
+                    n.name
+                ))
             }
             None => {
                 error.hint("it is the network's own, broadcast, gateway or an auxiliary address")

@@ -177,6 +177,15 @@ impl Engine {
         let mut pools = Vec::new();
         let none = [PoolRequest::default()];
         let requests = if requests.is_empty() { &none } else { requests };
+        if let Some(subnet) = requests
+            .iter()
+            .find_map(|r| r.subnet.filter(|s| !s.is_ipv4()))
+        {
+            return Err(Error::invalid(format!(
+                "IPv6 networks are not supported yet: {subnet} would give no container an address"
+            ))
+            .hint("leave that --subnet out; IPv4 works"));
+        }
         for request in requests {
             let any_of_size = |subnet: Cidr| {
                 subnet.is_ipv4() && subnet.addr() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
@@ -200,8 +209,20 @@ impl Engine {
         ipam::validate(&pools)?;
         for pool in &pools {
             ipam::check_overlap(pool, &taken)?;
+            self.check_shared(pool, &taken)?;
         }
         Ok(pools)
+    }
+
+    /// Networks on one subnet share its addresses: a gateway or auxiliary
+    /// address must be nobody else's.
+    fn check_shared(&self, new: &Pool, others: &[&Pool]) -> Result<()> {
+        let _lock = self.address_lock()?;
+        let leased = self.leased(new.subnet)?;
+        ipam::reservable(new, &|ip| {
+            let reserved = |o: &&Pool| o.subnet == new.subnet && ipam::is_reserved(o, ip);
+            leased.contains(&ip) || others.iter().any(reserved)
+        })
     }
 
     /// Containers that run on it. One that is starting holds a lease only.

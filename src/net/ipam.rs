@@ -102,33 +102,34 @@ pub fn validate(pools: &[Pool]) -> Result<()> {
         }
     }
     if problems.is_empty() {
-        reservable(pools)
+        pools.iter().try_for_each(|p| reservable(p, &|_| false))
     } else {
         Err(Error::invalid(format!("invalid network config:{problems}")))
     }
 }
 
 /// Gateway and auxiliary addresses must be free when the network is made: not
-/// the network or broadcast address, not one another.
-fn reservable(pools: &[Pool]) -> Result<()> {
-    for pool in pools {
-        let mut seen: Vec<IpAddr> = Vec::new();
-        if let Some(gateway) = pool.gateway {
-            if is_edge(pool.subnet, gateway) {
-                return Err(Error::conflict(format!(
-                    "failed to allocate gateway ({gateway}): Address already in use"
-                )));
-            }
-            seen.push(gateway);
+/// the network or broadcast address, not one another, not `taken` by another
+/// network or container on the same subnet.
+pub fn reservable(pool: &Pool, taken: &dyn Fn(IpAddr) -> bool) -> Result<()> {
+    let mut seen: Vec<IpAddr> = Vec::new();
+    let mut reserve = |ip: IpAddr, what: String| {
+        let used = is_edge(pool.subnet, ip) || seen.contains(&ip) || taken(ip);
+        seen.push(ip);
+        if used {
+            let text = format!("failed to allocate {what}: Address already in use");
+            return Err(Error::conflict(text).hint(
+                "the subnet's first and last address, and what other networks and containers \
+                 on it have, cannot be given again",
+            ));
         }
-        for (name, ip) in &pool.aux {
-            if is_edge(pool.subnet, *ip) || seen.contains(ip) {
-                return Err(Error::conflict(format!(
-                    "failed to allocate secondary ip address ({name}:{ip}): Address already in use"
-                )));
-            }
-            seen.push(*ip);
-        }
+        Ok(())
+    };
+    if let Some(gateway) = pool.gateway {
+        reserve(gateway, format!("gateway ({gateway})"))?;
+    }
+    for (name, ip) in &pool.aux {
+        reserve(*ip, format!("secondary ip address ({name}:{ip})"))?;
     }
     Ok(())
 }

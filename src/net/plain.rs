@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::spec::{Announce, Driver, HostAccess, NetworkSpec};
 use crate::base::{NetworkId, NetworkName, Result};
 
-/// Names that `network create` and `network rm` refuse. `bridge` does not
-/// exist here, but a network of that name would not be what a user expects.
-pub const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+/// Names that `network create` and `network rm` refuse. `bridge` and `default`
+/// do not exist here, but networks of those names would not be what a user
+/// expects.
+pub const PREDEFINED: [&str; 4] = ["bridge", "default", "host", "none"];
 
 /// The two that exist, with ids that never change.
 pub fn networks() -> Result<[NetworkSpec; 2]> {

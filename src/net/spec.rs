@@ -163,9 +163,10 @@ impl Macvlan {
                     .hint("networks without a parent (a dummy link) are not supported yet")
             })?;
         if parent == "lo" {
-            return Err(Error::invalid(
-                "loopback interface is not a valid macvlan parent link",
-            ));
+            return Err(
+                Error::invalid("loopback interface is not a valid macvlan parent link")
+                    .hint("name an Ethernet interface: `ip link` shows which there are"),
+            );
         }
         Ok(Self {
             parent: IfName::new(parent.as_str())?,

@@ -1,10 +1,12 @@
 //! The virtual-LAN driver: macvlan now, with the kind as data so that ipvlan
 //! becomes a value and not a second driver.
 
+use std::borrow::Cow;
+
 use super::Attachment;
 use super::driver::{Endpoint, HostView};
 use super::spec::{Macvlan, NetworkSpec};
-use crate::base::{Cause, Error, IfName, MacAddr, NetworkId, Result};
+use crate::base::{Cause, Error, IfName, MacAddr, NetworkId, Result, Subject};
 use crate::netlink::route::Configure;
 use crate::netlink::{Ifindex, MacvlanMode, NewLink, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
@@ -46,6 +48,10 @@ pub(super) fn plan(
         return Err(Error::invalid(format!(
             "MTU {mtu} of network {} is above the {} of its parent {}",
             network.name, parent.mtu, macvlan.parent
+        ))
+        .hint(format!(
+            "raise the parent's first: ip link set {} mtu {mtu}",
+            macvlan.parent
         )));
     }
     let mac = match (endpoint.mac, endpoint.addr.map(crate::base::Cidr::addr)) {
@@ -73,7 +79,8 @@ fn valid_mac(mac: MacAddr) -> Result<MacAddr> {
     if mac.is_multicast() || mac.is_zero() {
         return Err(Error::invalid(format!(
             "{mac} is not a valid mac address for an interface: it is a group or zero address"
-        )));
+        ))
+        .hint("the first byte of one's own is 02: 02:00:00:00:00:01"));
     }
     Ok(mac)
 }
@@ -108,9 +115,8 @@ impl VlanPlan {
             mac: self.mac,
             mtu: self.mtu,
         };
-        let index = host
-            .macvlan_into(&new, netns, sandbox)
-            .map_err(|error| self.explain(error))?;
+        let made = host.macvlan_into(&new, netns, sandbox);
+        let index = made.map_err(not_made)?;
         let configure = Configure {
             loopback_up: self.loopback,
             mac: self.mac.filter(|_| self.mode == MacvlanMode::Passthru),
@@ -136,7 +142,7 @@ impl VlanPlan {
             Ok(mac) => mac,
             Err(error) => {
                 let undo = sandbox.delete_link(index).err();
-                return Err(self.explain(error).with_undo(undo.into_iter().collect()));
+                return Err(error.with_undo(undo.into_iter().collect()));
             }
         };
         Ok(Attachment {
@@ -161,24 +167,15 @@ impl VlanPlan {
         link.and_then(|link| link.mac)
             .ok_or_else(|| Error::not_found(format!("{} has no MAC address", self.endpoint.ifname)))
     }
+}
 
-    /// Docker's phrase for the one refusal that its users know by heart.
-    fn explain(&self, error: Error) -> Error {
-        match &error.cause {
-            Cause::Netlink { errno, .. }
-                if *errno == libc::EINVAL
-                    && self.mode == MacvlanMode::Passthru
-                    && error.hint.is_none() =>
-            {
-                let text = format!("failed to create the macvlan port: {}", error.cause);
-                Error::conflict(text).hint(format!(
-                    "passthru takes {} for itself: stop the container that uses it first",
-                    self.parent
-                ))
-            }
-            _ => error,
-        }
+/// In Docker's words, with the kernel's reason.
+fn not_made(mut error: Error) -> Error {
+    if matches!(error.cause, Cause::Netlink { .. }) {
+        error.op = Cow::Borrowed("failed to create the macvlan port");
+        error.subject = Subject::None;
     }
+    error
 }
 
 #[cfg(test)]

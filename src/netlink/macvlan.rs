@@ -233,7 +233,9 @@ impl Rtnl<Host> {
                 None if parent.kind == LinkKind::Loopback || parent.hardware != libc::ARPHRD_ETHER => {
                     error.hint(format!("{name} is not an Ethernet interface"))
                 }
-                None => error,
+                None => error.hint(format!(
+                    "does a passthru macvlan in another network namespace have {name} for itself?"
+                )),
             },
             libc::EEXIST => error.hint("an interface of that name exists there already"),
             libc::EOPNOTSUPP => {
@@ -269,7 +271,7 @@ impl Rtnl<Host> {
                 l.name
             )),
             _ if new.mode == MacvlanMode::Passthru => Some(
-                "passthru takes the parent for itself: remove its other macvlan links (in any namespace) first"
+                "passthru takes the parent for itself: stop the container that uses it, or remove its other macvlan links (in any namespace) first"
                     .to_owned(),
             ),
             _ => None,

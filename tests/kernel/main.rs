@@ -59,6 +59,7 @@ mod netlink;
 mod nft;
 mod process;
 mod publish;
+mod refusals;
 mod run;
 mod selfcheck;
 mod supervisor;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         nft::tests(),
         process::tests(),
         publish::tests(),
+        refusals::tests(),
         run::tests(),
         supervisor::tests(),
         sys::tests(),

@@ -56,7 +56,7 @@ impl Network {
             engine.add_host_line(record, addr)?;
         }
         let network = self.legs[at].spec.id.clone();
-        self.republish(record, journal).map_err(|error| {
+        self.republish(engine, record, journal).map_err(|error| {
             let undone = self.disconnect(engine, record, network.as_str(), journal);
             error.with_undo(undone.err().into_iter().collect())
         })
@@ -65,7 +65,12 @@ impl Network {
     /// Published ports lead into the network that they were published on. When
     /// the container has left it, or was on none, they lead into the one that
     /// is the default now; without any they are free again.
-    fn republish(&mut self, record: &Record, journal: &mut dyn Journal) -> Result<()> {
+    fn republish(
+        &mut self,
+        engine: &Engine,
+        record: &Record,
+        journal: &mut dyn Journal,
+    ) -> Result<()> {
         let is_there = |target: &Target| {
             let mut attachments = self.legs.iter().filter_map(|l| l.attachment.as_ref());
             attachments
@@ -83,7 +88,7 @@ impl Network {
                     false => None,
                 }
             }
-            None => self.reserve_ports(record)?,
+            None => self.reserve_ports(engine, record)?,
         };
         self.publish(record, reserved, journal)
     }
@@ -122,7 +127,7 @@ impl Network {
         }
         // The kernel took the old default route with its link.
         errors.extend(self.move_default(None, self.default_leg()).err());
-        errors.extend(self.republish(record, journal).err());
+        errors.extend(self.republish(engine, record, journal).err());
         match errors
             .into_iter()
             .reduce(|first, next| first.with_undo(vec![next]))

@@ -22,6 +22,7 @@ use crate::sys::process::{self, ExitStatus, SingleThreaded};
 
 mod live;
 mod network;
+mod taken;
 
 pub(super) use network::Network;
 

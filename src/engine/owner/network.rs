@@ -1,11 +1,12 @@
 //! The network side of one running container: leases, namespace, interfaces,
 //! announcements, published ports.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use super::taken;
 use crate::base::{Cause, Cidr, ContainerId, Error, IfName, Journal, MacAddr, Result};
 use crate::engine::Engine;
 use crate::engine::lease::Wish;
@@ -129,7 +130,7 @@ impl Network {
         Ok(network)
     }
 
-    pub(super) fn leg(&self, engine: &Engine, mut config: EndpointConfig) -> Result<Leg> {
+    pub(super) fn leg(&mut self, engine: &Engine, mut config: EndpointConfig) -> Result<Leg> {
         let spec = match &config.network {
             Some(id) => engine
                 .find_network(id.as_str())
@@ -154,7 +155,18 @@ impl Network {
                 (_, Some(last)) => Wish::Rather(last),
                 _ => Wish::Any,
             };
-            let (ip, addr) = engine.lease(&spec, wish, &self.id)?;
+            let own = match wish {
+                Wish::Exactly(_) => HashSet::new(),
+                Wish::Rather(_) | Wish::Any => taken::addresses(&spec, &mut self.host)?,
+            };
+            let (ip, addr) = engine.lease(&spec, wish, &self.id, &own)?;
+            if own.contains(&ip) {
+                self.warnings.push(format!(
+                    "{ip} is this host's own address, and network {} had no other left: \
+                     both will be hard to reach",
+                    spec.name
+                ));
+            }
             config.last = Some(ip);
             Some(addr)
         } else {
@@ -222,11 +234,24 @@ impl Network {
     }
 
     /// Binds the published ports; nothing else may have them from now on.
-    pub(in crate::engine) fn reserve_ports(&self, record: &Record) -> Result<Option<Reserved>> {
+    pub(in crate::engine) fn reserve_ports(
+        &self,
+        engine: &Engine,
+        record: &Record,
+    ) -> Result<Option<Reserved>> {
         if !self.can_publish(record) || record.config.publish.is_empty() {
             return Ok(None);
         }
-        publish::reserve(&record.config.publish).map(Some)
+        let wanted = &record.config.publish;
+        publish::reserve(wanted)
+            .map(Some)
+            .map_err(|error| match &error.cause {
+                Cause::Conflict(_) => match taken::port_holder(engine, wanted) {
+                    Some(who) => error.hint(who),
+                    None => error,
+                },
+                _ => error,
+            })
     }
 
     /// The sandbox, with Docker's sysctls; in host mode the host's own.
@@ -315,6 +340,13 @@ impl Network {
             default_route,
         };
         let view = HostView::of(&leg.spec, &mut self.host)?;
+        if let Some(down) = view.parent.as_ref().filter(|parent| !parent.up) {
+            self.warnings.push(format!(
+                "{0}, the parent of network {1}, is down: nothing reaches the container \
+                 until `ip link set {0} up`",
+                down.name, leg.spec.name
+            ));
+        }
         let Some(plan) = driver::plan(&leg.spec, endpoint, &view)? else {
             return Ok(());
         };

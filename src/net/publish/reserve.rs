@@ -77,7 +77,8 @@ fn one(request: &PortRequest) -> Result<(PortMap, OwnedFd)> {
     Err(Error::conflict(format!(
         "Bind for {} failed: port is already allocated",
         SocketAddr::new(ip, first)
-    )))
+    ))
+    .hint("another program has it: `ss -lntup` (as root) shows which"))
 }
 
 fn refused(addr: SocketAddr, errno: Errno) -> Error {

@@ -1,0 +1,44 @@
+//! What is taken already: addresses by the host, ports by containers of ours.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::base::{PortMap, Result};
+use crate::engine::Engine;
+use crate::net::driver::HostView;
+use crate::net::publish::PortRequest;
+use crate::net::spec::NetworkSpec;
+use crate::netlink::Rtnl;
+use crate::sys::netns::Host;
+
+/// What the host has on the parent of a network.
+pub(super) fn addresses(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<HashSet<Ipv4Addr>> {
+    let Some(parent) = HostView::of(network, host)?.parent else {
+        return Ok(HashSet::new());
+    };
+    let addresses = host.addrs(Some(parent.index))?;
+    let v4 = addresses.iter().filter_map(|a| match a.cidr.addr() {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    });
+    Ok(v4.collect())
+}
+
+/// The container of ours that has one of these ports.
+pub(super) fn port_holder(engine: &Engine, wanted: &[PortRequest]) -> Option<String> {
+    let clash = |port: &PortMap| {
+        wanted.iter().any(|w| {
+            let is_any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
+            let same_ip =
+                is_any(w.host_ip) || is_any(Some(port.host.ip)) || w.host_ip == Some(port.host.ip);
+            let same_port = w
+                .host_port
+                .is_some_and(|(first, last)| (first..=last).contains(&port.host.port));
+            w.proto == port.proto && same_ip && same_port
+        })
+    };
+    engine.live_records().ok()?.iter().find_map(|record| {
+        let port = record.state.ports.iter().find(|p| clash(p))?;
+        Some(format!("container {} has it: {port}", record.name))
+    })
+}
