@@ -245,7 +245,7 @@ fn overlay(spec: &RootfsSpec) -> Result<Rooted> {
         match nix::unistd::mkdir(folder, Mode::from_bits_truncate(0o755)) {
             // From an earlier start.
             Ok(()) | Err(nix::Error::EEXIST) => {}
-            Err(e) => return Err(Error::sys("create layer", folder, e)),
+            Err(e) => return Err(file::explain("create layer", folder, e)),
         }
     }
     if spec.volatile {
@@ -268,6 +268,10 @@ fn overlay(spec: &RootfsSpec) -> Result<Rooted> {
         overlay.mount(Attrs::NONE)
     };
     let mount = mount().map_err(|e| {
+        // It makes folders in the layer.
+        if matches!(e.errno(), Some(libc::ENOSPC | libc::EDQUOT)) {
+            return file::explain("mount overlay with", &work, e.errno().unwrap_or_default());
+        }
         let locked = e.is_errno(libc::EINVAL) && features::in_user_namespace();
         let e = Error {
             subject: spec.lower.as_path().into(),

@@ -66,7 +66,7 @@ fn publish(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     file::replace(path, text.as_bytes(), Durability::Boot)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
-        .map_err(|e| crate::base::Error::sys("set mode of", path, e))
+        .map_err(|e| file::explain("set mode of", path, e))
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -74,7 +74,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 fn overwrite(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|e| crate::base::Error::sys("write", path, e))
+    std::fs::write(path, text).map_err(|e| file::explain("write", path, e))
 }
 
 fn host_line(hostname: &str, ip: IpAddr) -> String {

@@ -177,9 +177,13 @@ impl Engine {
             lock.unlink()?;
             Ok(found)
         } else {
-            let first = errors.remove(0);
+            let mut first = errors.remove(0);
             errors.extend(found.problems);
-            Err(first.with_undo(errors).hint("`dockless gc` tries again"))
+            let hint = match first.hint.take() {
+                Some(hint) => format!("{hint}; `dockless gc` tries again"),
+                None => "`dockless gc` tries again".to_owned(),
+            };
+            Err(first.with_undo(errors).hint(hint))
         }
     }
 
@@ -201,7 +205,7 @@ impl Engine {
     pub(super) fn discard_damaged(&self, id: &ContainerId, lock: Lock) -> Result<()> {
         let folder = self.dirs.container(id);
         absent_is_fine(std::fs::rename(&folder, self.gone(id)))
-            .map_err(|e| Error::sys("remove", &folder, e))?;
+            .map_err(|e| file::explain("remove", &folder, e))?;
         file::remove(&self.dirs.live(id).join("record.json"))?;
         self.recover(id, lock).map(drop)
     }
@@ -212,7 +216,7 @@ impl Engine {
         let id = &record.id;
         let (folder, gone) = (self.dirs.container(id), self.gone(id));
         absent_is_fine(std::fs::rename(&folder, &gone))
-            .map_err(|e| Error::sys("remove", &folder, e))?;
+            .map_err(|e| file::explain("remove", &folder, e))?;
         record.forget(&self.dirs)?;
         self.release_name(&record.name, id)
     }

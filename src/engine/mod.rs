@@ -35,6 +35,7 @@ use crate::container::interact::interact;
 use crate::container::logs::{self as container_logs, Query};
 use crate::container::spec::ProcessSpec;
 use crate::net::spec::Driver;
+use crate::store::Lock;
 use crate::sys::process::SingleThreaded;
 
 pub use crate::container::init::docker_init;
@@ -327,7 +328,18 @@ impl Engine {
         self.dirs.make()?;
         let id = self.find(wanted)?;
         loop {
-            match self.hold_any(&id)? {
+            let found = match self.hold_any(&id) {
+                // A full disk keeps its end from being recorded; to be removed
+                // it need not be.
+                Err(full) if matches!(full.errno(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                    match Lock::try_acquire(&self.dirs.lock(&id))? {
+                        Some(lock) => return self.discard_damaged(&id, lock),
+                        None => return Err(full),
+                    }
+                }
+                found => found?,
+            };
+            match found {
                 Found::Held(Held::Live(mut client)) => {
                     let record = self.record(&id);
                     if !force {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use super::Engine;
 use super::record::Record;
 use crate::base::{ContainerId, ContainerName, Error, Result};
-use crate::store::Lock;
+use crate::store::{Lock, file};
 use crate::sys::random;
 
 impl Engine {
@@ -36,7 +36,7 @@ impl Engine {
         let take = || match symlink(id.as_str(), &path) {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(e) => Err(Error::sys("take name", &path, e)),
+            Err(e) => Err(file::explain("take name", &path, e)),
         };
         if take()? {
             return Ok(());

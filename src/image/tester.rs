@@ -143,15 +143,15 @@ fn identity(file: &Metadata) -> String {
 }
 
 fn unpack(images: &Path, folder: &Path) -> Result<()> {
-    make_folder(images, 0o711, true)?;
+    make_folder(images, 0o711, true).map_err(no_room)?;
     let _lock = lock(images)?;
     if folder.exists() {
         return Ok(()); // Somebody else unpacked it while we waited.
     }
     let temp = images.join(UNPACKING);
     remove_tree(&temp)?;
-    make_folder(&temp, 0o755, false)?;
-    let placed = fill(&temp).and_then(|()| {
+    make_folder(&temp, 0o755, false).map_err(no_room)?;
+    let placed = fill(&temp).map_err(no_room).and_then(|()| {
         std::fs::rename(&temp, folder).map_err(|e| Error::sys("rename", &temp, e))?;
         sync(images)
     });
@@ -159,6 +159,16 @@ fn unpack(images: &Path, folder: &Path) -> Result<()> {
         Ok(()) => e,
         Err(undo) => e.with_undo(vec![undo]),
     })
+}
+
+/// What helps when the copy does not fit.
+fn no_room(error: Error) -> Error {
+    match error.errno() {
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            error.hint("free some space there, or move everything with --root")
+        }
+        _ => error,
+    }
 }
 
 fn fill(temp: &Path) -> Result<()> {

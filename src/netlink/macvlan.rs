@@ -320,6 +320,7 @@ mod tests {
         golden::{built, said, sorted, unhex},
     };
     use super::*;
+    use crate::base::Cause;
     use std::os::fd::AsFd;
 
     /// `ip link add link eth1 name eth0 index 2 address 02:42:0a:00:02:05 mtu
@@ -398,6 +399,35 @@ mod tests {
         let info = find(&ours[32..], libc::IFLA_LINKINFO).unwrap();
         let data = find(info, libc::IFLA_INFO_DATA).unwrap();
         assert_eq!(sorted(data), sorted(&theirs));
+    }
+
+    /// What a kernel answers to a kind of link that it does not know; every
+    /// kernel that can run the other tests knows macvlan.
+    #[test]
+    fn a_kernel_without_macvlan_is_told_apart() {
+        let mut host = Rtnl::host().unwrap();
+        let lo = host.link("lo").unwrap().unwrap().index;
+        let name = IfName::new("eth0").unwrap();
+        let new = NewLink {
+            name: &name,
+            lower: lo,
+            mode: MacvlanMode::Bridge,
+            sources: &[],
+            mac: None,
+            mtu: None,
+        };
+        let cause = Cause::Netlink {
+            errno: libc::EOPNOTSUPP,
+            ext_ack: Some("Unknown device type".to_owned()),
+            attr_offset: None,
+        };
+        let error = host.explain(&new, Fault { request: 0, cause });
+        assert_eq!(
+            error.to_string(),
+            "create macvlan link eth0: operation not supported on transport endpoint: Unknown \
+             device type (this kernel has no macvlan driver loaded: try \"modprobe macvlan\")"
+        );
+        assert!(error.is_errno(libc::EOPNOTSUPP));
     }
 
     #[test]

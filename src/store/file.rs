@@ -28,6 +28,7 @@ use nix::unistd::{UnlinkatFlags, linkat, mkdir, unlinkat};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::base::error::IntoErrno;
 use crate::base::{Error, Result};
 
 /// What a file's content must survive.
@@ -400,9 +401,9 @@ fn errno_of(error: &std::io::Error) -> Errno {
 }
 
 /// A failed call on a state file, with what to do about it.
-pub(super) fn explain(op: &'static str, path: &Path, errno: Errno) -> Error {
+pub fn explain(op: &'static str, path: &Path, errno: impl IntoErrno) -> Error {
     let error = Error::sys(op, path, errno);
-    match errno {
+    match Errno::from_raw(error.errno().unwrap_or_default()) {
         Errno::ENOSPC | Errno::EDQUOT => {
             error.hint("free some space there, or move the state with --root and --state")
         }

@@ -217,7 +217,7 @@ fn options() -> OpenOptions {
 }
 
 fn fail(op: &'static str, path: &Path, error: &std::io::Error) -> Error {
-    Error::sys(op, path, error)
+    crate::store::file::explain(op, path, error)
 }
 
 #[cfg(test)]

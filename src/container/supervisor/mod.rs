@@ -59,7 +59,8 @@ use self::stop::{Due, Stopping};
 use self::streams::Streams;
 use super::launch::Running;
 use super::logs::Writer;
-use crate::base::{Error, Result};
+use crate::base::Result;
+use crate::store::file;
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::process::{ExitStatus, PidFd};
 
@@ -433,7 +434,7 @@ impl Supervisor {
 /// reached through the folder's fd. A socket left by a killed predecessor is
 /// replaced: the container's lock is ours.
 fn listen(live: &Path) -> Result<UnixListener> {
-    let fail = |errno| Error::sys("bind control socket in", live, errno);
+    let fail = |errno: Errno| file::explain("bind control socket in", live, errno);
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let folder = nix::fcntl::open(live, flags, Mode::empty()).map_err(fail)?;
     let path = format!("/proc/self/fd/{}/sock", folder.as_raw_fd());

@@ -111,16 +111,17 @@ struct Step<'a> {
     may_leave: Option<&'a str>,
 }
 
-struct World {
+/// A machine on which commands are played.
+pub(super) struct World {
     /// Named in PATH, for shell lines.
     path: String,
-    env: BTreeMap<String, String>,
+    pub(super) env: BTreeMap<String, String>,
     /// What there is between rows.
     clean: Vec<String>,
 }
 
 impl World {
-    fn new() -> Verdict<Self> {
+    pub(super) fn new() -> Verdict<Self> {
         // An automatic pool keeps away from the name servers of whatever
         // machine this is; here there is one that is known.
         fs::write("/run/tmp/resolv.conf", "nameserver 10.0.2.1\n")?;
@@ -145,7 +146,7 @@ impl World {
         Ok(world)
     }
 
-    fn leave(&self) -> Verdict {
+    pub(super) fn leave(&self) -> Verdict {
         judge::run(&["umount", "/etc/resolv.conf"])?.success()?;
         Ok(())
     }
@@ -209,7 +210,6 @@ impl World {
         let before = if step.code == 0 {
             None
         } else {
-            self.wait_until_ended();
             Some(self.look()?)
         };
         let (code, out, err) = self.dockless(&words(step.line))?;
@@ -270,14 +270,14 @@ impl World {
         Ok(wrong + &err)
     }
 
-    fn shell(&self, line: &str) -> Verdict<Option<String>> {
+    pub(super) fn shell(&self, line: &str) -> Verdict<Option<String>> {
         let mut command = Command::new("sh");
         command.args(["-ec", line]);
         let (code, out, err) = self.answer(command)?;
         Ok((code != Some(0)).then(|| format!("% {line}\n{out}{err}exit {code:?}")))
     }
 
-    fn dockless(&self, args: &[String]) -> Verdict<(Option<i32>, String, String)> {
+    pub(super) fn dockless(&self, args: &[String]) -> Verdict<(Option<i32>, String, String)> {
         let mut command = Command::new(judge::dockless());
         command.args(args);
         self.answer(command)
@@ -347,7 +347,8 @@ impl World {
     }
 
     /// What there is, a line each.
-    fn look(&self) -> Verdict<Vec<String>> {
+    pub(super) fn look(&self) -> Verdict<Vec<String>> {
+        self.wait_until_ended();
         let mut lines = Vec::new();
         for question in [
             &["ip", "-d", "-o", "addr"][..],
@@ -424,7 +425,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 
 /// Without what the end of an earlier container may still change: the parent
 /// is promiscuous as long as it has macvlans.
-fn steady(lines: Vec<String>) -> Vec<String> {
+pub(super) fn steady(lines: Vec<String>) -> Vec<String> {
     let changing = |line: &String| match line.split_once(" promiscuity ") {
         Some((start, end)) => format!("{start}{}", &end[1..]),
         None => line.clone(),
@@ -432,7 +433,7 @@ fn steady(lines: Vec<String>) -> Vec<String> {
     lines.iter().map(changing).collect()
 }
 
-fn differences(before: &[String], after: &[String]) -> String {
+pub(super) fn differences(before: &[String], after: &[String]) -> String {
     let mut text = String::new();
     for (sign, ours, theirs) in [('-', before, after), ('+', after, before)] {
         for line in ours.iter().filter(|line| !theirs.contains(line)) {
@@ -452,7 +453,7 @@ const SHORT: [(&str, &str); 2] = [
 ];
 
 /// A command line as a shell splits it: blanks and '…' are enough here.
-fn words(line: &str) -> Vec<String> {
+pub(super) fn words(line: &str) -> Vec<String> {
     let long = SHORT.iter().find_map(|(short, long)| {
         let rest = line.strip_prefix(short)?;
         Some(format!("{long}{rest}"))
