@@ -246,7 +246,8 @@ impl AsFd for Client {
     }
 }
 
-fn ended() -> Error {
+/// Nobody is there to answer any more.
+pub(super) fn ended() -> Error {
     Error::sys("ask", "the container's supervisor", Errno::ECONNRESET)
         .hint("it has ended; `inspect` says how, `gc` cleans up after one that was killed")
 }

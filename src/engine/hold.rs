@@ -96,6 +96,20 @@ impl Engine {
             .hint(format!("`dockless start {}` starts it", id.short()))
     }
 
+    /// Asks the supervisor of a container that must run.
+    pub(super) fn ask_live<T>(
+        &self,
+        wanted: &str,
+        ask: impl FnOnce(&mut Client) -> Result<T>,
+    ) -> Result<(ContainerId, T)> {
+        let (id, mut client) = self.live(wanted)?;
+        match ask(&mut client) {
+            Ok(answer) => Ok((id, answer)),
+            Err(e) if e.is_errno(libc::ECONNRESET) => Err(self.not_running(wanted, &id)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The supervisor of a running container.
     pub(super) fn live(&self, wanted: &str) -> Result<(ContainerId, Client)> {
         let id = self.find(wanted)?;

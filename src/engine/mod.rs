@@ -7,6 +7,7 @@
 //! and does the work itself. A lock without a holder is a dead process's, and
 //! the next verb recovers (see `gc`).
 
+mod connect;
 mod create;
 mod etc;
 mod gc;
@@ -34,14 +35,13 @@ use crate::container::exec::{self, ExecStdio};
 use crate::container::interact::interact;
 use crate::container::logs::{self as container_logs, Query};
 use crate::container::spec::ProcessSpec;
-use crate::net::spec::Driver;
 use crate::store::Lock;
 use crate::sys::process::SingleThreaded;
 
 pub use crate::container::init::docker_init;
 use hold::{Found, Held};
 pub use listing::Listing;
-use record::{EndpointConfig, Record, Status};
+use record::{Record, Status};
 pub use request::*;
 
 /// All verbs. Cheap to make; opens nothing.
@@ -128,100 +128,6 @@ impl Engine {
             }
         }
         Ok(removed)
-    }
-
-    pub fn network_connect(&self, endpoint: EndpointRequest, container: &str) -> Result<()> {
-        let network = self.find_network(&endpoint.network)?;
-        match network.driver {
-            Driver::Host => {
-                return Err(Error::invalid(
-                    "cannot connect container to host network - container must be created in host network mode",
-                ));
-            }
-            Driver::Null => {
-                return Err(Error::invalid(
-                    "container cannot be connected to multiple networks with one of the networks in private (none) mode",
-                ));
-            }
-            Driver::Macvlan(_) => {}
-        }
-        let id = self.find(container)?;
-        let held = self.hold(&id)?;
-        let record = match &held {
-            Held::Live(_) => self.record(&id)?,
-            Held::Still(record, _) => (**record).clone(),
-        };
-        let joined = check_join(&record, &network.id, network.name.as_str());
-        match (held, joined) {
-            (Held::Still(_, lock), Err(error)) => {
-                lock.unlink()?;
-                Err(error)
-            }
-            (Held::Live(_), Err(error)) => Err(error),
-            (Held::Live(mut client), Ok(())) => {
-                let body = serde_json::to_value(&endpoint)
-                    .map_err(|e| Error::parse("write request", "connect", e))?;
-                client.command("connect", body, &[]).map(drop)
-            }
-            (Held::Still(mut record, lock), Ok(())) => {
-                record.config.endpoints.push(EndpointConfig {
-                    request: endpoint,
-                    network: Some(network.id),
-                    name: network.name.to_string(),
-                    last: None,
-                });
-                record.save(&self.dirs)?;
-                lock.unlink()
-            }
-        }
-    }
-
-    pub fn network_disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
-        let id = match self.find(container) {
-            Ok(id) => id,
-            // `-f` is for endpoints whose container is gone: nothing to do.
-            Err(_) if force => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let network = self.find_network(network)?;
-        let is_on = |record: &Record| {
-            record
-                .config
-                .endpoints
-                .iter()
-                .any(|e| is_network(e, &network.id, network.name.as_str()))
-        };
-        match self.hold(&id)? {
-            Held::Live(mut client) => {
-                if !is_on(&self.record(&id)?) {
-                    return Err(Error::conflict(format!(
-                        "container {id} is not connected to network {}",
-                        network.name
-                    )));
-                }
-                let body = serde_json::Value::String(network.id.to_string());
-                client.command("disconnect", body, &[]).map(drop)
-            }
-            Held::Still(mut record, lock) => {
-                let was_on = is_on(&record);
-                record
-                    .config
-                    .endpoints
-                    .retain(|e| !is_network(e, &network.id, network.name.as_str()));
-                if was_on {
-                    record.save(&self.dirs)?;
-                }
-                lock.unlink()?;
-                if was_on {
-                    Ok(())
-                } else {
-                    Err(Error::conflict(format!(
-                        "container {id} is not connected to the network {}",
-                        network.name
-                    )))
-                }
-            }
-        }
     }
 
     pub fn host_access(&self, network: &str, access: HostAccess) -> Result<()> {
@@ -311,8 +217,7 @@ impl Engine {
     }
 
     pub fn pause(&self, wanted: &str, on: bool) -> Result<()> {
-        let (_, mut client) = self.live(wanted)?;
-        client.pause(on)
+        self.ask_live(wanted, |client| client.pause(on)).map(drop)
     }
 
     pub fn wait(&self, wanted: &str) -> Result<i32> {
@@ -366,22 +271,32 @@ impl Engine {
         let name = ContainerName::new(name.strip_prefix('/').unwrap_or(name))?;
         self.dirs.make()?;
         let id = self.find(wanted)?;
-        let held = self.hold(&id)?;
+        loop {
+            match self.try_rename(&id, &name) {
+                // It has ended before it could do it.
+                Err(e) if e.is_errno(libc::ECONNRESET) => {}
+                renamed => return renamed,
+            }
+        }
+    }
+
+    fn try_rename(&self, id: &ContainerId, name: &ContainerName) -> Result<()> {
+        let held = self.hold(id)?;
         let names = self.name_lock()?;
-        let old = self.record(&id)?.name;
-        let claimed = if old == name {
+        let old = self.record(id)?.name;
+        let claimed = if old == *name {
             Err(Error::invalid(
                 "Renaming a container with the same name as its current name",
             ))
         } else {
-            self.claim_name(&name, &id, Some(&names))
+            self.claim_name(name, id, Some(&names))
         };
         match held {
             Held::Live(mut client) => {
                 claimed?;
                 let body = serde_json::Value::String(name.to_string());
                 if let Err(error) = client.command("rename", body, &[]) {
-                    let undo = self.release_name(&name, &id).err();
+                    let undo = self.release_name(name, id).err();
                     return Err(error.with_undo(undo.into_iter().collect()));
                 }
             }
@@ -389,7 +304,7 @@ impl Engine {
                 let renamed = claimed.and_then(|()| {
                     record.name = name.clone();
                     record.save(&self.dirs).map_err(|error| {
-                        let undo = self.release_name(&name, &id).err();
+                        let undo = self.release_name(name, id).err();
                         error.with_undo(undo.into_iter().collect())
                     })
                 });
@@ -397,7 +312,7 @@ impl Engine {
                 renamed?;
             }
         }
-        self.release_name(&old, &id)
+        self.release_name(&old, id)
     }
 
     /// Attaches to a running container.
@@ -449,14 +364,13 @@ impl Engine {
     /// Runs it and waits, or returns at once with `detach`. The exit status is
     /// the process's.
     pub fn exec(&self, wanted: &str, request: ExecRequest) -> Result<Option<ExitStatus>> {
-        let (id, mut client) = self.live(wanted)?;
+        let (id, init) = self.ask_live(wanted, Client::pidfd)?;
         let record = self.record(&id)?;
         if record.state.status == Status::Paused {
             return Err(Error::conflict(format!(
                 "container {wanted} is paused, unpause the container before exec"
             )));
         }
-        let init = client.pidfd()?;
         let process = ProcessSpec {
             argv: request.argv,
             env: create::process_env(&record, request.tty, &request.env),
@@ -541,38 +455,6 @@ fn not_removable(record: &Record) -> Error {
         "cannot remove container \"{}\": container is {what}: {cure}",
         record.name
     ))
-}
-
-/// Is this endpoint on that network? By id once it is known.
-fn is_network(endpoint: &EndpointConfig, id: &NetworkId, name: &str) -> bool {
-    match &endpoint.network {
-        Some(known) => known == id,
-        None => {
-            endpoint.request.network == name || id.as_str().starts_with(&endpoint.request.network)
-        }
-    }
-}
-
-/// Whether a container may join one more network.
-fn check_join(record: &Record, id: &NetworkId, name: &str) -> Result<()> {
-    let endpoints = &record.config.endpoints;
-    if endpoints.iter().any(|e| is_network(e, id, name)) {
-        return Err(Error::conflict(format!(
-            "endpoint with name {} already exists in network {name}",
-            record.name
-        )));
-    }
-    if endpoints.iter().any(|e| e.request.network == "none") {
-        return Err(Error::invalid(
-            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
-        ));
-    }
-    if endpoints.iter().any(|e| e.request.network == "host") {
-        return Err(Error::invalid(
-            "container sharing network namespace with another container or host cannot be connected to any other network",
-        ));
-    }
-    Ok(())
 }
 
 /// When something happened, as Docker prints it (RFC 3339 with nanoseconds).

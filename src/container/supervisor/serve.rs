@@ -12,6 +12,7 @@ use super::protocol::{
 use super::stop::Stopping;
 use super::{Owner, Supervisor};
 use crate::base::{Error, Result};
+use crate::container::attach;
 use crate::sys::epoll::EpollFlags;
 use crate::sys::process::ExitStatus;
 
@@ -286,7 +287,8 @@ fn after_the_end(op: &Op, status: ExitStatus) -> Outcome {
     match op {
         Op::Wait => status_value(status).map(Some),
         Op::Stop(_) | Op::Attach(_) => Ok(Some(Value::Null)),
-        _ => Err(Error::conflict("the container is not running")),
+        // As if it had come too late to be let in.
+        _ => Err(attach::ended()),
     }
 }
 

@@ -334,9 +334,9 @@ impl World {
     }
 
     /// What is not as it is between rows. The kernel takes namespaces apart
-    /// when it has time.
-    fn stays(&self) -> Verdict<String> {
-        let end = Instant::now() + Duration::from_secs(2);
+    /// when it has time, one after the other for the whole machine.
+    pub(super) fn stays(&self) -> Verdict<String> {
+        let end = Instant::now() + Duration::from_secs(15);
         loop {
             let stays = differences(&self.clean, &self.look()?);
             if stays.is_empty() || Instant::now() > end {

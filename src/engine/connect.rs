@@ -1,0 +1,123 @@
+//! `network connect|disconnect`: a request to the supervisor of a container
+//! that runs; for any other, a change of its record.
+
+use super::record::{EndpointConfig, Record};
+use super::{Client, EndpointRequest, Engine};
+use crate::base::{Error, NetworkId, Result};
+use crate::net::spec::Driver;
+
+impl Engine {
+    pub fn network_connect(&self, endpoint: EndpointRequest, container: &str) -> Result<()> {
+        let network = self.find_network(&endpoint.network)?;
+        match network.driver {
+            Driver::Host => {
+                return Err(Error::invalid(
+                    "cannot connect container to host network - container must be created in host network mode",
+                ));
+            }
+            Driver::Null => {
+                return Err(Error::invalid(
+                    "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+                ));
+            }
+            Driver::Macvlan(_) => {}
+        }
+        let id = self.find(container)?;
+        let joins = |record: &Record| check_join(record, &network.id, network.name.as_str());
+        let ask = |client: &mut Client| {
+            joins(&self.record(&id)?)?;
+            let body = serde_json::to_value(&endpoint)
+                .map_err(|e| Error::parse("write request", "connect", e))?;
+            client.command("connect", body, &[]).map(drop)
+        };
+        self.ask_or(&id, ask, |mut record, lock| {
+            let joined = joins(&record).and_then(|()| {
+                record.config.endpoints.push(EndpointConfig {
+                    request: endpoint.clone(),
+                    network: Some(network.id.clone()),
+                    name: network.name.to_string(),
+                    last: None,
+                });
+                record.save(&self.dirs)
+            });
+            lock.unlink()?;
+            joined
+        })
+    }
+
+    pub fn network_disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
+        let id = match self.find(container) {
+            Ok(id) => id,
+            // `-f` is for endpoints whose container is gone: nothing to do.
+            Err(_) if force => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let network = self.find_network(network)?;
+        let is_on = |record: &Record| {
+            record
+                .config
+                .endpoints
+                .iter()
+                .any(|e| is_network(e, &network.id, network.name.as_str()))
+        };
+        let ask = |client: &mut Client| {
+            if !is_on(&self.record(&id)?) {
+                return Err(Error::conflict(format!(
+                    "container {id} is not connected to network {}",
+                    network.name
+                )));
+            }
+            let body = serde_json::Value::String(network.id.to_string());
+            client.command("disconnect", body, &[]).map(drop)
+        };
+        self.ask_or(&id, ask, |mut record, lock| {
+            let left = match is_on(&record) {
+                true => {
+                    record
+                        .config
+                        .endpoints
+                        .retain(|e| !is_network(e, &network.id, network.name.as_str()));
+                    record.save(&self.dirs)
+                }
+                false => Err(Error::conflict(format!(
+                    "container {id} is not connected to the network {}",
+                    network.name
+                ))),
+            };
+            lock.unlink()?;
+            left
+        })
+    }
+}
+
+/// Is this endpoint on that network? By id once it is known.
+fn is_network(endpoint: &EndpointConfig, id: &NetworkId, name: &str) -> bool {
+    match &endpoint.network {
+        Some(known) => known == id,
+        None => {
+            endpoint.request.network == name || id.as_str().starts_with(&endpoint.request.network)
+        }
+    }
+}
+
+/// Whether a container may join one more network.
+fn check_join(record: &Record, id: &NetworkId, name: &str) -> Result<()> {
+    let endpoints = &record.config.endpoints;
+    if endpoints.iter().any(|e| is_network(e, id, name)) {
+        return Err(Error::conflict(format!(
+            "endpoint with name {} already exists in network {name}",
+            record.name
+        )));
+    }
+    if endpoints.iter().any(|e| e.request.network == "none") {
+        return Err(Error::invalid(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        ));
+    }
+    if endpoints.iter().any(|e| e.request.network == "host") {
+        return Err(Error::invalid(
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        ));
+    }
+    Ok(())
+}
