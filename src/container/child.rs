@@ -84,7 +84,11 @@ pub(super) fn launch(
     let filtered = inside.limit(&first, user, streams)?.filter(&first)?;
     // Changing the user id has cleared any earlier one.
     process::die_with_parent(libc::SIGKILL)?;
-    Err(filtered.run(end, &first))
+    let signals = match spec.rootfs.init {
+        Some(_) => Signals::Blocked,
+        None => Signals::Default,
+    };
+    Err(filtered.run(end, &first, signals))
 }
 
 /// Pid 1: the program itself, or with `--init` the one that runs it.
@@ -110,7 +114,7 @@ pub(super) fn exec(
     // Docker's code for it is that of a program that cannot be run.
     let user = user::lookup(&spec.user).map_err(|e| cannot_run(Errno::EINVAL, e.to_string()))?;
     let filtered = inside.limit(spec, user, streams)?.filter(spec)?;
-    Err(filtered.run(end, spec))
+    Err(filtered.run(end, spec, Signals::Default))
 }
 
 /// As in Docker: on v2. Elsewhere, and without a cgroup of its own, it would
@@ -316,17 +320,26 @@ impl Limited {
     }
 }
 
+/// What the program finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Signals {
+    Default,
+    /// `--init` reads them from a signalfd. One that comes before it has come
+    /// so far must wait for it: the kernel drops what pid 1 does not handle.
+    Blocked,
+}
+
 /// Nothing left to give up: may run the program.
 struct Filtered(Limited);
 
 impl Filtered {
     /// Comes back only with the reason why not.
-    fn run(self, end: &ChildEnd, spec: &ProcessSpec) -> Error {
-        self.ready(end, spec)
+    fn run(self, end: &ChildEnd, spec: &ProcessSpec, signals: Signals) -> Error {
+        self.ready(end, spec, signals)
             .map_or_else(|e| e, |never| match never {})
     }
 
-    fn ready(self, end: &ChildEnd, spec: &ProcessSpec) -> Result<Infallible> {
+    fn ready(self, end: &ChildEnd, spec: &ProcessSpec, signals: Signals) -> Result<Infallible> {
         let Self(Limited { home, master }) = self;
         let mut env = spec.env.clone();
         if !env.iter().any(|entry| entry.starts_with("HOME=")) {
@@ -335,6 +348,9 @@ impl Filtered {
         let argv = program::c_strings(&spec.argv)?;
         let env = program::c_strings(&env)?;
         process::reset_signals()?;
+        if signals == Signals::Blocked {
+            process::block_signals()?;
+        }
         end.ready(master.as_ref().map(AsFd::as_fd))?;
         end.await_go()?;
         Err(program::execute(&spec.argv[0], &argv, &env, &spec.env))
