@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn gateway_and_aux_must_be_free() {
-        let text = |p: Pool| validate(&[p]).unwrap_err().to_string();
+        let text = |p: Pool| validate(&[p]).unwrap_err().cause.to_string();
         assert_eq!(
             text(pool("10.0.2.0/24", None, Some("10.0.2.255"))),
             "failed to allocate gateway (10.0.2.255): Address already in use"
@@ -329,6 +329,12 @@ mod tests {
             "failed to allocate secondary ip address (a:10.0.2.1): Address already in use"
         );
         assert!(validate(&[pool("10.0.2.0/31", None, Some("10.0.2.0"))]).is_ok());
+        // Of a network or container on the same subnet.
+        let p = pool("10.0.2.0/24", None, Some("10.0.2.1"));
+        let taken = |ip: IpAddr| Some(ip) == p.gateway;
+        let error = reservable(&p, &taken).unwrap_err();
+        assert!(error.to_string().contains("failed to allocate gateway"));
+        assert!(reservable(&p, &|_| false).is_ok());
     }
 
     #[test]

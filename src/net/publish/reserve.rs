@@ -172,7 +172,7 @@ mod tests {
         let again = ask(Some((tcp.host.port, tcp.host.port)), Proto::Tcp);
         let error = reserve(&[again]).unwrap_err();
         assert_eq!(
-            error.to_string(),
+            error.cause.to_string(),
             format!(
                 "Bind for 127.0.0.1:{} failed: port is already allocated",
                 tcp.host.port

@@ -16,7 +16,8 @@
 //! % ip link add …              sh -c, must succeed (dockless is in PATH)
 //! @ DOCKLESS_ROOT=/run/x       the environment from now on, in this row
 //! ^ ip link del …              sh -c, when the row's containers and networks are gone
-//! ? bond                       a row for kernels that can make such a link
+//! ? bond                       a row for kernels that can make such a link, or
+//!                              (`? root`) for the machine's root; else left out
 //! ```
 //! Two words that begin a line are short for what many lines begin with: see
 //! [`SHORT`].
@@ -33,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use dockless::lab::Lab;
 
-use crate::harness::{LEFT_OUT, Verdict, failed};
+use crate::harness::{LEFT_OUT, Verdict, failed, is_real_root};
 use crate::judge;
 
 /// Plays every row; fails with all that went wrong.
@@ -43,10 +44,8 @@ pub(crate) fn table(text: &str) -> Verdict {
     let mut wrong = String::new();
     let mut count = 0;
     for row in rows(text) {
-        if let Some(kind) = row.needs_link()
-            && !can_make(kind)
-        {
-            println!("{LEFT_OUT}{}: this kernel makes no {kind} links", row.name);
+        if let Some(need) = row.lacks() {
+            println!("{LEFT_OUT}{}: {need}", row.name);
             continue;
         }
         count += 1;
@@ -67,9 +66,15 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn needs_link(&self) -> Option<&str> {
-        let need = self.lines.iter().find(|(mark, _)| *mark == '?');
-        need.map(|(_, kind)| *kind)
+    /// Why it cannot be played here.
+    fn lacks(&self) -> Option<String> {
+        let need = self.lines.iter().find(|(mark, _)| *mark == '?')?.1;
+        match need {
+            "root" if is_real_root() => None,
+            "root" => Some("needs root outside a user namespace".to_owned()),
+            kind if can_make(kind) => None,
+            kind => Some(format!("this kernel makes no {kind} links")),
+        }
     }
 }
 
