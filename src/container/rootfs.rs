@@ -367,7 +367,13 @@ mod tests {
 
     #[test]
     fn a_path_is_one_layer_whatever_is_in_it() {
-        let text = |path: &str| option(Path::new(path)).unwrap().value.into_string().unwrap();
+        let text = |path: &str| {
+            option(Path::new(path))
+                .unwrap()
+                .value
+                .into_string()
+                .unwrap()
+        };
         assert_eq!(text("/var/lib/dockless"), "/var/lib/dockless");
         assert_eq!(text(r"/a:b\c,d"), r"/a\:b\\c,d");
     }

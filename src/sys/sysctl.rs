@@ -56,8 +56,15 @@ impl NetSysctl {
             Family::Ipv4 => (Some(&self.ipv4), "ipv4"),
             Family::Ipv6 => (self.ipv6.as_ref(), "ipv6"),
         };
-        let fail =
-            |e: nix::Error| Error::sys("set sysctl", format!("net/{family}/{name} to {value}"), e);
+        let fail = |e: nix::Error| {
+            let error = Error::sys("set sysctl", format!("net/{family}/{name} to {value}"), e);
+            match e {
+                nix::Error::EACCES | nix::Error::EPERM => {
+                    error.hint("it needs CAP_NET_ADMIN over the network namespace: run it as root")
+                }
+                _ => error,
+            }
+        };
         let folder = folder.ok_or_else(|| fail(nix::Error::ENOENT))?;
         let fd = openat(
             folder.as_fd(),

@@ -17,7 +17,8 @@
 //! @ DOCKLESS_ROOT=/run/x       the environment from now on, in this row
 //! ^ ip link del …              sh -c, when the row's containers and networks are gone
 //! ? bond                       a row for kernels that can make such a link, or
-//!                              (`? root`) for the machine's root; else left out
+//!                              for those who may make a `tun`, or are the
+//!                              machine's `root`; else it is left out
 //! ```
 //! Two words that begin a line are short for what many lines begin with: see
 //! [`SHORT`].
@@ -27,7 +28,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -72,6 +73,8 @@ impl Row<'_> {
         match need {
             "root" if is_real_root() => None,
             "root" => Some("needs root outside a user namespace".to_owned()),
+            "tun" if File::options().write(true).open("/dev/net/tun").is_ok() => None,
+            "tun" => Some("needs /dev/net/tun".to_owned()),
             kind if can_make(kind) => None,
             kind => Some(format!("this kernel makes no {kind} links")),
         }
