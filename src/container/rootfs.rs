@@ -375,6 +375,12 @@ mod tests {
                 .unwrap()
         };
         assert_eq!(text("/var/lib/dockless"), "/var/lib/dockless");
-        assert_eq!(text(r"/a:b\c,d"), r"/a\:b\\c,d");
+        assert_eq!(text(r"/a:b\c"), r"/a\:b\\c");
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("a,b");
+        std::fs::create_dir(&folder).unwrap();
+        let by_fd = option(&folder).unwrap();
+        let named = std::fs::read_link(by_fd.value.to_str().unwrap()).unwrap();
+        assert_eq!(named, folder);
     }
 }
