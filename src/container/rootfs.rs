@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::sys::statvfs::FsFlags;
 use nix::unistd::symlinkat;
 
 use super::profile;
@@ -67,6 +68,16 @@ impl Rootfs {
     /// Everything but /sys. The caller is pid 1 of its pid namespace (whose
     /// /proc this mounts), in a mount namespace of its own, with umask 0.
     pub(super) fn build(spec: &RootfsSpec, cwd: &str) -> Result<Self> {
+        Self::built(spec, cwd).map_err(|e| match e.errno() {
+            Some(libc::ENOSPC | libc::EDQUOT) if e.hint.is_none() => e.hint(format!(
+                "the container's layer is in {}: free some space there, or move it with --root",
+                spec.layer.display()
+            )),
+            _ => e,
+        })
+    }
+
+    fn built(spec: &RootfsSpec, cwd: &str) -> Result<Self> {
         // Else the host would see these mounts, and later ones of its own
         // would be kept busy here until the pivot.
         mount::propagate(Propagation::Slave)?;
@@ -286,8 +297,24 @@ fn overlay(spec: &RootfsSpec) -> Result<Rooted> {
             false => e,
         }
     })?;
+    be_writable(&mount, &work)?;
     mount.attach(Rooted::root(&spec.layer)?)?;
     Ok(mount.into_root())
+}
+
+/// An overlay that cannot make folders in the layer (a full disk) is read-only
+/// without a word.
+fn be_writable(mount: &Mount, work: &Path) -> Result<()> {
+    let fail = |errno| file::explain("mount overlay with", work, errno);
+    let found = nix::sys::statvfs::fstatvfs(mount).map_err(fail)?;
+    if !found.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(());
+    }
+    let trial = work.join("trial");
+    nix::unistd::mkdir(&trial, Mode::S_IRWXU).map_err(fail)?;
+    file::remove_tree(&trial)?;
+    Err(fail(nix::Error::EROFS)
+        .hint("overlayfs made it read-only: free some space there, or move the state with --root"))
 }
 
 /// The kernel refuses a layer that was volatile once more, since it might have

@@ -173,7 +173,9 @@ fn tried(world: &World, line: &str, code: i32) -> Verdict<bool> {
     if is == Some(0) {
         return Ok(true);
     }
-    let said = err.contains("no space left on device") && err.contains("free some space");
+    // Or overlayfs has silently done without.
+    let why = ["no space left on device", "overlayfs made it read-only"];
+    let said = why.iter().any(|why| err.contains(why)) && err.contains("free some space");
     if is == Some(code) && said {
         return Ok(false);
     }
