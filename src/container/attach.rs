@@ -248,5 +248,5 @@ impl AsFd for Client {
 
 fn ended() -> Error {
     Error::sys("ask", "the container's supervisor", Errno::ECONNRESET)
-        .hint("it has ended; `inspect` says how, `gc` cleans up after one that was killed")
+        .hint("it has ended or could not answer: `inspect` says which, `gc` cleans up after one that was killed")
 }

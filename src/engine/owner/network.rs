@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use crate::base::{Cause, Cidr, ContainerId, Error, IfName, Journal, MacAddr, Result};
+use crate::base::{Cause, Cidr, ContainerId, Error, IfName, Journal, MacAddr, NetworkId, Result};
 use crate::engine::Engine;
 use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record, State};
@@ -201,6 +201,15 @@ impl Network {
         }
     }
 
+    pub(super) fn is_on(&self, network: &NetworkId) -> bool {
+        self.legs.iter().any(|leg| leg.spec.id == *network)
+    }
+
+    /// The one that was connected last.
+    pub(super) fn last_network(&self) -> Option<NetworkId> {
+        self.legs.last().map(|leg| leg.spec.id.clone())
+    }
+
     pub(in crate::engine) fn addresses(&self) -> Vec<Cidr> {
         self.legs.iter().filter_map(|l| l.addr).collect()
     }
@@ -321,25 +330,40 @@ impl Network {
         let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
         let netns = self.netns.as_ref().ok_or_else(not_made)?;
         let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
+        let spec = leg.spec.clone();
         let attachment = plan.attach(&mut self.host, sandbox, netns, sysctl)?;
-        if let (HostAccess::On { .. }, Some(IpAddr::V4(ip))) =
-            (leg.spec.host_access, attachment.addr.map(Cidr::addr))
-        {
-            let shim = host_access::shim_name(&leg.spec.id);
-            if self.host.link(shim.as_str())?.is_none() {
-                engine.make_access(&leg.spec, &mut self.host)?;
-            }
-            host_access::add(
-                &mut self.host,
-                &leg.spec.id,
-                &attachment.parent,
-                ip,
-                journal,
-            )?;
+        let known = self
+            .let_host_in(engine, &spec, &attachment, journal)
+            .and_then(|()| self.announce(&attachment, &spec));
+        if let Err(error) = known {
+            // The container may go on running without this network.
+            let sandbox = self.sandbox.as_mut();
+            let detached = sandbox.map(|s| driver::detach(&attachment, s));
+            let undone = [detached.unwrap_or(Ok(())), self.drop_route(&attachment)];
+            return Err(error.with_undo(undone.into_iter().filter_map(Result::err).collect()));
         }
-        self.announce(&attachment, &self.legs[at].spec.clone())?;
         self.legs[at].attachment = Some(attachment);
         Ok(())
+    }
+
+    /// Route and filter entry of the network's host-side link, if it has one.
+    fn let_host_in(
+        &mut self,
+        engine: &Engine,
+        spec: &NetworkSpec,
+        attachment: &Attachment,
+        journal: &mut dyn Journal,
+    ) -> Result<()> {
+        let (HostAccess::On { .. }, Some(IpAddr::V4(ip))) =
+            (spec.host_access, attachment.addr.map(Cidr::addr))
+        else {
+            return Ok(());
+        };
+        let shim = host_access::shim_name(&spec.id);
+        if self.host.link(shim.as_str())?.is_none() {
+            engine.make_access(spec, &mut self.host)?;
+        }
+        host_access::add(&mut self.host, &spec.id, &attachment.parent, ip, journal)
     }
 
     /// The first announcement now, the rest from the loop.
