@@ -78,11 +78,13 @@ pub(crate) enum Fault {
     KillBoth,
 }
 
-/// The `step`-th selected call (from 1) of a role.
+/// The `nth` selected call (from 1) of a role; with a name, of that name only:
+/// what happens at its own time (output, announcements) shifts fewer of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Point {
     pub(crate) role: Role,
-    pub(crate) step: usize,
+    pub(crate) call: Option<&'static str>,
+    pub(crate) nth: usize,
     pub(crate) fault: Fault,
 }
 
@@ -138,8 +140,6 @@ pub(crate) struct Traced<'a> {
 
 struct Tracee {
     role: Role,
-    /// Selected calls so far.
-    count: usize,
     /// To be put in the place of the call's result.
     failing: Option<Errno>,
     /// Calls are counted: it has executed the command.
@@ -150,8 +150,8 @@ struct Tracer<'a> {
     traced: &'a Traced<'a>,
     point: Option<Point>,
     tracees: BTreeMap<Pid, Tracee>,
-    /// Counts of roles, across the processes of one role.
-    counts: BTreeMap<Role, usize>,
+    /// Calls that the point could have been, across the processes of a role.
+    count: usize,
     steps: Vec<Step>,
     hit: Option<Step>,
     command: Pid,
@@ -174,7 +174,7 @@ impl Traced<'_> {
             traced: self,
             point,
             tracees: BTreeMap::new(),
-            counts: BTreeMap::new(),
+            count: 0,
             steps: Vec::new(),
             hit: None,
             command: Pid::from_raw(i32::try_from(child.id())?),
@@ -230,7 +230,6 @@ impl Tracer<'_> {
             pid,
             Tracee {
                 role,
-                count: 0,
                 failing: None,
                 counted,
             },
@@ -372,16 +371,16 @@ impl Tracer<'_> {
         if !(self.traced.selects)(&call) {
             return Ok(());
         }
-        tracee.count += 1;
         let role = tracee.role;
-        let count = self.counts.entry(role).or_default();
-        *count += 1;
         let step = Step {
             role,
             call: call.name,
             path: call.path.map_or_else(String::new, |at| text(pid, at)),
         };
-        if let Some(point) = self.point.filter(|p| p.role == role && p.step == *count) {
+        let may_be = |p: &Point| p.role == role && p.call.is_none_or(|name| name == call.name);
+        let point = self.point.filter(may_be);
+        self.count += usize::from(point.is_some());
+        if let Some(point) = point.filter(|p| p.nth == self.count) {
             self.hit = Some(step.clone());
             match point.fault {
                 Fault::Error(errno) => {

@@ -85,5 +85,5 @@ fn main() -> ExitCode {
     .into_iter()
     .flatten()
     .collect();
-    harness::main(tests)
+    harness::main(tests, |_| {})
 }
