@@ -56,7 +56,11 @@ impl Engine {
         let _lock = self.address_lock()?;
         // `network rm` holds the same lock: the network is there, and stays
         // until it can see this lease.
-        if !self.dirs.network(&network.id).exists() {
+        let file = self.dirs.network(&network.id);
+        let is_there = file
+            .try_exists()
+            .map_err(|e| Error::sys("look for", &file, e))?;
+        if !is_there {
             return Err(Error::not_found(format!(
                 "network {} not found",
                 network.name

@@ -407,16 +407,40 @@ impl Tracer<'_> {
         for pid in self.tracees.keys() {
             unless_gone(ptrace::interrupt(*pid))?;
         }
-        // An interrupted system call may show as its exit instead.
-        while let Some((&pid, _)) = self.tracees.first_key_value() {
-            let signal = match waitpid(pid, Some(WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::Stopped(_, signal)) => Some(signal),
-                Ok(WaitStatus::PtraceSyscall(_)) => {
-                    unless_gone(self.exit(pid))?;
-                    None
+        let begun = Instant::now();
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+        while !self.tracees.is_empty() {
+            // Of anybody: a dead process is not reaped before its threads are,
+            // and one that was born meanwhile is ours, too.
+            let (pid, signal) = match waitpid(Pid::from_raw(-1), Some(flags)) {
+                Ok(WaitStatus::StillAlive) if begun.elapsed() > LIMIT => return self.hangs(),
+                Ok(WaitStatus::StillAlive) => {
+                    sleep(Duration::from_micros(30));
+                    continue;
                 }
-                Ok(_) | Err(Errno::ECHILD) => None,
-                Err(errno) => return failed(format!("waitpid {pid}: {errno}")),
+                Ok(WaitStatus::Stopped(pid, signal)) => (pid, Some(signal)),
+                // An interrupted system call may show as its exit instead.
+                Ok(WaitStatus::PtraceSyscall(pid)) => {
+                    unless_gone(self.exit(pid))?;
+                    (pid, None)
+                }
+                Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
+                    let births = [
+                        libc::PTRACE_EVENT_FORK,
+                        libc::PTRACE_EVENT_VFORK,
+                        libc::PTRACE_EVENT_CLONE,
+                    ];
+                    if births.contains(&event)
+                        && let Ok(child) = ptrace::getevent(pid)
+                    {
+                        self.born(Pid::from_raw(i32::try_from(child)?));
+                    }
+                    (pid, None)
+                }
+                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => (pid, None),
+                Ok(_) => continue,
+                Err(Errno::ECHILD) => break,
+                Err(errno) => return failed(format!("waitpid: {errno}")),
             };
             unless_gone(ptrace::detach(pid, signal))?;
             self.tracees.remove(&pid);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use dockless::lab::Lab;
 use dockless::lab::snapshot::{Mine, Snapshot};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{major, minor};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -385,8 +386,7 @@ fn locks() -> Vec<String> {
     let Ok(state) = fs::metadata("/run") else {
         return Vec::new();
     };
-    let (major, minor) = (state.dev() >> 8 & 0xfff, state.dev() & 0xff);
-    let device = format!(" {major:02x}:{minor:02x}:");
+    let device = format!(" {:02x}:{:02x}:", major(state.dev()), minor(state.dev()));
     let text = fs::read_to_string("/proc/locks").unwrap_or_default();
     text.lines()
         .filter(|line| line.contains(&device))

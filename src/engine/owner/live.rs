@@ -122,8 +122,8 @@ impl Network {
             errors.extend(self.drop_route(attachment).err());
         }
         if let Some(addr) = leg.addr {
-            // One that the host still has a route for is nobody else's yet; it
-            // is released with the container's end.
+            // One that the host still has a route for is nobody else's yet:
+            // the container's end undoes both.
             if errors.is_empty() {
                 errors.extend(engine.release(addr).err());
             }
@@ -190,10 +190,12 @@ impl Network {
             errors.extend(publisher.stop().err());
         }
         for leg in std::mem::take(&mut self.legs) {
+            let has_shim = || match engine.find_network(leg.spec.id.as_str()) {
+                Ok(network) => network.host_access != HostAccess::Off,
+                Err(_) => true,
+            };
             if let Some(attachment) = &leg.attachment
-                && engine
-                    .find_network(leg.spec.id.as_str())
-                    .is_ok_and(|n| n.host_access != HostAccess::Off)
+                && has_shim()
             {
                 errors.extend(self.drop_route(attachment).err());
             }

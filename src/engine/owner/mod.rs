@@ -40,6 +40,8 @@ pub(super) struct Owned {
     report: Option<OwnedFd>,
     /// The loop's, once it runs.
     epoll: Option<Epoll>,
+    /// A change went wrong: there may be more to undo than we know of.
+    doubtful: bool,
     /// Ended in good order: nothing is left but files.
     finished: bool,
 }
@@ -60,6 +62,7 @@ impl Owned {
             journal,
             report: None,
             epoll: None,
+            doubtful: false,
             finished: false,
         }
     }
@@ -123,6 +126,9 @@ impl Owned {
             let folders = cgroup.folders().to_vec();
             drop(cgroup);
             errors.extend(crate::sys::cgroup::remove(&folders).err());
+        }
+        if self.doubtful {
+            errors.extend(self.engine.unwind(id));
         }
         if errors.is_empty() {
             errors.extend(file::remove(&dirs.journal(id)).err());
@@ -312,6 +318,7 @@ impl Owner for Owned {
             ))),
         }
         .map(|()| Value::Null)
+        .inspect_err(|_| self.doubtful = true)
     }
 
     fn exited(&mut self, status: ExitStatus, restart: bool) -> Result<()> {
