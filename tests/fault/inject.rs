@@ -116,7 +116,8 @@ pub(crate) fn tests() -> Vec<Test> {
     for scenario in SCENARIOS {
         for attack in ATTACKS {
             let name = format!("inject::{}::{}", scenario.name, attack.name);
-            let test = Test::named(&name, || all(scenario, attack)).needs(&["ip", "nft"]);
+            let test =
+                Test::named(&name, || all(scenario, attack)).needs(&["ip", "nft", "nsenter"]);
             tests.push(test.limit_s(if is_full() { 3600 } else { 240 }));
         }
     }
@@ -193,7 +194,9 @@ impl Scenario {
     fn trace(&self, world: &mut World, attack: &Attack, point: Option<Point>) -> Verdict<Trace> {
         (self.before)(world)?;
         let _ = std::fs::remove_file(CIDFILE);
-        world.mark()?;
+        if self.makes && attack.name == "errors" {
+            world.mark()?;
+        }
         let supervisor = self.supervisor.map(tracer::supervisor_of).transpose()?;
         traced(world, self.argv, supervisor, &attack.selects, point)
     }
