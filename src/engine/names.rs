@@ -149,8 +149,7 @@ impl Engine {
         }
         let bare = wanted.strip_prefix('/').unwrap_or(wanted);
         if let Ok(name) = ContainerName::new(bare)
-            && let Ok(target) = std::fs::read_link(self.name_path(&name))
-            && let Ok(id) = ContainerId::new(target.to_string_lossy().into_owned())
+            && let Some(id) = self.holder_of_name(&self.name_path(&name))?
             && self.bears(&id, bare)?
         {
             return Ok(id);

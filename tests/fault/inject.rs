@@ -192,6 +192,7 @@ impl Scenario {
     }
 
     fn trace(&self, world: &mut World, attack: &Attack, point: Option<Point>) -> Verdict<Trace> {
+        let _ = std::fs::remove_file(CIDFILE);
         (self.before)(world)?;
         let _ = std::fs::remove_file(CIDFILE);
         if self.makes && attack.name == "errors" {

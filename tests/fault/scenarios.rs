@@ -106,8 +106,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "start",
         before: |world| {
             network(world)?;
-            world.ok(run!("-d", "ip", "link"))?;
-            world.ok(&["wait", "c1"]).map(drop)
+            world.ok(RUN)?;
+            world.ok(&["stop", "c1"]).map(drop)
         },
         argv: &["start", "c1"],
         ..NEW

@@ -270,8 +270,9 @@ impl Tracer<'_> {
             WaitStatus::Signaled(pid, ..) => self.ended(pid, None),
             WaitStatus::PtraceSyscall(pid) => self.call(pid)?,
             WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_EXEC) => self.executed(pid)?,
-            WaitStatus::PtraceEvent(pid, ..) => {
+            WaitStatus::PtraceEvent(pid, _, event) => {
                 self.born(pid);
+                self.gave_birth(pid, event)?;
                 self.resume(pid, None)?;
             }
             WaitStatus::Stopped(pid, signal) => {
@@ -335,6 +336,22 @@ impl Tracer<'_> {
             (_, Some(parent)) => parent.role.child(),
         };
         self.add(pid, role, true);
+    }
+
+    /// From now on the child is waited for, whoever is let go of meanwhile: it
+    /// would stay stopped for ever.
+    fn gave_birth(&mut self, parent: Pid, event: i32) -> Verdict {
+        let births = [
+            libc::PTRACE_EVENT_FORK,
+            libc::PTRACE_EVENT_VFORK,
+            libc::PTRACE_EVENT_CLONE,
+        ];
+        if births.contains(&event)
+            && let Ok(child) = ptrace::getevent(parent)
+        {
+            self.born(Pid::from_raw(i32::try_from(child)?));
+        }
+        Ok(())
     }
 
     /// Entry to or exit from a system call.
@@ -425,16 +442,7 @@ impl Tracer<'_> {
                     (pid, None)
                 }
                 Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
-                    let births = [
-                        libc::PTRACE_EVENT_FORK,
-                        libc::PTRACE_EVENT_VFORK,
-                        libc::PTRACE_EVENT_CLONE,
-                    ];
-                    if births.contains(&event)
-                        && let Ok(child) = ptrace::getevent(pid)
-                    {
-                        self.born(Pid::from_raw(i32::try_from(child)?));
-                    }
+                    self.gave_birth(pid, event)?;
                     (pid, None)
                 }
                 Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => (pid, None),

@@ -248,8 +248,15 @@ impl World {
         if next != "ps" {
             self.ok(&[next])?;
         }
+        let deadline = Instant::now() + BURIAL;
         for name in self.containers()? {
-            self.is_whole(&name)?;
+            // One that is just ending is neither whole nor gone.
+            while let Err(stop) = self.is_whole(&name) {
+                if Instant::now() > deadline {
+                    return Err(stop);
+                }
+                sleep(Duration::from_millis(5));
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::base::{Cause, Cidr, ContainerId, Error, IfName, Journal, MacAddr, NetworkId, Result};
 use crate::engine::Engine;
@@ -62,7 +62,7 @@ pub(super) struct Pending {
     pub(super) ifname: IfName,
     pub(super) announcer: Announcer,
     pub(super) left: u8,
-    pub(super) interval: std::time::Duration,
+    pub(super) interval: Duration,
     pub(super) next: Instant,
 }
 
@@ -81,6 +81,9 @@ pub(in crate::engine) struct Network {
     pub(super) pending: VecDeque<Pending>,
     pub(super) warnings: Vec<String>,
 }
+
+/// How long a dead container's namespace may take to go.
+const BURIAL: Duration = Duration::from_secs(2);
 
 fn not_made() -> Error {
     Error::state(
@@ -302,7 +305,41 @@ impl Network {
             .unwrap_or_else(|| IfName::new("eth0"))
     }
 
+    /// Makes the interface of one leg. The kernel takes a dead container's
+    /// namespace apart some time after its end, and until then its MAC counts
+    /// as used.
     pub(super) fn attach(
+        &mut self,
+        engine: &Engine,
+        at: usize,
+        default_route: bool,
+        journal: &mut dyn Journal,
+    ) -> Result<()> {
+        let deadline = Instant::now() + BURIAL;
+        loop {
+            match self.attach_once(engine, at, default_route, journal) {
+                Err(e) if e.is_errno(libc::EADDRINUSE) && Instant::now() < deadline => {
+                    if self.has_live_twin(engine, at)? {
+                        return Err(e);
+                    }
+                    std::thread::sleep(BURIAL / 200);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Whether a running container has the MAC that was asked for here.
+    fn has_live_twin(&self, engine: &Engine, at: usize) -> Result<bool> {
+        let Some(mac) = self.legs[at].config.request.mac else {
+            return Ok(false);
+        };
+        let records = engine.records()?.items;
+        let mut others = records.iter().filter(|r| r.id != self.id);
+        Ok(others.any(|r| r.state.attachments.iter().any(|a| a.mac == mac)))
+    }
+
+    fn attach_once(
         &mut self,
         engine: &Engine,
         at: usize,
