@@ -44,8 +44,9 @@ use crate::judge::{self, Answer};
 
 /// Nothing happens for so long after the command's end: it is all done.
 const QUIET: Duration = Duration::from_millis(8);
-/// Nothing that is tested takes so long.
-const LIMIT: Duration = Duration::from_secs(40);
+/// Nothing that is tested takes so long, not even where many make and remove
+/// network namespaces at the same time, which the kernel does one by one.
+const LIMIT: Duration = Duration::from_secs(100);
 
 /// Which process of a command, by descent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
