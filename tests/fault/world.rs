@@ -249,16 +249,14 @@ impl World {
             self.ok(&[next])?;
         }
         let deadline = Instant::now() + BURIAL;
-        for name in self.containers()? {
-            // One that is just ending is neither whole nor gone.
-            while let Err(stop) = self.is_whole(&name) {
-                if Instant::now() > deadline {
-                    return Err(stop);
-                }
-                sleep(Duration::from_millis(5));
+        loop {
+            let names = self.containers()?;
+            match names.iter().try_for_each(|name| self.is_whole(name)) {
+                // One that is just ending is neither whole nor gone.
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(5)),
+                verdict => return verdict,
             }
         }
-        Ok(())
     }
 
     /// Takes everything away, as a user would.
