@@ -249,5 +249,5 @@ impl AsFd for Client {
 /// Nobody is there to answer any more.
 pub(super) fn ended() -> Error {
     Error::sys("ask", "the container's supervisor", Errno::ECONNRESET)
-        .hint("it has ended; `inspect` says how, `gc` cleans up after one that was killed")
+        .hint("it has ended or could not answer: `inspect` says which, `gc` cleans up after one that was killed")
 }

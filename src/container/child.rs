@@ -259,10 +259,10 @@ impl Inside {
             (Streams::Files(files), None) => {
                 let null = files.iter().any(Option::is_none).then(null).transpose()?;
                 let or_null = |file: &'_ Option<OwnedFd>| {
-                    file.as_ref()
-                        .or(null.as_ref())
-                        .and_then(|fd| fd.try_clone().ok())
-                        .ok_or_else(|| fail("duplicate stream", Errno::EMFILE))
+                    // One of the two is there.
+                    let file = file.as_ref().or(null.as_ref());
+                    let file = file.ok_or_else(|| fail("duplicate stream", Errno::EBADF))?;
+                    crate::sys::fd::duplicate(file.as_fd())
                 };
                 let [stdin, stdout, stderr] = [
                     or_null(&files[0])?,

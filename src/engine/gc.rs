@@ -218,7 +218,8 @@ impl Engine {
         absent_is_fine(std::fs::rename(&folder, &gone))
             .map_err(|e| file::explain("remove", &folder, e))?;
         record.forget(&self.dirs)?;
-        self.release_name(&record.name, id)
+        // Of a killed `rename` there may be more than its own.
+        self.release_names(id)
     }
 
     /// The files of a container that is retired, and what lives while one runs.

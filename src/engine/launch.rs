@@ -71,7 +71,18 @@ impl Engine {
             }
             Fork::Parent { pidfd, .. } => {
                 drop((theirs, first_client));
-                match hear(&ours) {
+                let outcome = hear(&ours);
+                // One that says nothing, or cannot be heard, must be dead
+                // before its work is undone.
+                let ended = match &outcome {
+                    Ok(Some(_)) => Ok(()),
+                    _ => pidfd
+                        .signal(libc::SIGKILL)
+                        .and_then(|_| pidfd.wait(true))
+                        .map(drop),
+                };
+                let undone: Vec<Error> = ended.err().into_iter().collect();
+                match outcome {
                     Ok(Some(Report::Started { warnings })) => Ok(Launched {
                         client: client.map(Client::from_pair),
                         warnings,
@@ -82,13 +93,9 @@ impl Engine {
                         record.name.as_str(),
                         "its supervisor was killed before the program ran",
                     )
-                    .hint("by whom, the kernel's log may say (dmesg): for lack of memory?")),
-                    // It may have worked; but nobody would know.
-                    Err(error) => {
-                        let killed = pidfd.signal(libc::SIGKILL);
-                        let ended = killed.and_then(|_| pidfd.wait(true)).err();
-                        Err(error.with_undo(ended.into_iter().collect()))
-                    }
+                    .hint("by whom, the kernel's log may say (dmesg): for lack of memory?")
+                    .with_undo(undone)),
+                    Err(error) => Err(error.with_undo(undone)),
                 }
             }
         }

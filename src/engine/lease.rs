@@ -67,7 +67,11 @@ impl Engine {
         let _lock = self.address_lock()?;
         // `network rm` holds the same lock: the network is there, and stays
         // until it can see this lease.
-        if !self.dirs.network(&network.id).exists() {
+        let file = self.dirs.network(&network.id);
+        let is_there = file
+            .try_exists()
+            .map_err(|e| Error::sys("look for", &file, e))?;
+        if !is_there {
             return Err(Error::not_found(format!(
                 "network {} not found",
                 network.name
@@ -130,7 +134,7 @@ impl Engine {
     /// has taken its place, takes a lease away.
     pub(super) fn release_all(&self, container: &ContainerId) -> Result<()> {
         for name in list(&self.lease_folder())? {
-            if self.holder(&name).is_some_and(|(id, _)| id == *container) {
+            if self.holder(&name)?.is_some_and(|(id, _)| id == *container) {
                 file::remove(&self.lease_folder().join(name))?;
             }
         }
@@ -145,11 +149,16 @@ impl Engine {
         container: &ContainerId,
     ) -> Result<bool> {
         let suffix = format!(",{ip}");
-        Ok(list(&self.lease_folder())?
-            .iter()
-            .filter(|name| name.ends_with(&suffix))
-            .filter_map(|name| self.holder(name))
-            .any(|(id, network)| id != *container && of(&network)))
+        for name in list(&self.lease_folder())? {
+            if name.ends_with(&suffix)
+                && let Some((id, network)) = self.holder(&name)?
+                && id != *container
+                && of(&network)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Leases without a living holder: none, unless somebody has put a file
@@ -158,7 +167,7 @@ impl Engine {
         let _lock = self.address_lock()?;
         let mut orphans = Vec::new();
         for name in list(&self.lease_folder())? {
-            let is_live = match self.holder(&name) {
+            let is_live = match self.holder(&name)? {
                 Some((id, _)) => Lock::is_held(&self.dirs.lock(&id))?,
                 None => self.is_in_use(&name)?,
             };
@@ -213,7 +222,7 @@ impl Engine {
         let path = self.lease_path(pool.subnet, IpAddr::V4(ip));
         let mut networks = neighbours.iter().chain([network]);
         let name = format!("{}{ip}", prefix(pool.subnet));
-        Ok(match self.holder(&name) {
+        Ok(match self.holder(&name)? {
             Some((id, _)) => {
                 let name = super::record::Record::load(&self.dirs, &id)
                     .ok()
@@ -241,7 +250,7 @@ impl Engine {
     pub(super) fn leaseholders(&self, network: &NetworkId) -> Result<Vec<ContainerId>> {
         let mut holders = Vec::new();
         for name in list(&self.lease_folder())? {
-            if let Some((id, of)) = self.holder(&name)
+            if let Some((id, of)) = self.holder(&name)?
                 && of == *network
             {
                 holders.push(id);
@@ -250,13 +259,20 @@ impl Engine {
         Ok(holders)
     }
 
-    /// Who holds the lease in this file.
-    fn holder(&self, name: &str) -> Option<(ContainerId, NetworkId)> {
-        let text = std::fs::read_to_string(self.lease_folder().join(name)).ok()?;
-        let (container, network) = text.trim_end().split_once(' ')?;
-        Some((
-            ContainerId::new(container).ok()?,
-            NetworkId::new(network).ok()?,
-        ))
+    /// Who holds the lease in this file, if it says so. One that cannot be
+    /// read may be anybody's: to release none of it would leave it taken.
+    fn holder(&self, name: &str) -> Result<Option<(ContainerId, NetworkId)>> {
+        let path = self.lease_folder().join(name);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::sys("read", &path, e)),
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let parsed = text.trim_end().split_once(' ').and_then(|(id, network)| {
+            let id = ContainerId::new(id).ok()?;
+            Some((id, NetworkId::new(network).ok()?))
+        });
+        Ok(parsed)
     }
 }

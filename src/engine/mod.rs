@@ -296,7 +296,10 @@ impl Engine {
                 claimed?;
                 let body = serde_json::Value::String(name.to_string());
                 if let Err(error) = client.command("rename", body, &[]) {
-                    let undo = self.release_name(name, id).err();
+                    // It may be just the answer that was lost.
+                    let is_done = self.record(id).is_ok_and(|r| r.name == *name);
+                    let wrong = if is_done { &old } else { name };
+                    let undo = self.release_name(wrong, id).err();
                     return Err(error.with_undo(undo.into_iter().collect()));
                 }
             }

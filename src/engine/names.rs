@@ -85,6 +85,16 @@ impl Engine {
         }
     }
 
+    /// Whether a name that `id` has claimed is still its own.
+    pub(super) fn still_claims(&self, name: &ContainerName, id: &ContainerId) -> Result<()> {
+        match self.holder_of_name(&self.name_path(name))? {
+            Some(holder) if holder == *id => Ok(()),
+            _ => Err(Error::conflict(format!(
+                "the name {name} was given to another container meanwhile"
+            ))),
+        }
+    }
+
     pub(super) fn release_name(&self, name: &ContainerName, id: &ContainerId) -> Result<()> {
         let path = self.name_path(name);
         match std::fs::read_link(&path) {
@@ -139,8 +149,7 @@ impl Engine {
         }
         let bare = wanted.strip_prefix('/').unwrap_or(wanted);
         if let Ok(name) = ContainerName::new(bare)
-            && let Ok(target) = std::fs::read_link(self.name_path(&name))
-            && let Ok(id) = ContainerId::new(target.to_string_lossy().into_owned())
+            && let Some(id) = self.holder_of_name(&self.name_path(&name))?
             && self.bears(&id, bare)?
         {
             return Ok(id);

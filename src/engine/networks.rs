@@ -153,11 +153,13 @@ impl Engine {
             host_access: spec::HostAccess::Off,
         };
         let access = wanted_access(&network, request.host_access)?;
-        self.save_network(&network)?;
-        if let spec::HostAccess::On { .. } = access
-            && let Err(error) = self.set_access(network.clone(), access)
-        {
-            let undo = file::remove(&self.dirs.network(&network.id)).err();
+        let made = self.save_network(&network).and_then(|()| match access {
+            spec::HostAccess::On { .. } => self.set_access(network.clone(), access),
+            spec::HostAccess::Off => Ok(()),
+        });
+        if let Err(error) = made {
+            // Also a file that is there, but could not be synced.
+            let undo = file::remove_replaced(&self.dirs.network(&network.id)).err();
             return Err(error.with_undo(undo.into_iter().collect()));
         }
         Ok(network.id)

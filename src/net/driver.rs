@@ -76,8 +76,16 @@ impl Plan {
 
 /// Removes the interface that the record names; one that is gone is fine.
 pub fn detach(attachment: &Attachment, sandbox: &mut Rtnl<Sandbox>) -> Result<()> {
-    match sandbox.link(attachment.ifname.as_str())? {
-        Some(link) if link.index.get() == attachment.ifindex => sandbox.delete_link(link.index),
+    let name = attachment.ifname.as_str();
+    match sandbox.link(name)? {
+        Some(link) if link.index.get() == attachment.ifindex => {
+            let deleted = sandbox.delete_link(link.index);
+            // It may be just the kernel's answer that was lost.
+            deleted.or_else(|error| match sandbox.link(name) {
+                Ok(None) => Ok(()),
+                _ => Err(error),
+            })
+        }
         _ => Ok(()),
     }
 }

@@ -100,7 +100,10 @@ fn give_name(file: &File, path: &Path) -> nix::Result<()> {
         }
         absent_is_fine(nix::unistd::unlink(&temporary))?;
     }
-    fcntl::renameat(AT_FDCWD, &temporary, AT_FDCWD, path)
+    fcntl::renameat(AT_FDCWD, &temporary, AT_FDCWD, path).inspect_err(|_| {
+        // The old content still stands.
+        let _ = nix::unistd::unlink(&temporary);
+    })
 }
 
 /// For file systems without O_TMPFILE.

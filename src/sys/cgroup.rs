@@ -224,7 +224,8 @@ impl Cgroup {
                 .map_err(|e| Error::sys("open cgroup", path, e))
         };
         for folder in folders {
-            if is_mount_of(folder, CGROUP2_SUPER_MAGIC) {
+            let fs = statfs(folder).map_err(|e| Error::sys("open cgroup", folder, e))?;
+            if fs.filesystem_type() == CGROUP2_SUPER_MAGIC {
                 let fd = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
                 cgroup.unified = Some((folder.clone(), fd));
             } else {

@@ -137,8 +137,9 @@ const CALLS: &[(c_long, &str, Kind, PathAt)] = calls![
     SYS_writev "writev" Effect No,
 ];
 
-/// Not in any way that is to be coped with.
-const NEVER_FAILS: &[&str] = &["exit_group", "poll", "waitid", "setsid"];
+/// Not in any way that is to be coped with. (getrandom: once the kernel has its
+/// randomness, a few bytes always come. Rust's hash maps abort otherwise.)
+const NEVER_FAILS: &[&str] = &["exit_group", "getrandom", "poll", "setsid", "waitid"];
 
 /// The call at whose entry these registers were read, if it matters.
 pub(crate) fn find(regs: &user_regs_struct) -> Option<Call> {

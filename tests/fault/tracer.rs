@@ -44,8 +44,9 @@ use crate::judge::{self, Answer};
 
 /// Nothing happens for so long after the command's end: it is all done.
 const QUIET: Duration = Duration::from_millis(8);
-/// Nothing that is tested takes so long.
-const LIMIT: Duration = Duration::from_secs(40);
+/// Nothing that is tested takes so long, not even where many make and remove
+/// network namespaces at the same time, which the kernel does one by one.
+const LIMIT: Duration = Duration::from_secs(100);
 
 /// Which process of a command, by descent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,11 +79,13 @@ pub(crate) enum Fault {
     KillBoth,
 }
 
-/// The `step`-th selected call (from 1) of a role.
+/// The `nth` selected call (from 1) of a role; with a name, of that name only:
+/// what happens at its own time (output, announcements) shifts fewer of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Point {
     pub(crate) role: Role,
-    pub(crate) step: usize,
+    pub(crate) call: Option<&'static str>,
+    pub(crate) nth: usize,
     pub(crate) fault: Fault,
 }
 
@@ -138,8 +141,6 @@ pub(crate) struct Traced<'a> {
 
 struct Tracee {
     role: Role,
-    /// Selected calls so far.
-    count: usize,
     /// To be put in the place of the call's result.
     failing: Option<Errno>,
     /// Calls are counted: it has executed the command.
@@ -150,8 +151,8 @@ struct Tracer<'a> {
     traced: &'a Traced<'a>,
     point: Option<Point>,
     tracees: BTreeMap<Pid, Tracee>,
-    /// Counts of roles, across the processes of one role.
-    counts: BTreeMap<Role, usize>,
+    /// Calls that the point could have been, across the processes of a role.
+    count: usize,
     steps: Vec<Step>,
     hit: Option<Step>,
     command: Pid,
@@ -174,7 +175,7 @@ impl Traced<'_> {
             traced: self,
             point,
             tracees: BTreeMap::new(),
-            counts: BTreeMap::new(),
+            count: 0,
             steps: Vec::new(),
             hit: None,
             command: Pid::from_raw(i32::try_from(child.id())?),
@@ -230,7 +231,6 @@ impl Tracer<'_> {
             pid,
             Tracee {
                 role,
-                count: 0,
                 failing: None,
                 counted,
             },
@@ -271,8 +271,9 @@ impl Tracer<'_> {
             WaitStatus::Signaled(pid, ..) => self.ended(pid, None),
             WaitStatus::PtraceSyscall(pid) => self.call(pid)?,
             WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_EXEC) => self.executed(pid)?,
-            WaitStatus::PtraceEvent(pid, ..) => {
+            WaitStatus::PtraceEvent(pid, _, event) => {
                 self.born(pid);
+                self.gave_birth(pid, event)?;
                 self.resume(pid, None)?;
             }
             WaitStatus::Stopped(pid, signal) => {
@@ -338,6 +339,22 @@ impl Tracer<'_> {
         self.add(pid, role, true);
     }
 
+    /// From now on the child is waited for, whoever is let go of meanwhile: it
+    /// would stay stopped for ever.
+    fn gave_birth(&mut self, parent: Pid, event: i32) -> Verdict {
+        let births = [
+            libc::PTRACE_EVENT_FORK,
+            libc::PTRACE_EVENT_VFORK,
+            libc::PTRACE_EVENT_CLONE,
+        ];
+        if births.contains(&event)
+            && let Ok(child) = ptrace::getevent(parent)
+        {
+            self.born(Pid::from_raw(i32::try_from(child)?));
+        }
+        Ok(())
+    }
+
     /// Entry to or exit from a system call.
     fn call(&mut self, pid: Pid) -> Verdict {
         const EXIT: u8 = 2; // PTRACE_SYSCALL_INFO_EXIT
@@ -372,16 +389,16 @@ impl Tracer<'_> {
         if !(self.traced.selects)(&call) {
             return Ok(());
         }
-        tracee.count += 1;
         let role = tracee.role;
-        let count = self.counts.entry(role).or_default();
-        *count += 1;
         let step = Step {
             role,
             call: call.name,
             path: call.path.map_or_else(String::new, |at| text(pid, at)),
         };
-        if let Some(point) = self.point.filter(|p| p.role == role && p.step == *count) {
+        let may_be = |p: &Point| p.role == role && p.call.is_none_or(|name| name == call.name);
+        let point = self.point.filter(may_be);
+        self.count += usize::from(point.is_some());
+        if let Some(point) = point.filter(|p| p.nth == self.count) {
             self.hit = Some(step.clone());
             match point.fault {
                 Fault::Error(errno) => {
@@ -408,16 +425,31 @@ impl Tracer<'_> {
         for pid in self.tracees.keys() {
             unless_gone(ptrace::interrupt(*pid))?;
         }
-        // An interrupted system call may show as its exit instead.
-        while let Some((&pid, _)) = self.tracees.first_key_value() {
-            let signal = match waitpid(pid, Some(WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::Stopped(_, signal)) => Some(signal),
-                Ok(WaitStatus::PtraceSyscall(_)) => {
-                    unless_gone(self.exit(pid))?;
-                    None
+        let begun = Instant::now();
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+        while !self.tracees.is_empty() {
+            // Of anybody: a dead process is not reaped before its threads are,
+            // and one that was born meanwhile is ours, too.
+            let (pid, signal) = match waitpid(Pid::from_raw(-1), Some(flags)) {
+                Ok(WaitStatus::StillAlive) if begun.elapsed() > LIMIT => return self.hangs(),
+                Ok(WaitStatus::StillAlive) => {
+                    sleep(Duration::from_micros(30));
+                    continue;
                 }
-                Ok(_) | Err(Errno::ECHILD) => None,
-                Err(errno) => return failed(format!("waitpid {pid}: {errno}")),
+                Ok(WaitStatus::Stopped(pid, signal)) => (pid, Some(signal)),
+                // An interrupted system call may show as its exit instead.
+                Ok(WaitStatus::PtraceSyscall(pid)) => {
+                    unless_gone(self.exit(pid))?;
+                    (pid, None)
+                }
+                Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
+                    self.gave_birth(pid, event)?;
+                    (pid, None)
+                }
+                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => (pid, None),
+                Ok(_) => continue,
+                Err(Errno::ECHILD) => break,
+                Err(errno) => return failed(format!("waitpid: {errno}")),
             };
             unless_gone(ptrace::detach(pid, signal))?;
             self.tracees.remove(&pid);

@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use dockless::lab::Lab;
 use dockless::lab::snapshot::{Mine, Snapshot};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{major, minor};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Deserializer, Value};
 
 use crate::harness::{Verdict, failed};
 use crate::judge::{self, Answer};
@@ -22,31 +22,23 @@ use crate::judge::{self, Answer};
 /// is taken apart in the background.
 const BURIAL: Duration = Duration::from_secs(3);
 
-/// One subnet for all tests here.
-pub(crate) const NETWORK: [&str; 8] = [
-    "network",
-    "create",
-    "-d",
-    "macvlan",
-    "--subnet=10.0.2.0/24",
-    "--gateway=10.0.2.1",
-    "-o",
-    "parent=eth1",
-];
-
 pub(crate) struct World {
-    pub(crate) lab: Lab,
+    _lab: Lab,
     before: State,
+    /// Right before the command under test.
+    marked: State,
     /// Containers seen: whose cgroups must be gone.
     ids: BTreeSet<String>,
 }
 
 /// Everything that a container runtime could leave behind.
+#[derive(Default)]
 struct State {
     kernel: Snapshot,
-    /// What `ip` and `nft` say, and /proc.
-    judged: Vec<String>,
     files: Vec<String>,
+    locks: Vec<String>,
+    /// What `ip` and `nft` say.
+    judged: Vec<String>,
 }
 
 impl World {
@@ -55,8 +47,9 @@ impl World {
     pub(crate) fn new() -> Verdict<Self> {
         let lab = Lab::here(1)?;
         let mut world = Self {
-            lab,
+            _lab: lab,
             before: State::take()?,
+            marked: State::default(),
             ids: BTreeSet::new(),
         };
         world.warm()?;
@@ -65,9 +58,25 @@ impl World {
     }
 
     fn warm(&mut self) -> Verdict {
-        self.ok(&[&NETWORK[..], &["warm"]].concat())?;
+        let create = ["network", "create", "-d", "macvlan", "-o", "parent=eth1"];
+        self.ok(&[&create[..], &["--subnet=10.0.2.0/24", "warm"]].concat())?;
         self.ok(&["run", "--rm", "--network", "warm", "tester", "ip", "link"])?;
-        self.ok(&["network", "rm", "warm"]).map(drop)
+        self.ok(&["network", "rm", "warm"])?;
+        // `run` does not wait until the last file is deleted.
+        let deadline = Instant::now() + BURIAL;
+        while all_files().iter().any(|f| f.contains("/containers/")) {
+            if Instant::now() > deadline {
+                return failed("the first container does not go away");
+            }
+            sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Here begins the command under test.
+    pub(crate) fn mark(&mut self) -> Verdict {
+        self.marked = State::take()?;
+        Ok(())
     }
 
     /// Runs the program.
@@ -83,16 +92,6 @@ impl World {
         Ok(self.dockless(args)?.success()?.stdout.trim().to_owned())
     }
 
-    /// Starts it and goes on.
-    pub(crate) fn start(args: &[&str]) -> Verdict<std::process::Child> {
-        Ok(Command::new(judge::dockless())
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?)
-    }
-
     /// Remembers every container id in a text.
     pub(crate) fn see(&mut self, text: &str) {
         let words = text.split(|c: char| !c.is_ascii_hexdigit());
@@ -100,34 +99,41 @@ impl World {
         self.ids.extend(ids);
     }
 
-    /// What differs from the beginning; empty: nothing was left behind.
-    pub(crate) fn left(&self) -> Verdict<Vec<String>> {
+    /// What differs from `before`, but for what `ignores` names. The machine
+    /// gets some time for it to be nothing.
+    fn left(&self, before: &State, ignores: impl Fn(&String) -> bool) -> Verdict<Vec<String>> {
         let deadline = Instant::now() + BURIAL;
         loop {
-            let mut left = self.before.differences(&State::take()?);
-            left.extend(self.cgroups());
+            // Other people's programs are slow: only once we are content.
+            let mut left = before.differences(&State::take_ours()?);
+            left.retain(|line| !ignores(line));
+            if left.is_empty() {
+                left = before.judged_differences(&judged()?);
+            }
             if left.is_empty() || Instant::now() > deadline {
                 return Ok(left);
             }
-            sleep(Duration::from_millis(5));
+            sleep(Duration::from_millis(2));
         }
     }
 
-    /// Fails unless nothing was left behind.
+    /// Fails unless nothing was left behind since the beginning.
     pub(crate) fn is_clean(&self, after: &str) -> Verdict {
-        let left = self.left()?;
+        let mut left = self.left(&self.before, |_| false)?;
+        left.extend(self.cgroups());
         if left.is_empty() {
             return Ok(());
         }
         failed(format!("{after}: left behind:\n  {}", left.join("\n  ")))
     }
 
-    /// Nothing but a container that has not been started, as Docker leaves it
-    /// when `run` fails.
+    /// Nothing new but a container that has not been started, as Docker leaves
+    /// it when `run` fails, and the file of a lock that nobody holds.
     pub(crate) fn is_unmade(&self, after: &str) -> Verdict {
         let created = [
             root_folder().join("containers"),
             root_folder().join("names"),
+            state_folder().join("locks"),
         ];
         let is_created = |line: &String| {
             let path = line.split_once("file ").map_or("", |(_, path)| path);
@@ -135,8 +141,7 @@ impl World {
                 .iter()
                 .any(|folder| Path::new(path).starts_with(folder))
         };
-        let mut left = self.left()?;
-        left.retain(|line| !is_created(line));
+        let left = self.left(&self.marked, is_created)?;
         if left.is_empty() {
             return Ok(());
         }
@@ -156,6 +161,14 @@ impl World {
             for id in &self.ids {
                 let _ = fs::remove_dir(base.join(format!("dockless-{id}")));
             }
+        }
+        judge::run(&["nft", "flush", "ruleset"])?;
+        for link in judge::ip(&["link", "show", "type", "macvlan"])?
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            judge::run(&["ip", "link", "del", link["ifname"].as_str().unwrap_or("")])?;
         }
         self.warm()?;
         self.is_clean("reset")
@@ -216,8 +229,8 @@ impl World {
         if !Path::new(&format!("/proc/{pid}")).exists() {
             return failed(format!("{name}: running as {pid}, which is not there"));
         }
-        let text = self.ok(&["exec", name, "ip", "-j", "addr"])?;
-        let links: Value = serde_json::from_str(&text)?;
+        let inside = format!("--net=/proc/{pid}/ns/net");
+        let links = judge::run(&["nsenter", &inside, "ip", "-j", "addr"])?.json()?;
         for ip in &addresses {
             if !links.to_string().contains(&format!("\"{ip}\"")) {
                 return failed(format!("{name}: has no {ip}: {links}"));
@@ -230,66 +243,95 @@ impl World {
         Ok(())
     }
 
+    /// The next command works, and all containers are wholly there.
+    pub(crate) fn all_whole(&mut self, next: &str) -> Verdict {
+        if next != "ps" {
+            self.ok(&[next])?;
+        }
+        let deadline = Instant::now() + BURIAL;
+        loop {
+            let names = self.containers()?;
+            match names.iter().try_for_each(|name| self.is_whole(name)) {
+                // One that is just ending is neither whole nor gone.
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(5)),
+                verdict => return verdict,
+            }
+        }
+    }
+
     /// Takes everything away, as a user would.
     pub(crate) fn tidy(&mut self) -> Verdict {
-        for name in self.containers()? {
-            self.ok(&["rm", "-f", &name])?;
-        }
+        let names = self.containers()?;
+        self.all(&["rm", "-f"], names.iter().map(String::as_str))?;
         let text = self.ok(&["network", "ls", "--filter", "type=custom", "-q"])?;
-        for id in text.lines() {
-            self.ok(&["network", "rm", id])?;
+        self.all(&["network", "rm"], text.lines())
+    }
+
+    fn all<'a>(&mut self, verb: &[&'a str], names: impl Iterator<Item = &'a str>) -> Verdict {
+        let argv: Vec<&str> = verb.iter().copied().chain(names).collect();
+        if argv.len() == verb.len() {
+            return Ok(());
         }
-        Ok(())
+        self.ok(&argv).map(drop)
     }
 }
 
 impl State {
     fn take() -> Verdict<Self> {
-        let mut judged = Vec::new();
-        for (what, argv) in [
-            ("link", &["ip", "-j", "-d", "addr", "show"][..]),
-            (
-                "route",
-                &["ip", "-j", "-d", "route", "show", "table", "all"],
-            ),
-            ("rule", &["ip", "-j", "-d", "rule", "show"]),
-            (
-                "neighbour",
-                &["ip", "-j", "neigh", "show", "nud", "permanent"],
-            ),
-        ] {
-            let answer = judge::run(argv)?.json()?;
-            let things = answer.as_array().cloned().unwrap_or_default();
-            judged.extend(things.iter().map(|t| format!("{what} {t}")));
-        }
-        let rules = judge::nft_ruleset()?;
-        judged.extend(rules.iter().map(|r| format!("nft {r}")));
-        judged.extend(locks());
+        let mut state = Self::take_ours()?;
+        state.judged = judged()?;
+        Ok(state)
+    }
+
+    /// Without other people's programs.
+    fn take_ours() -> Verdict<Self> {
         Ok(Self {
             // Locks and cgroups are judged apart.
             kernel: Snapshot::take(Mine {
                 state: &state_folder(),
                 containers: &[],
             })?,
-            judged,
             files: all_files(),
+            locks: locks(),
+            judged: Vec::new(),
         })
     }
 
+    /// What is only here (`-`) and only in `later` (`+`), without the judges.
     fn differences(&self, later: &Self) -> Vec<String> {
         let mut found = self.kernel.differences(&later.kernel);
         found.retain(|line| !line[2..].starts_with("locks:"));
-        for (sign, ours, theirs) in [
-            ('-', &self.judged, &later.judged),
-            ('+', &later.judged, &self.judged),
-            ('-', &self.files, &later.files),
-            ('+', &later.files, &self.files),
-        ] {
-            let only = ours.iter().filter(|line| !theirs.contains(line));
-            found.extend(only.map(|line| format!("{sign} {line}")));
-        }
+        found.extend(differences(&self.files, &later.files));
+        found.extend(differences(&self.locks, &later.locks));
         found
     }
+
+    fn judged_differences(&self, later: &[String]) -> Vec<String> {
+        differences(&self.judged, later)
+    }
+}
+
+fn differences(before: &[String], after: &[String]) -> Vec<String> {
+    let only = |ours: &[String], theirs: &[String], sign: char| -> Vec<String> {
+        let only = ours.iter().filter(|line| !theirs.contains(line));
+        only.map(|line| format!("{sign} {line}")).collect()
+    };
+    [only(before, after, '-'), only(after, before, '+')].concat()
+}
+
+/// What `ip` and `nft` say.
+fn judged() -> Verdict<Vec<String>> {
+    let questions = "addr show\nroute show table all\nrule show\nneigh show nud permanent\n";
+    let batch = format!("{}/questions", std::env::var("TMPDIR")?);
+    fs::write(&batch, questions)?;
+    let answer = judge::run(&["ip", "-j", "-d", "-batch", &batch])?.success()?;
+    let mut judged = Vec::new();
+    for list in Deserializer::from_str(&answer.stdout).into_iter::<Vec<Value>>() {
+        judged.extend(list?.iter().map(|thing| format!("ip {thing}")));
+    }
+    let rules = judge::nft_ruleset()?;
+    judged.extend(rules.iter().map(|r| format!("nft {r}")));
+    Ok(judged)
 }
 
 pub(crate) fn root_folder() -> PathBuf {
@@ -352,8 +394,7 @@ fn locks() -> Vec<String> {
     let Ok(state) = fs::metadata("/run") else {
         return Vec::new();
     };
-    let (major, minor) = (state.dev() >> 8 & 0xfff, state.dev() & 0xff);
-    let device = format!(" {major:02x}:{minor:02x}:");
+    let device = format!(" {:02x}:{:02x}:", major(state.dev()), minor(state.dev()));
     let text = fs::read_to_string("/proc/locks").unwrap_or_default();
     text.lines()
         .filter(|line| line.contains(&device))

@@ -86,6 +86,7 @@ pub(crate) struct Test {
 
 impl Test {
     /// The name is the function's path below `tests/kernel` (or `tests/fault`).
+    #[allow(dead_code, reason = "the fault tests are made from tables")]
     pub(crate) fn new<V: IntoVerdict>(run: impl Fn() -> V + 'static) -> Self {
         let path = type_name_of_val(&run);
         let name = path.split_once("::").map_or(path, |(_, name)| name);
@@ -136,10 +137,13 @@ const EXIT_SKIPPED: u8 = 77;
 const SKIP_MARK: &str = "SKIPPED: ";
 /// What a test that passes prints of its parts that it could not do.
 pub(crate) const LEFT_OUT: &str = "LEFT OUT: ";
+/// What a test's line begins with that is shown though the test passes.
+const NOTE_MARK: &str = "NOTE: ";
 
-pub(crate) fn main(tests: Vec<Test>) -> ExitCode {
+/// Runs all tests; `sum_up` gets to see their notes.
+pub(crate) fn main(tests: Vec<Test>, sum_up: impl FnOnce(&BTreeSet<String>)) -> ExitCode {
     match std::env::var(STAGE).as_deref() {
-        Err(_) => run_all(tests),
+        Err(_) => run_all(tests, sum_up),
         Ok(stage) => {
             let name = std::env::var(TEST).unwrap_or_default();
             let Some(test) = tests.iter().find(|t| t.name == name) else {
@@ -168,16 +172,17 @@ pub(crate) fn main(tests: Vec<Test>) -> ExitCode {
 
 // --- the first process: choose, start, count
 
-fn run_all(tests: Vec<Test>) -> ExitCode {
+fn run_all(tests: Vec<Test>, sum_up: impl FnOnce(&BTreeSet<String>)) -> ExitCode {
     let required = Required::from_env();
     let skips = Arc::new(Mutex::new(BTreeSet::new()));
+    let notes = Arc::new(Mutex::new(BTreeSet::new()));
     let trials = tests
         .into_iter()
         .map(|test| {
             let (name, limit) = (test.name, test.limit);
             let is_required = required.names(&name);
-            let skips = Arc::clone(&skips);
-            Trial::ignorable_test(name.clone(), move || match run_one(&name, limit) {
+            let (skips, notes) = (Arc::clone(&skips), Arc::clone(&notes));
+            Trial::ignorable_test(name.clone(), move || match run_one(&name, limit, &notes) {
                 Ok(left_out) => {
                     let told = left_out
                         .iter()
@@ -205,6 +210,7 @@ fn run_all(tests: Vec<Test>) -> ExitCode {
     for skip in skips.lock().unwrap().iter() {
         println!("skipped {skip}");
     }
+    sum_up(&notes.lock().unwrap());
     println!(
         "{} passed, {} failed, {} skipped",
         conclusion.num_passed, conclusion.num_failed, conclusion.num_ignored
@@ -247,7 +253,7 @@ fn stage(stage: &str, test: &str) -> Command {
 }
 
 /// Gives back what the test has left out of itself.
-fn run_one(name: &str, limit: Duration) -> Verdict<Vec<String>> {
+fn run_one(name: &str, limit: Duration, notes: &Mutex<BTreeSet<String>>) -> Verdict<Vec<String>> {
     let (mut reader, writer) = io::pipe()?;
     let mut command = stage("enter", name);
     // `init` lives as long as this pipe is open, so nothing outlives us.
@@ -278,6 +284,9 @@ fn run_one(name: &str, limit: Duration) -> Verdict<Vec<String>> {
     drop(lifeline);
     let bytes = output.join().unwrap_or_else(|_| Ok(Vec::new()))?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
+    let noted = text.lines().filter_map(|line| line.strip_prefix(NOTE_MARK));
+    let noted = noted.map(|note| format!("{name}: {note}"));
+    notes.lock().unwrap().extend(noted);
     match status.code() {
         Some(0) => Ok(text
             .lines()

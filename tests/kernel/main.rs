@@ -87,5 +87,5 @@ fn main() -> ExitCode {
     .into_iter()
     .flatten()
     .collect();
-    harness::main(tests)
+    harness::main(tests, |_| {})
 }

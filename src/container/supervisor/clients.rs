@@ -15,12 +15,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{self, sockopt};
+use nix::sys::socket::{self, Shutdown, sockopt};
 
 use super::KEY_CLIENT;
 use super::protocol::{Answer, Attach, STDERR, STDOUT};
@@ -77,6 +77,8 @@ pub(super) enum Received {
     /// Something that is no message of ours, though a message.
     Bad(Error),
     Nothing,
+    /// It cannot be read any more; the client has not gone.
+    Broken(Error),
     /// The client has gone.
     End,
 }
@@ -100,13 +102,11 @@ impl Clients {
                 Err(e) => return Err(fail(e)),
             };
             let fd = OwnedFd::from(stream);
-            if let Err(error) = self.admit(&fd) {
-                // Best effort: the refused may have gone already.
-                let _ = fd::send(fd.as_fd(), &Answer::new(0, Err(error)).encode(), &[]);
-                continue;
+            match self.admit(&fd) {
+                Err(error) => refuse(&fd, error),
+                // Who cannot be watched is cut off, and may try again.
+                Ok(()) => drop(self.add(fd, false, None, epoll)),
             }
-            // Who cannot be watched is cut off, and may try again.
-            let _ = self.add(fd, false, None, epoll);
         }
     }
 
@@ -131,10 +131,14 @@ impl Clients {
         attached: Option<Attach>,
         epoll: &Epoll,
     ) -> Result<()> {
-        super::streams::nonblocking(&fd)?;
         let id = self.next;
         self.next = self.next.wrapping_add(1);
-        epoll.add(&fd, EpollFlags::EPOLLIN, KEY_CLIENT | u64::from(id))?;
+        let watched = super::streams::nonblocking(&fd)
+            .and_then(|()| epoll.add(&fd, EpollFlags::EPOLLIN, KEY_CLIENT | u64::from(id)));
+        if let Err(error) = watched {
+            refuse(&fd, error.clone());
+            return Err(error);
+        }
         let client = Client {
             fd,
             attached,
@@ -171,7 +175,8 @@ impl Clients {
             Ok((length, fds)) => Received::Message(length, fds),
             Err(e) if e.is_errno(libc::EAGAIN) => Received::Nothing,
             Err(e) if e.is_errno(libc::EMSGSIZE) => Received::Bad(e.hint("message too long")),
-            Err(_) => Received::End,
+            Err(e) if e.is_errno(libc::ECONNRESET) => Received::End,
+            Err(e) => Received::Broken(e),
         }
     }
 
@@ -276,6 +281,11 @@ impl Clients {
     }
 }
 
+/// Best effort: the refused may have gone already.
+fn refuse(fd: &OwnedFd, why: Error) {
+    let _ = fd::send(fd.as_fd(), &Answer::new(0, Err(why)).encode(), &[]);
+}
+
 impl Client {
     fn blocks(&self) -> bool {
         self.attached.is_some() && !self.kept.is_empty()
@@ -295,11 +305,16 @@ impl Client {
     }
 
     /// False when the socket is full. A dead peer takes everything: its
-    /// hang-up is the next event.
+    /// hang-up is the next event. So does one that cannot be told what it
+    /// waits for; it is hung up on, not left waiting.
     fn offer(&self, bytes: &[u8], fd: Option<&OwnedFd>) -> bool {
         let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
         match fd::send(self.fd.as_fd(), bytes, &fds) {
-            Err(e) => !(e.is_errno(libc::EAGAIN) || e.is_errno(libc::ENOBUFS)),
+            Err(e) if e.is_errno(libc::EAGAIN) || e.is_errno(libc::ENOBUFS) => false,
+            Err(_) => {
+                let _ = socket::shutdown(self.fd.as_raw_fd(), Shutdown::Both);
+                true
+            }
             Ok(()) => true,
         }
     }

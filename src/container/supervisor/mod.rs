@@ -376,15 +376,15 @@ impl Supervisor {
         let restart = self.stopping.take().is_some_and(|s| s.restart);
         let recorded = owner.exited(status, restart);
         if restart {
-            match recorded.and_then(|()| self.relaunch(owner)) {
-                Ok(()) => {
-                    self.settle(&Ok(Value::Null), &Ok(Value::Null));
-                    return Ok(false);
-                }
-                // The stop, at least, has had its effect.
-                Err(error) => self.settle(&Ok(Value::Null), &Err(error)),
-            }
-            self.finish(status, owner.exited(status, false))?;
+            let Err(error) = recorded.and_then(|()| self.relaunch(owner)) else {
+                self.settle(&Ok(Value::Null), &Ok(Value::Null));
+                return Ok(false);
+            };
+            // Recorded before anybody is told. The stop, at least, has had its
+            // effect.
+            let recorded = owner.exited(status, false);
+            self.settle(&Ok(Value::Null), &Err(error));
+            self.finish(status, recorded)?;
         } else {
             self.finish(status, recorded)?;
         }

@@ -45,6 +45,11 @@ impl Supervisor {
                 }
                 Received::Bad(error) => self.answer(id, 0, Err(error)),
                 Received::Nothing => break,
+                Received::Broken(error) => {
+                    self.answer(id, 0, Err(error));
+                    self.hang_up(id)?;
+                    break;
+                }
                 Received::End => {
                     self.hang_up(id)?;
                     break;

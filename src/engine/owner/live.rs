@@ -52,14 +52,14 @@ impl Network {
             .endpoints
             .retain(|e| !matches!(e.request.network.as_str(), "none"));
         record.config.endpoints.push(self.legs[at].config.clone());
-        if let Some(addr) = addr {
-            engine.add_host_line(record, addr)?;
-        }
+        let named = addr.map_or(Ok(()), |addr| engine.add_host_line(record, addr));
         let network = self.legs[at].spec.id.clone();
-        self.republish(engine, record, journal).map_err(|error| {
-            let undone = self.disconnect(engine, record, network.as_str(), journal);
-            error.with_undo(undone.err().into_iter().collect())
-        })
+        named
+            .and_then(|()| self.republish(engine, record, journal))
+            .map_err(|error| {
+                let undone = self.disconnect(engine, record, network.as_str(), journal);
+                error.with_undo(undone.err().into_iter().collect())
+            })
     }
 
     /// Published ports lead into the network that they were published on. When
@@ -110,19 +110,28 @@ impl Network {
                     self.id
                 ))
             })?;
+        // As long as the link is there, nothing has changed.
+        if let (Some(attachment), Some(sandbox)) =
+            (&self.legs[at].attachment, self.sandbox.as_mut())
+        {
+            driver::detach(attachment, sandbox)?;
+        }
         let leg = self.legs.remove(at);
         record
             .config
             .endpoints
             .retain(|e| e.network.as_ref() != Some(&leg.spec.id));
         let mut errors = Vec::new();
-        if let (Some(attachment), Some(sandbox)) = (&leg.attachment, self.sandbox.as_mut()) {
+        if let Some(attachment) = &leg.attachment {
             self.pending.retain(|p| p.ifname != attachment.ifname);
-            errors.extend(driver::detach(attachment, sandbox).err());
             errors.extend(self.drop_route(attachment).err());
         }
         if let Some(addr) = leg.addr {
-            errors.extend(engine.release(addr).err());
+            // One that the host still has a route for is nobody else's yet:
+            // the container's end undoes both.
+            if errors.is_empty() {
+                errors.extend(engine.release(addr).err());
+            }
             errors.extend(engine.remove_host_line(record, addr).err());
         }
         // The kernel took the old default route with its link.
@@ -137,7 +146,7 @@ impl Network {
         }
     }
 
-    fn drop_route(&mut self, attachment: &Attachment) -> Result<()> {
+    pub(super) fn drop_route(&mut self, attachment: &Attachment) -> Result<()> {
         match attachment.addr.map(Cidr::addr) {
             Some(IpAddr::V4(ip)) => host_access::remove(
                 &mut self.host,
@@ -186,10 +195,12 @@ impl Network {
             errors.extend(publisher.stop().err());
         }
         for leg in std::mem::take(&mut self.legs) {
+            let has_shim = || match engine.find_network(leg.spec.id.as_str()) {
+                Ok(network) => network.host_access != HostAccess::Off,
+                Err(_) => true,
+            };
             if let Some(attachment) = &leg.attachment
-                && engine
-                    .find_network(leg.spec.id.as_str())
-                    .is_ok_and(|n| n.host_access != HostAccess::Off)
+                && has_shim()
             {
                 errors.extend(self.drop_route(attachment).err());
             }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::launch::Report;
 use super::record::{Record, Status};
 use super::{EndpointRequest, Engine};
-use crate::base::{ContainerName, Error, Result};
+use crate::base::{ContainerName, Error, NetworkId, Result};
 use crate::container::launch::{self, Running};
 use crate::container::supervisor::{Owner, Settings};
 use crate::net::publish::Publisher;
@@ -41,6 +41,8 @@ pub(super) struct Owned {
     report: Option<OwnedFd>,
     /// The loop's, once it runs.
     epoll: Option<Epoll>,
+    /// A change went wrong: there may be more to undo than we know of.
+    doubtful: bool,
     /// Ended in good order: nothing is left but files.
     finished: bool,
 }
@@ -61,6 +63,7 @@ impl Owned {
             journal,
             report: None,
             epoll: None,
+            doubtful: false,
             finished: false,
         }
     }
@@ -125,6 +128,9 @@ impl Owned {
             drop(cgroup);
             errors.extend(crate::sys::cgroup::remove(&folders).err());
         }
+        if self.doubtful {
+            errors.extend(self.engine.unwind(id));
+        }
         if errors.is_empty() {
             errors.extend(file::remove(&dirs.journal(id)).err());
         }
@@ -175,6 +181,61 @@ impl Owned {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What is not recorded has not happened.
+    fn connect(&mut self, request: EndpointRequest) -> Result<()> {
+        let (engine, journal) = (&self.engine, &mut self.journal);
+        self.network
+            .connect(engine, &mut self.record, request, journal)?;
+        let Err(error) = self.note_network() else {
+            return Ok(());
+        };
+        let last = self.network.last_network();
+        let undone = last.map_or(Ok(()), |network| self.disconnect(&network));
+        Err(error.with_undo(undone.err().into_iter().collect()))
+    }
+
+    /// The record goes first: where it cannot be written, nothing happens.
+    fn disconnect(&mut self, network: &NetworkId) -> Result<()> {
+        let before = self.record.clone();
+        let Record { config, state, .. } = &mut self.record;
+        state.attachments.retain(|a| a.network != *network);
+        config
+            .endpoints
+            .retain(|e| e.network.as_ref() != Some(network));
+        if let Err(error) = self.save() {
+            self.record = before;
+            return Err(error);
+        }
+        let left = self.network.disconnect(
+            &self.engine,
+            &mut self.record,
+            network.as_str(),
+            &mut self.journal,
+        );
+        if self.network.is_on(network) {
+            self.record = before;
+        }
+        match (left, self.note_network()) {
+            (Err(error), noted) => Err(error.with_undo(noted.err().into_iter().collect())),
+            (Ok(()), noted) => noted,
+        }
+    }
+
+    /// Whoever asks has made the new name a link to this container; but it may
+    /// have been killed since, and the name be somebody else's.
+    fn rename(&mut self, name: ContainerName) -> Result<()> {
+        self.engine.still_claims(&name, &self.record.id)?;
+        let old = std::mem::replace(&mut self.record.name, name);
+        self.save().inspect_err(|_| self.record.name = old)
+    }
+
+    /// Records where the container is and what leads to it.
+    fn note_network(&mut self) -> Result<()> {
+        let polled = self.poll_ports();
+        self.network.describe(&mut self.record.state);
+        polled.and(self.save())
     }
 
     /// Records that a published port goes another way than before.
@@ -244,41 +305,21 @@ impl Owner for Owned {
     fn command(&mut self, verb: &str, body: Value, _fds: Vec<OwnedFd>) -> Result<Value> {
         let parse = |e: serde_json::Error| Error::parse("read request", verb, e);
         match verb {
-            "connect" => {
-                let request: EndpointRequest = serde_json::from_value(body).map_err(parse)?;
-                self.network
-                    .connect(&self.engine, &mut self.record, request, &mut self.journal)?;
-            }
-            "disconnect" => {
-                let network: String = serde_json::from_value(body).map_err(parse)?;
-                self.network.disconnect(
-                    &self.engine,
-                    &mut self.record,
-                    &network,
-                    &mut self.journal,
-                )?;
-            }
-            "rename" => {
-                let name: ContainerName = serde_json::from_value(body).map_err(parse)?;
-                self.record.name = name;
-            }
+            "connect" => self.connect(serde_json::from_value(body).map_err(parse)?),
+            "disconnect" => self.disconnect(&serde_json::from_value(body).map_err(parse)?),
+            "rename" => self.rename(serde_json::from_value(body).map_err(parse)?),
             "look" => {
                 if let Some(publisher) = &mut self.network.publisher {
                     publisher.look()?;
                 }
-                self.note_paths()?;
-                return Ok(Value::Null);
+                self.note_paths()
             }
-            _ => {
-                return Err(Error::invalid(format!(
-                    "the supervisor knows no request \"{verb}\""
-                )));
-            }
+            _ => Err(Error::invalid(format!(
+                "the supervisor knows no request \"{verb}\""
+            ))),
         }
-        self.poll_ports()?;
-        self.network.describe(&mut self.record.state);
-        self.save()?;
-        Ok(Value::Null)
+        .map(|()| Value::Null)
+        .inspect_err(|_| self.doubtful = true)
     }
 
     fn exited(&mut self, status: ExitStatus, restart: bool) -> Result<()> {

@@ -4,10 +4,10 @@
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::taken;
-use crate::base::{Cause, Cidr, ContainerId, Error, IfName, Journal, MacAddr, Result};
+use crate::base::{Cause, Cidr, ContainerId, Error, IfName, Journal, MacAddr, NetworkId, Result};
 use crate::engine::Engine;
 use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record, State};
@@ -63,7 +63,7 @@ pub(super) struct Pending {
     pub(super) ifname: IfName,
     pub(super) announcer: Announcer,
     pub(super) left: u8,
-    pub(super) interval: std::time::Duration,
+    pub(super) interval: Duration,
     pub(super) next: Instant,
 }
 
@@ -82,6 +82,9 @@ pub(in crate::engine) struct Network {
     pub(super) pending: VecDeque<Pending>,
     pub(super) warnings: Vec<String>,
 }
+
+/// How long a dead container's namespace may take to go.
+const BURIAL: Duration = Duration::from_secs(2);
 
 fn not_made() -> Error {
     Error::state(
@@ -213,6 +216,15 @@ impl Network {
         }
     }
 
+    pub(super) fn is_on(&self, network: &NetworkId) -> bool {
+        self.legs.iter().any(|leg| leg.spec.id == *network)
+    }
+
+    /// The one that was connected last.
+    pub(super) fn last_network(&self) -> Option<NetworkId> {
+        self.legs.last().map(|leg| leg.spec.id.clone())
+    }
+
     pub(in crate::engine) fn addresses(&self) -> Vec<Cidr> {
         self.legs.iter().filter_map(|l| l.addr).collect()
     }
@@ -318,7 +330,41 @@ impl Network {
             .unwrap_or_else(|| IfName::new("eth0"))
     }
 
+    /// Makes the interface of one leg. The kernel takes a dead container's
+    /// namespace apart some time after its end, and until then its MAC counts
+    /// as used.
     pub(super) fn attach(
+        &mut self,
+        engine: &Engine,
+        at: usize,
+        default_route: bool,
+        journal: &mut dyn Journal,
+    ) -> Result<()> {
+        let deadline = Instant::now() + BURIAL;
+        loop {
+            match self.attach_once(engine, at, default_route, journal) {
+                Err(e) if e.is_errno(libc::EADDRINUSE) && Instant::now() < deadline => {
+                    if self.has_live_twin(engine, at)? {
+                        return Err(e);
+                    }
+                    std::thread::sleep(BURIAL / 200);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Whether a running container has the MAC that was asked for here.
+    fn has_live_twin(&self, engine: &Engine, at: usize) -> Result<bool> {
+        let Some(mac) = self.legs[at].config.request.mac else {
+            return Ok(false);
+        };
+        let records = engine.records()?.items;
+        let mut others = records.iter().filter(|r| r.id != self.id);
+        Ok(others.any(|r| r.state.attachments.iter().any(|a| a.mac == mac)))
+    }
+
+    fn attach_once(
         &mut self,
         engine: &Engine,
         at: usize,
@@ -353,25 +399,40 @@ impl Network {
         let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
         let netns = self.netns.as_ref().ok_or_else(not_made)?;
         let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
+        let spec = leg.spec.clone();
         let attachment = plan.attach(&mut self.host, sandbox, netns, sysctl)?;
-        if let (HostAccess::On { .. }, Some(IpAddr::V4(ip))) =
-            (leg.spec.host_access, attachment.addr.map(Cidr::addr))
-        {
-            let shim = host_access::shim_name(&leg.spec.id);
-            if self.host.link(shim.as_str())?.is_none() {
-                engine.make_access(&leg.spec, &mut self.host)?;
-            }
-            host_access::add(
-                &mut self.host,
-                &leg.spec.id,
-                &attachment.parent,
-                ip,
-                journal,
-            )?;
+        let known = self
+            .let_host_in(engine, &spec, &attachment, journal)
+            .and_then(|()| self.announce(&attachment, &spec));
+        if let Err(error) = known {
+            // The container may go on running without this network.
+            let sandbox = self.sandbox.as_mut();
+            let detached = sandbox.map(|s| driver::detach(&attachment, s));
+            let undone = [detached.unwrap_or(Ok(())), self.drop_route(&attachment)];
+            return Err(error.with_undo(undone.into_iter().filter_map(Result::err).collect()));
         }
-        self.announce(&attachment, &self.legs[at].spec.clone())?;
         self.legs[at].attachment = Some(attachment);
         Ok(())
+    }
+
+    /// Route and filter entry of the network's host-side link, if it has one.
+    fn let_host_in(
+        &mut self,
+        engine: &Engine,
+        spec: &NetworkSpec,
+        attachment: &Attachment,
+        journal: &mut dyn Journal,
+    ) -> Result<()> {
+        let (HostAccess::On { .. }, Some(IpAddr::V4(ip))) =
+            (spec.host_access, attachment.addr.map(Cidr::addr))
+        else {
+            return Ok(());
+        };
+        let shim = host_access::shim_name(&spec.id);
+        if self.host.link(shim.as_str())?.is_none() {
+            engine.make_access(spec, &mut self.host)?;
+        }
+        host_access::add(&mut self.host, &spec.id, &attachment.parent, ip, journal)
     }
 
     /// The first announcement now, the rest from the loop.

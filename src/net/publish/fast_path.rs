@@ -50,8 +50,8 @@ pub(super) struct FastPath {
 }
 
 impl FastPath {
-    /// Makes it. An error that is not the journal's means that this machine
-    /// cannot.
+    /// Makes it. `None` (unless the journal failed): this machine cannot, and
+    /// nothing is left. An error: something is, which the journal names.
     pub(super) fn install(
         parent: &IfName,
         target: &Target,
@@ -59,16 +59,34 @@ impl FastPath {
         host: &mut Rtnl<Host>,
         netns: &Netns<Sandbox>,
         journal: &mut dyn Journal,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
+        let mut begun = None;
+        let made = Self::begin(parent, target, ports, host, netns, journal, &mut begun);
+        match (begun, made) {
+            (Some(this), Ok(())) => Ok(Some(this)),
+            // It may be just the kernel's answer that was lost.
+            (Some(this), Err(_)) => this.remove(netns).map(|_| None),
+            (None, _) => Ok(None),
+        }
+    }
+
+    fn begin(
+        parent: &IfName,
+        target: &Target,
+        ports: &[PortMap],
+        host: &mut Rtnl<Host>,
+        netns: &Netns<Sandbox>,
+        journal: &mut dyn Journal,
+        this: &mut Option<Self>,
+    ) -> Result<()> {
         prepare(netns)?;
         let seen = look(host, parent, target.reach)?
             .ok_or_else(|| Error::sys("publish on", parent.as_str(), libc::ENODEV))?;
         let mut nft = Nft::host()?;
         let mut sandbox = Rtnl::sandbox(netns)?;
-        let mut this: Option<Self> = None;
         let name = rules::table_name(parent);
         let table = rules::table(&name);
-        let done = nft.transact(|nft| {
+        nft.transact(|nft| {
             let is = Current::read(nft, table)?;
             let claims = is.elements.claims();
             let taken = |this: &Self| claims.iter().any(|claim| this.block.contains(*claim));
@@ -80,7 +98,7 @@ impl FastPath {
                     before.silence(&mut sandbox)?;
                 }
                 journal.record(&step(parent, block, target.ip, ports))?;
-                this = Some(Self {
+                *this = Some(Self {
                     parent: parent.clone(),
                     mac: target.mac,
                     ip: target.ip,
@@ -93,23 +111,12 @@ impl FastPath {
                     served: Vec::new(),
                 });
             }
-            match &mut this {
+            match this {
                 Some(this) => this.bring(&is, table, &[], &mut sandbox),
                 None => Ok(Batch::new()),
             }
-        });
-        match (this, done) {
-            (Some(this), Ok(_)) => Ok(this),
-            (this, failed) => {
-                if let Some(mut this) = this {
-                    // The caller goes on without: nothing must be left.
-                    let _ = this.silence(&mut sandbox);
-                }
-                Err(failed
-                    .err()
-                    .unwrap_or_else(|| Error::sys("publish on", parent.as_str(), libc::EAGAIN)))
-            }
-        }
+        })
+        .map(drop)
     }
 
     /// Brings the maps to what the host's addresses and the deaf ports ask

@@ -168,15 +168,15 @@ impl Publisher {
             if let Some(error) = journal.failed {
                 return Err(error);
             }
-            match (made, monitor) {
-                (Ok(fast), Ok(monitor)) => {
+            match (made?, monitor) {
+                (Some(fast), Ok(monitor)) => {
                     this.fast = Some(fast);
                     this.monitor = Some(monitor);
                     this.looks = 0;
                 }
                 // Deaf to changes, it would lead astray.
-                (Ok(fast), Err(_)) => drop(fast.remove(&this.netns)?),
-                (Err(_), _) => {}
+                (Some(fast), Err(_)) => drop(fast.remove(&this.netns)?),
+                (None, _) => {}
             }
         }
         Ok(this)
