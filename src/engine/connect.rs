@@ -24,8 +24,16 @@ impl Engine {
         }
         let id = self.find(container)?;
         let joins = |record: &Record| check_join(record, &network.id, network.name.as_str());
+        let mut asked = false;
         let ask = |client: &mut Client| {
-            joins(&self.record(&id)?)?;
+            let record = self.record(&id)?;
+            // The supervisor did it, and could not say so.
+            if std::mem::replace(&mut asked, true)
+                && is_on(&record, &network.id, network.name.as_str())
+            {
+                return Ok(());
+            }
+            joins(&record)?;
             let body = serde_json::to_value(&endpoint)
                 .map_err(|e| Error::parse("write request", "connect", e))?;
             client.command("connect", body, &[]).map(drop)
@@ -53,15 +61,15 @@ impl Engine {
             Err(error) => return Err(error),
         };
         let network = self.find_network(network)?;
-        let is_on = |record: &Record| {
-            record
-                .config
-                .endpoints
-                .iter()
-                .any(|e| is_network(e, &network.id, network.name.as_str()))
-        };
+        let is_on = |record: &Record| is_on(record, &network.id, network.name.as_str());
+        let mut asked = false;
         let ask = |client: &mut Client| {
+            let again = std::mem::replace(&mut asked, true);
             if !is_on(&self.record(&id)?) {
+                // The supervisor did it, and could not say so.
+                if again {
+                    return Ok(());
+                }
                 return Err(Error::conflict(format!(
                     "container {id} is not connected to network {}",
                     network.name
@@ -100,10 +108,18 @@ fn is_network(endpoint: &EndpointConfig, id: &NetworkId, name: &str) -> bool {
     }
 }
 
+fn is_on(record: &Record, id: &NetworkId, name: &str) -> bool {
+    record
+        .config
+        .endpoints
+        .iter()
+        .any(|e| is_network(e, id, name))
+}
+
 /// Whether a container may join one more network.
 fn check_join(record: &Record, id: &NetworkId, name: &str) -> Result<()> {
     let endpoints = &record.config.endpoints;
-    if endpoints.iter().any(|e| is_network(e, id, name)) {
+    if is_on(record, id, name) {
         return Err(Error::conflict(format!(
             "endpoint with name {} already exists in network {name}",
             record.name

@@ -44,10 +44,12 @@ impl Engine {
         mut ask: impl FnMut(&mut Client) -> Result<T>,
         work: impl FnOnce(Record, Lock) -> Result<T>,
     ) -> Result<T> {
+        // One that lives and cannot answer will not learn it.
+        let mut tries = 5;
         loop {
             match self.hold(id)? {
                 Held::Live(mut client) => match ask(&mut client) {
-                    Err(e) if e.is_errno(libc::ECONNRESET) => {}
+                    Err(e) if e.is_errno(libc::ECONNRESET) && tries > 0 => tries -= 1,
                     answered => return answered,
                 },
                 Held::Still(record, lock) => return work(*record, lock),

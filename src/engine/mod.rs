@@ -271,10 +271,11 @@ impl Engine {
         let name = ContainerName::new(name.strip_prefix('/').unwrap_or(name))?;
         self.dirs.make()?;
         let id = self.find(wanted)?;
+        let mut tries = 5;
         loop {
             match self.try_rename(&id, &name) {
                 // It has ended before it could do it.
-                Err(e) if e.is_errno(libc::ECONNRESET) => {}
+                Err(e) if e.is_errno(libc::ECONNRESET) && tries > 0 => tries -= 1,
                 renamed => return renamed,
             }
         }
@@ -295,11 +296,12 @@ impl Engine {
             Held::Live(mut client) => {
                 claimed?;
                 let body = serde_json::Value::String(name.to_string());
-                if let Err(error) = client.command("rename", body, &[]) {
-                    // It may be just the answer that was lost.
-                    let is_done = self.record(id).is_ok_and(|r| r.name == *name);
-                    let wrong = if is_done { &old } else { name };
-                    let undo = self.release_name(wrong, id).err();
+                // It may be just the answer that was lost.
+                let is_done = || self.record(id).is_ok_and(|r| r.name == *name);
+                if let Err(error) = client.command("rename", body, &[])
+                    && !is_done()
+                {
+                    let undo = self.release_name(name, id).err();
                     return Err(error.with_undo(undo.into_iter().collect()));
                 }
             }
