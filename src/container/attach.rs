@@ -26,6 +26,7 @@ use crate::base::{Error, Result};
 use crate::sys::fd;
 use crate::sys::process::{ExitStatus, PidFd};
 
+pub(super) use self::terminal::DetachFilter;
 pub use self::terminal::{DetachKeys, RawTerminal, size};
 
 /// A connection to a supervisor.

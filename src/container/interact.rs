@@ -17,11 +17,11 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{read, write};
 
-use super::attach::{RawTerminal, size};
+use super::attach::{DetachFilter, DetachKeys, RawTerminal, size};
 use super::exec::Exec;
 use super::tty;
 use crate::base::{Error, Result, Subject};
-use crate::sys::process::{ExitStatus, PidFd};
+use crate::sys::process::{self, ExitStatus, Fork, PidFd, SingleThreaded};
 
 const PIPE_BUF: usize = 4096;
 const CHUNK: usize = 16 * 1024;
@@ -30,9 +30,15 @@ fn fail(op: &'static str, errno: Errno) -> Error {
     Error::sys(op, Subject::None, errno)
 }
 
-/// Copies until the process has ended and what it wrote is passed on; the
+/// Copies until the process has ended and what it wrote is passed on, or the
+/// user has typed the `keys` of a terminal to leave it alone (`None`); the
 /// user's terminal and the signal mask are restored on every way out.
-pub fn interact(mut exec: Exec, tty: bool) -> Result<ExitStatus> {
+pub fn interact(
+    token: &SingleThreaded,
+    mut exec: Exec,
+    keys: Option<DetachKeys>,
+) -> Result<Option<ExitStatus>> {
+    let tty = keys.is_some();
     let (stdin, stdout, stderr) = (exec.stdin.take(), exec.stdout.take(), exec.stderr.take());
     if stdin.is_some() || stdout.is_some() || stderr.is_some() {
         let (user_in, user_out, user_err) =
@@ -42,15 +48,46 @@ pub fn interact(mut exec: Exec, tty: bool) -> Result<ExitStatus> {
             false => None,
         };
         let resizes = tty.then(Resizes::catch).transpose()?;
-        let flows = [
+        let mut flows = [
             Flow::new(stdin, user_in.as_fd(), Way::In)?,
             Flow::new(stdout, user_out.as_fd(), Way::Out)?,
             Flow::new(stderr, user_err.as_fd(), Way::Out)?,
         ];
-        copy(&exec.pidfd, flows, resizes.as_ref())?;
+        flows[0].keys = keys.map(DetachFilter::new);
+        copy(&exec.pidfd, &mut flows, resizes.as_ref())?;
         drop(raw);
+        if flows[0].detached {
+            let [_, stdout, _] = flows;
+            return stdout
+                .ours
+                .map_or(Ok(()), |fd| drain(token, &fd))
+                .map(|()| None);
+        }
     }
-    exec.wait()
+    exec.wait().map(Some)
+}
+
+/// A process that reads what nobody wants to see any more: without a holder of
+/// its other side, the terminal would hang up on whoever uses it.
+fn drain(token: &SingleThreaded, master: &OwnedFd) -> Result<()> {
+    let Fork::Child = process::fork(token)? else {
+        return Ok(());
+    };
+    let left = process::new_session()
+        .and_then(|()| process::null_streams())
+        .and_then(|()| process::close_all_except(&[master.as_fd()]));
+    let _ = nix::unistd::chdir("/");
+    let _ = process::set_title("dockless: reader of a terminal that was left");
+    let mut buffer = [0; 4096];
+    let mut fds = [PollFd::new(master.as_fd(), PollFlags::POLLIN)];
+    while left.is_ok() && poll(&mut fds, PollTimeout::NONE).is_ok() {
+        match read(master, &mut buffer) {
+            Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // EIO: the last user of the terminal has gone.
+            Ok(_) | Err(_) => break,
+        }
+    }
+    process::exit_now(0)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +108,9 @@ struct Flow<'a> {
     buffer: Vec<u8>,
     /// How much of the buffer is written.
     done: usize,
+    /// What the user types to leave; and it was typed.
+    keys: Option<DetachFilter>,
+    detached: bool,
 }
 
 impl<'a> Flow<'a> {
@@ -87,6 +127,8 @@ impl<'a> Flow<'a> {
             way,
             buffer: Vec::new(),
             done: 0,
+            keys: None,
+            detached: false,
         })
     }
 
@@ -133,7 +175,12 @@ impl<'a> Flow<'a> {
                     self.ours = None;
                     Ok(())
                 }
-                other => other.map(drop),
+                other => {
+                    if let Some(keys) = &mut self.keys {
+                        (self.buffer, self.detached) = keys.filter(&self.buffer);
+                    }
+                    other.map(drop)
+                }
             }
         };
         match done {
@@ -149,7 +196,7 @@ impl<'a> Flow<'a> {
     }
 }
 
-fn copy(pidfd: &PidFd, mut flows: [Flow<'_>; 3], resizes: Option<&Resizes>) -> Result<()> {
+fn copy(pidfd: &PidFd, flows: &mut [Flow<'_>; 3], resizes: Option<&Resizes>) -> Result<()> {
     let follow_size = |flow: &Flow<'_>| {
         if let (Some(master), Some(window)) = (&flow.ours, size(flow.users)) {
             let _ = tty::set_size(master.as_fd(), window);
@@ -163,7 +210,7 @@ fn copy(pidfd: &PidFd, mut flows: [Flow<'_>; 3], resizes: Option<&Resizes>) -> R
         if ended {
             flows[0].ours = None;
             // What another process still writes is not waited for.
-            if !flows.iter().any(Flow::is_full) && !any_ready(&flows)? {
+            if !flows.iter().any(Flow::is_full) && !any_ready(flows)? {
                 return Ok(());
             }
         }
@@ -186,6 +233,9 @@ fn copy(pidfd: &PidFd, mut flows: [Flow<'_>; 3], resizes: Option<&Resizes>) -> R
             if *ready {
                 flow.advance()?;
             }
+        }
+        if flows[0].detached {
+            return Ok(());
         }
         ended |= ready[3];
         if ready[4]

@@ -80,6 +80,7 @@ pub(super) fn start(
 fn keep(words: &OwnedFd, pid: i32, child: &PidFd) -> ! {
     // First of all: the end of file at the command's side of the handshake
     // must come from the process alone, and so must that of its streams.
+    let _ = process::set_title("dockless: keeper of an exec");
     let closed = process::close_all_except(&[words.as_fd(), child.as_fd()])
         .and_then(|()| process::null_streams())
         .and_then(|()| process::new_session());

@@ -134,11 +134,11 @@ impl Engine {
                     .as_ref()
                     .is_some_and(|n| n.host_access != HostAccess::Off),
                 announcements: network.as_ref().map_or(0, |n| u32::from(n.announce.count)),
-                ..Default::default()
             };
             (name, link)
         });
         view::ContainerExtra {
+            supervisor_pid: state.supervisor,
             cgroups: state
                 .cgroup
                 .iter()
@@ -156,7 +156,6 @@ impl Engine {
                 })
                 .collect(),
             links: links.collect(),
-            ..Default::default()
         }
     }
 

@@ -127,7 +127,12 @@ impl Engine {
     ) -> ! {
         let mut keep: Vec<BorrowedFd<'_>> = vec![report.as_fd(), lock.as_fd()];
         keep.extend(first_client.as_ref().map(AsFd::as_fd));
-        let detached = leave_terminal().and_then(|()| process::close_all_except(&keep));
+        let title = format!(
+            "dockless: supervisor of {} ({})",
+            record.name,
+            record.id.short()
+        );
+        let detached = leave_terminal(&title).and_then(|()| process::close_all_except(&keep));
         match detached.and_then(|()| self.bring_up(record.clone(), size)) {
             Ok((mut owned, running)) => {
                 owned.report_to(report);
@@ -169,6 +174,7 @@ impl Engine {
         let state = &mut record.state;
         state.status = Status::Running;
         state.pid = running.pid;
+        state.supervisor = nix::unistd::getpid().as_raw();
         state.exit_code = 0;
         state.error.clear();
         state.started = super::rfc3339(SystemTime::now());
@@ -229,10 +235,12 @@ pub(super) fn window() -> Option<(u16, u16)> {
     attach::size(std::io::stdout()).or_else(|| attach::size(std::io::stdin()))
 }
 
-/// A session of its own and no streams: the supervisor outlives the command
-/// and its terminal. A trace on stderr goes on until the start is reported.
-fn leave_terminal() -> Result<()> {
+/// A session of its own, no streams, no folder and no secrets on show: the
+/// supervisor outlives the command and its terminal. A trace on stderr goes on until the start is reported.
+fn leave_terminal(title: &str) -> Result<()> {
     process::new_session()?;
+    nix::unistd::chdir("/").map_err(|e| Error::sys("change folder to", "/", e))?;
+    process::set_title(title)?;
     if trace::is_on_stderr() {
         return process::null_input_and_output();
     }

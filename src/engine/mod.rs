@@ -147,7 +147,7 @@ impl Engine {
             stderr: true,
             tty: request.tty,
             sig_proxy: request.sig_proxy,
-            ..Relay::default()
+            detach_keys: request.detach_keys,
         };
         let problems = self.prepare()?;
         let (record, lock) = self.create(request)?;
@@ -398,7 +398,8 @@ impl Engine {
         if request.detach {
             return Ok(None);
         }
-        interact(running, request.tty).map(Some)
+        let keys = request.tty.then_some(request.detach_keys);
+        interact(&token, running, keys)
     }
 
     /// Writes the log to `out`/`err`.

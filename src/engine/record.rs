@@ -101,6 +101,9 @@ pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
 pub(super) struct State {
     pub status: Status,
     pub pid: i32,
+    /// For those who look: nobody here trusts a number of a process.
+    #[serde(default)]
+    pub supervisor: i32,
     pub exit_code: i32,
     pub error: String,
     pub started: String,
@@ -119,6 +122,7 @@ impl Default for State {
         Self {
             status: Status::Created,
             pid: 0,
+            supervisor: 0,
             exit_code: 0,
             error: String::new(),
             started: NEVER.to_owned(),
@@ -136,6 +140,7 @@ impl State {
     /// What dies with the process: pid, interfaces, ports.
     pub(super) fn clear_live(&mut self) {
         self.pid = 0;
+        self.supervisor = 0;
         self.attachments.clear();
         self.ports.clear();
         self.paths.clear();

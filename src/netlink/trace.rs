@@ -55,7 +55,7 @@ impl Sink {
         let to = |format, path: Option<&str>| {
             Some(Self {
                 format,
-                path: path.map(PathBuf::from),
+                path: path.and_then(|path| std::path::absolute(path).ok()),
             })
         };
         match value {
@@ -216,7 +216,7 @@ mod tests {
         );
         assert_eq!(
             sink("trace.txt"),
-            Some((Format::Text, Some("trace.txt".into())))
+            Some((Format::Text, std::path::absolute("trace.txt").ok()))
         );
     }
 

@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -357,6 +358,38 @@ pub fn reset_signals() -> Result<()> {
     SigSet::empty()
         .thread_set_mask()
         .map_err(|e| fail("unblock signals", e))
+}
+
+/// What `ps` shows from now on, cut to the room there is: what was typed may
+/// hold secrets (`-e`), and everybody may read it as long as the process lives.
+/// Written where the arguments are (proc(5), `/proc/pid/stat`, arg_start);
+/// moving them elsewhere would need CAP_SYS_RESOURCE.
+pub fn set_title(title: &str) -> Result<()> {
+    let fail = |e: std::io::Error| Error::sys("set title of", "/proc/self/mem", e);
+    let stat = std::fs::read_to_string("/proc/self/stat").map_err(fail)?;
+    let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
+    // The third field is the first behind the name.
+    let field = |number: usize| {
+        let text = fields.split_ascii_whitespace().nth(number - 3);
+        text.and_then(|text| text.parse::<u64>().ok())
+    };
+    let (Some(start), Some(end)) = (field(48), field(49)) else {
+        return Err(Error::parse(
+            "set title of",
+            "/proc/self/stat",
+            "no arg_start",
+        ));
+    };
+    let room = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
+    let mut bytes = title.as_bytes().to_vec();
+    // The last byte ends the last argument.
+    bytes.truncate(room.saturating_sub(1));
+    bytes.resize(room, 0);
+    let memory = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/proc/self/mem")
+        .map_err(fail)?;
+    memory.write_all_at(&bytes, start).map_err(fail)
 }
 
 /// A new session, without a controlling terminal.

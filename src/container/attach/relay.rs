@@ -144,6 +144,10 @@ impl Loop<'_> {
                     sink.write()?;
                 }
             }
+            // Whoever reads has seen enough; the container goes on.
+            if self.sinks[0].broken {
+                return Ok(End::Detached);
+            }
             self.unsubscribe_broken();
             if ready.stdin && self.input(&mut buffer)? {
                 return Ok(End::Detached);

@@ -87,20 +87,20 @@ impl Default for DetachKeys {
 
 /// Looks for the detach keys in what is typed, also across reads.
 #[derive(Debug)]
-pub(super) struct DetachFilter {
+pub(in crate::container) struct DetachFilter {
     keys: DetachKeys,
     /// A beginning of the sequence, not sent on yet.
     held: Vec<u8>,
 }
 
 impl DetachFilter {
-    pub(super) fn new(keys: DetachKeys) -> Self {
+    pub(in crate::container) fn new(keys: DetachKeys) -> Self {
         let held = Vec::new();
         Self { keys, held }
     }
 
     /// What to send on, and whether to detach behind it.
-    pub(super) fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+    pub(in crate::container) fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
         let keys = self.keys.as_bytes();
         let mut out = Vec::with_capacity(typed.len() + self.held.len());
         for byte in typed {

@@ -36,6 +36,9 @@
 //! on. When stop and restart are both asked for, the later one decides. A
 //! failed launch ends the container with its last status.
 
+//! A signal that is meant to end the supervisor (a service manager's, at
+//! shutdown) is a request to stop the container as it wants to be stopped.
+
 mod clients;
 pub(in crate::container) mod protocol;
 mod serve;
@@ -49,17 +52,19 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use self::clients::Clients;
-use self::protocol::{Attach, CHUNK, MAX_MESSAGE};
+use self::protocol::{Attach, CHUNK, MAX_MESSAGE, Stop};
 use self::stop::{Due, Stopping};
 use self::streams::Streams;
 use super::launch::Running;
 use super::logs::Writer;
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::store::file;
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::process::{ExitStatus, PidFd};
@@ -123,6 +128,7 @@ const KEY_PIDFD: u64 = OWNER_KEYS + 1;
 const KEY_STDOUT: u64 = OWNER_KEYS + 2;
 const KEY_STDERR: u64 = OWNER_KEYS + 3;
 const KEY_STDIN: u64 = OWNER_KEYS + 4;
+const KEY_SIGNAL: u64 = OWNER_KEYS + 5;
 /// Plus the client's number.
 const KEY_CLIENT: u64 = 1 << 49;
 
@@ -159,6 +165,14 @@ pub fn run(settings: Settings, running: Running, owner: &mut dyn Owner) -> Resul
     served
 }
 
+fn catch_signals() -> Result<SignalFd> {
+    let mut set = SigSet::empty();
+    set.extend([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    let fail = |errno| Error::sys("catch", "signals", errno);
+    set.thread_block().map_err(fail)?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(fail)
+}
+
 /// Nobody watches over the process any more. One that has ended takes no harm.
 fn put_down(pidfd: &PidFd, owner: &mut dyn Owner) {
     let _ = pidfd.signal(libc::SIGKILL);
@@ -171,6 +185,8 @@ struct Supervisor {
     settings: Settings,
     epoll: Epoll,
     listener: UnixListener,
+    /// SIGTERM, SIGINT and SIGHUP to us.
+    signals: SignalFd,
     pid: i32,
     pidfd: PidFd,
     streams: Streams,
@@ -196,6 +212,8 @@ impl Supervisor {
         let epoll = Epoll::new()?;
         let listener = listen(&settings.live)?;
         epoll.add(&listener, EpollFlags::EPOLLIN, KEY_LISTENER)?;
+        let signals = catch_signals()?;
+        epoll.add(&signals, EpollFlags::EPOLLIN, KEY_SIGNAL)?;
         let log = Writer::open(&settings.log, settings.log_max_size, settings.log_max_files)?;
         let mut clients = Clients::default();
         let mut stdin_once = false;
@@ -211,6 +229,7 @@ impl Supervisor {
         let mut this = Self {
             epoll,
             listener,
+            signals,
             pid: running.pid,
             pidfd: running.pidfd,
             streams: Streams::new(log),
@@ -276,6 +295,10 @@ impl Supervisor {
             KEY_PIDFD => self.reaped = self.pidfd.wait(false)?,
             KEY_STDOUT | KEY_STDERR => self.output(key)?,
             KEY_STDIN => self.feed()?,
+            KEY_SIGNAL => {
+                while let Ok(Some(_)) = self.signals.read_signal() {}
+                self.stop(Stop::default(), false, owner)?;
+            }
             key => {
                 if let Ok(id) = u32::try_from(key - KEY_CLIENT) {
                     self.client(id, flags, owner)?;

@@ -197,7 +197,7 @@ impl Supervisor {
         Ok(alive)
     }
 
-    fn stop(&mut self, how: Stop, restart: bool, owner: &mut dyn Owner) -> Result<()> {
+    pub(super) fn stop(&mut self, how: Stop, restart: bool, owner: &mut dyn Owner) -> Result<()> {
         self.signal(how.signal.unwrap_or(self.settings.stop_signal), owner)?;
         if self.paused {
             owner.pause(false)?;

@@ -243,7 +243,7 @@ pub struct ContainerExtra {
     pub cgroups: Vec<String>,
     /// Which way each published port's traffic from the LAN takes.
     pub published: Vec<Published>,
-    /// Per network name: interface, parent, and what was announced.
+    /// Per network name: interface and parent.
     pub links: BTreeMap<String, LinkExtra>,
 }
 
@@ -252,7 +252,7 @@ pub struct ContainerExtra {
 pub struct Published {
     /// `0.0.0.0:5000->5000/tcp`
     pub port: String,
-    /// `fast` or `proxy`
+    /// `fast-path` or `proxy`
     pub path: String,
 }
 
@@ -265,7 +265,6 @@ pub struct LinkExtra {
     pub mode: String,
     /// The host can talk to this address (`network host-access`).
     pub host_access: bool,
-    /// ARP announcements sent, and how many there will be in all.
-    pub announced: u32,
+    /// How many ARP announcements a start sends.
     pub announcements: u32,
 }

@@ -30,7 +30,7 @@ impl Global {
     ) -> Result<(Self, &[String]), Failure> {
         let folder = |name: &str, default: &str| {
             let given = var(name).filter(|v| !v.is_empty());
-            PathBuf::from(given.unwrap_or_else(|| default.to_owned()))
+            absolute(&given.unwrap_or_else(|| default.to_owned()))
         };
         let mut global = Self {
             root: folder("DOCKLESS_ROOT", ROOT),
@@ -51,8 +51,8 @@ impl Global {
             };
             match name {
                 "--" => break,
-                "--root" => global.root = PathBuf::from(needed(name, value, &mut rest)?),
-                "--state" => global.state = PathBuf::from(needed(name, value, &mut rest)?),
+                "--root" => global.root = absolute(needed(name, value, &mut rest)?.as_ref()),
+                "--state" => global.state = absolute(needed(name, value, &mut rest)?.as_ref()),
                 "--trace-netlink" => global.trace = Some(trace(value.unwrap_or("text"))?),
                 "-v" | "--version" => global.version = true,
                 "--help" | "-h" => global.help = true,
@@ -81,6 +81,11 @@ fn needed<'a>(
 }
 
 /// `text`, `json`, `pcap:FILE`; or a file whose name says which.
+/// A supervisor does not stay in the folder that it was started in.
+fn absolute(path: &str) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
+}
+
 fn trace(value: &str) -> Result<String, Failure> {
     match value {
         "text" | "json" => Ok(value.to_owned()),
