@@ -17,12 +17,10 @@ use super::{IfName, PortMap};
 pub enum Step {
     /// Kill every process in these cgroup folders and remove them.
     Cgroup { paths: Vec<PathBuf> },
-    /// Remove a file.
-    Unlink { path: PathBuf },
+    /// Remove a file, if that is (still) all that is in it.
+    Unlink { path: PathBuf, content: String },
     /// Remove a folder and all below it (one file system, no link followed).
     RemoveTree { path: PathBuf },
-    /// Detach whatever is mounted there.
-    Unmount { path: PathBuf },
     /// Take these ports' elements out of the parent's publishing maps, and
     /// the table with the last of them.
     Unpublish {

@@ -11,11 +11,14 @@ mod terminal;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::Mode;
+use nix::sys::time::{TimeVal, TimeValLike};
 use serde_json::Value;
 
 use super::supervisor::State;
@@ -163,6 +166,14 @@ impl Client {
             Some(fd) if fds.is_empty() => Ok(PidFd::from_fd(fd)),
             _ => Err(Error::state("get", "pidfd", "the supervisor sent none")),
         }
+    }
+
+    /// How long to wait for an answer from now on: for what is not worth
+    /// hanging with a supervisor that hangs.
+    pub fn patience(&self, limit: Duration) -> Result<()> {
+        let limit = TimeVal::milliseconds(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        setsockopt(&self.fd, sockopt::ReceiveTimeout, &limit)
+            .map_err(|e| Error::sys("set", "the time limit", e))
     }
 
     /// An `Owner` verb. The fds go along.

@@ -83,6 +83,7 @@ impl Engine {
         if let Some(path) = cidfile {
             journal.record(&Step::Unlink {
                 path: path.to_owned(),
+                content: id.to_string(),
             })?;
             std::fs::write(path, id.as_str()).map_err(|e| Error::sys("write", path, e))?;
         }

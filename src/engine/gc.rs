@@ -21,6 +21,7 @@
 //! *Damage.* What cannot be read or undone of one container is that
 //! container's problem: it is reported, and everything else goes on.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,6 @@ use crate::net::{host_access, publish};
 use crate::netlink::Rtnl;
 use crate::store::{FileJournal, Lock, file};
 use crate::sys::cgroup::{self, Hierarchies};
-use crate::sys::mount;
 
 /// What the name of a removed container's folder begins with.
 const GONE: &str = ".gone-";
@@ -53,14 +53,22 @@ impl Recovered {
     }
 }
 
+/// The name may be another file's by now.
+fn unlink(path: &Path, content: &str) -> Result<()> {
+    match std::fs::read(path) {
+        Ok(bytes) if bytes == content.as_bytes() => file::remove(path),
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::sys("read", path, e)),
+        _ => Ok(()),
+    }
+}
+
 impl Engine {
     /// Carries a step of this container out backwards.
     fn undo(&self, id: &ContainerId, step: &Step) -> Result<()> {
         match step {
             Step::Cgroup { paths } => cgroup::remove(paths),
-            Step::Unlink { path } => file::remove(path),
+            Step::Unlink { path, content } => unlink(path, content),
             Step::RemoveTree { path } => file::remove_tree(path),
-            Step::Unmount { path } => mount::detach(path),
             Step::Unpublish {
                 parent,
                 aliases,

@@ -28,6 +28,7 @@ mod size;
 pub mod view;
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use crate::base::{ContainerId, ContainerName, Error, NetworkId, Result};
@@ -353,6 +354,7 @@ impl Engine {
         if record.state.status.is_live()
             && !record.state.paths.is_empty()
             && let Ok(Some(mut client)) = Client::connect(&self.dirs.live(&id))
+            && client.patience(Duration::from_secs(1)).is_ok()
             && client.command("look", serde_json::Value::Null, &[]).is_ok()
         {
             record = self.record(&id)?;

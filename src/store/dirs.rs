@@ -7,6 +7,7 @@ use nix::unistd::AccessFlags;
 
 use super::file;
 use crate::base::{ContainerId, Error, NetworkId, Result};
+use crate::sys::features;
 
 /// The two roots: `root` outlives a reboot, `state` (tmpfs) does not.
 #[derive(Clone, Debug)]
@@ -108,18 +109,12 @@ fn make_top(top: &Path, below: &[&str]) -> Result<()> {
 /// Why this user may not write somewhere, and what helps.
 pub(super) fn permission_hint() -> &'static str {
     if !nix::unistd::geteuid().is_root() {
-        "not root: use sudo, or a user namespace (`unshare -Ur`) with folders of your own"
-    } else if in_user_namespace() {
+        features::NOT_ROOT
+    } else if features::in_user_namespace() {
         "this user namespace's root does not own it: use folders of your own"
     } else {
         "root is refused: see the mount's options, the folder's attributes (lsattr) and the security module's log"
     }
-}
-
-/// Is this not the machine's first user namespace? (That one maps all ids.)
-fn in_user_namespace() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_ascii_whitespace().nth(2) != Some("4294967295"))
 }
 
 #[cfg(test)]

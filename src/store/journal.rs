@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     fn step(name: &str) -> Step {
-        Step::Unlink { path: name.into() }
+        Step::RemoveTree { path: name.into() }
     }
 
     #[test]

@@ -19,6 +19,10 @@ pub fn in_user_namespace() -> bool {
     })
 }
 
+/// What helps a user who may not do what root may.
+pub const NOT_ROOT: &str = "not root: use sudo, or user and network namespaces of your own \
+    (`unshare -Urn`) with folders of your own (DOCKLESS_ROOT, DOCKLESS_STATE)";
+
 /// Whether cgroup v2 is the machine's only hierarchy.
 pub fn cgroup_v2_only() -> bool {
     statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)

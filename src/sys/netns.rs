@@ -165,8 +165,16 @@ impl<P: Place> Netns<P> {
     ) -> Result<OwnedFd> {
         let me = thread::current().id();
         if self.home.get().is_none() {
+            let fd = own()?;
+            // Not every namespace that one is in may be entered.
+            setns(&fd, CloneFlags::CLONE_NEWNET).map_err(|e| {
+                fail("come back to the network namespace", e).hint(
+                    "it belongs to another user namespace: \
+                     `unshare -Urn` gives one of your own along",
+                )
+            })?;
             // Lost to another thread's first call: then that one's stays.
-            let _ = self.home.set((me, own()?));
+            let _ = self.home.set((me, fd));
         }
         let opened;
         let home = match self.home.get() {

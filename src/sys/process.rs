@@ -194,7 +194,15 @@ pub fn clone_child(
             pid,
             pidfd: PidFd(pidfd),
         }),
-        Err(e) => Err(fail("clone process", e)),
+        Err(e) => {
+            let error = fail("clone process", e);
+            Err(
+                match e == Errno::EPERM && !nix::unistd::geteuid().is_root() {
+                    true => error.hint(features::NOT_ROOT),
+                    false => error,
+                },
+            )
+        }
     }
 }
 

@@ -310,7 +310,7 @@ impl Owner for Owned {
             "rename" => self.rename(serde_json::from_value(body).map_err(parse)?),
             "look" => {
                 if let Some(publisher) = &mut self.network.publisher {
-                    publisher.look()?;
+                    publisher.look(true)?;
                 }
                 self.note_paths()
             }

@@ -51,8 +51,8 @@ impl Global {
             };
             match name {
                 "--" => break,
-                "--root" => global.root = absolute(needed(name, value, &mut rest)?.as_ref()),
-                "--state" => global.state = absolute(needed(name, value, &mut rest)?.as_ref()),
+                "--root" => global.root = absolute(needed(name, value, &mut rest)?),
+                "--state" => global.state = absolute(needed(name, value, &mut rest)?),
                 "--trace-netlink" => global.trace = Some(trace(value.unwrap_or("text"))?),
                 "-v" | "--version" => global.version = true,
                 "--help" | "-h" => global.help = true,

@@ -217,7 +217,7 @@ impl Publisher {
         let due = |after: &Duration| self.started + *after <= now;
         let looked = if LOOKS.get(self.looks).is_some_and(due) {
             self.looks += 1;
-            self.look()
+            self.look(false)
         } else {
             Ok(())
         };
@@ -228,8 +228,9 @@ impl Publisher {
     }
 
     /// Looks which services would hear the fast path, and lets the proxy serve
-    /// the others.
-    pub fn look(&mut self) -> Result<()> {
+    /// the others. `mend`: and whether all is there still, which somebody may
+    /// have flushed.
+    pub fn look(&mut self, mend: bool) -> Result<()> {
         let Some(fast) = &mut self.fast else {
             return Ok(());
         };
@@ -249,7 +250,7 @@ impl Publisher {
                         || self.deaf[at] && self.proxy.is_used(at))
             })
             .collect();
-        if deaf == self.deaf {
+        if deaf == self.deaf && !mend {
             return Ok(());
         }
         self.deaf = deaf;

@@ -43,7 +43,11 @@ pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
         detach: a.detach,
         stop_signal: given(a.stop_signal.as_ref()).map(str::to_owned),
         stop_timeout: a.stop_timeout.map(stop_timeout).transpose()?,
-        cidfile: a.cidfile.clone(),
+        // Whoever has to take it back may be in another folder.
+        cidfile: a
+            .cidfile
+            .as_deref()
+            .and_then(|path| std::path::absolute(path).ok()),
         sig_proxy: a.sig_proxy.unwrap_or(true),
         detach_keys: keys::detach(a.detach_keys.as_deref())?,
         log_options: log_options(&a.log_opt)?,
