@@ -8,7 +8,6 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{FsType, fstatfs};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use crate::base::{Error, Result, Subject};
 use crate::sys::raw;
@@ -89,38 +88,9 @@ pub fn set_size(tty: BorrowedFd<'_>, (rows, cols): (u16, u16)) -> Result<()> {
     raw::tty_set_size(tty, rows, cols).map_err(|e| fail("set terminal size", e))
 }
 
-/// The caller's terminal in raw mode; back to what it was when dropped.
-#[derive(Debug)]
-pub struct RawMode<'a> {
-    tty: BorrowedFd<'a>,
-    before: Termios,
-}
-
-impl<'a> RawMode<'a> {
-    /// `None` when `tty` is no terminal.
-    pub fn enter(tty: BorrowedFd<'a>) -> Result<Option<Self>> {
-        let before = match tcgetattr(tty) {
-            Err(Errno::ENOTTY | Errno::EINVAL) => return Ok(None),
-            other => other.map_err(|e| fail("read terminal mode", e))?,
-        };
-        let mut mode = before.clone();
-        cfmakeraw(&mut mode);
-        tcsetattr(tty, SetArg::TCSADRAIN, &mode).map_err(|e| fail("set terminal mode", e))?;
-        Ok(Some(Self { tty, before }))
-    }
-}
-
-impl Drop for RawMode<'_> {
-    fn drop(&mut self) {
-        // Nowhere to report to; the terminal may be gone.
-        let _ = tcsetattr(self.tty, SetArg::TCSADRAIN, &self.before);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::termios::LocalFlags;
 
     fn devpts() -> Option<OwnedFd> {
         let dir = nix::fcntl::open("/dev/pts", OFlag::O_PATH, Mode::empty()).unwrap();
@@ -129,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pty_has_a_size_and_a_raw_mode_that_ends() {
+    fn a_pty_has_a_size() {
         let Some(dir) = devpts() else {
             // The kernel tests open one in a devpts of their own.
             return;
@@ -137,15 +107,6 @@ mod tests {
         let pty = Pty::open(dir.as_fd()).unwrap();
         set_size(pty.master.as_fd(), (24, 80)).unwrap();
         assert_eq!(size(pty.slave.as_fd()).unwrap(), (24, 80));
-        let canonical = || {
-            let mode = tcgetattr(&pty.slave).unwrap();
-            mode.local_flags.contains(LocalFlags::ICANON)
-        };
-        assert!(canonical());
-        let raw = RawMode::enter(pty.slave.as_fd()).unwrap().unwrap();
-        assert!(!canonical());
-        drop(raw);
-        assert!(canonical());
     }
 
     #[test]
@@ -157,7 +118,5 @@ mod tests {
         std::fs::remove_file(dir.path().join("ptmx")).unwrap();
         std::fs::write(dir.path().join("ptmx"), "").unwrap();
         assert!(Pty::open(fd.as_fd()).unwrap_err().errno().is_none());
-        let pipe = crate::sys::fd::pipe().unwrap();
-        assert!(RawMode::enter(pipe.0.as_fd()).unwrap().is_none());
     }
 }

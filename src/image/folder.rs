@@ -92,6 +92,6 @@ mod tests {
         assert_eq!(image.id.len(), 64);
         assert_eq!(image.id, folder(&real).unwrap().id);
         assert!(folder(Path::new(".")).unwrap().lower.is_absolute());
-        assert!(image.argv(None, &[]).is_err());
+        assert!(image.entrypoint.is_empty() && image.cmd.is_empty());
     }
 }

@@ -43,7 +43,7 @@ impl Dirs {
     pub fn container(&self, id: &ContainerId) -> PathBuf {
         self.root.join("containers").join(id.as_str())
     }
-    /// `<state>/containers/<id>`: lock, journal, control socket.
+    /// `<state>/containers/<id>`: journal, control socket.
     pub fn live(&self, id: &ContainerId) -> PathBuf {
         self.state.join("containers").join(id.as_str())
     }

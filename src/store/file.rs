@@ -160,14 +160,8 @@ pub fn write_json<T: Serialize + ?Sized>(
     replace(path, &bytes, durability)
 }
 
-/// Reads a JSON file. One that is cut off or was edited wrongly is an error
-/// that names the place; an absent one is `ENOENT` (see [`find_json`]).
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = std::fs::read(path).map_err(|e| explain("read", path, errno_of(&e)))?;
-    parse_json(path, &bytes)
-}
-
-/// [`read_json`] of a file that may not be there.
+/// Reads a JSON file that may not be there. One that is cut off or was edited
+/// wrongly is an error that names the place.
 pub fn find_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match std::fs::read(path) {
         Ok(bytes) => parse_json(path, &bytes).map(Some),
@@ -502,7 +496,7 @@ mod tests {
         let path = dir.path().join("a.json");
         assert_eq!(find_json::<Sample>(&path).unwrap(), None);
         assert!(
-            read_json::<Sample>(&path)
+            find_json::<Sample>(&path)
                 .unwrap_err()
                 .is_errno(libc::ENOENT)
         );
@@ -511,7 +505,7 @@ mod tests {
             count: 3,
         };
         write_json(&path, &sample, Durability::Boot).unwrap();
-        assert_eq!(read_json::<Sample>(&path).unwrap(), sample);
+        assert_eq!(find_json::<Sample>(&path).unwrap(), Some(sample));
         for (content, says) in [
             ("", "empty"),
             ("{\"name\":\"x\",", "cut off"),

@@ -14,7 +14,7 @@
 //! lock the name is looked up again and must still lead to the same inode.
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -91,15 +91,6 @@ impl Lock {
         fcntl(&file, FcntlArg::F_OFD_GETLK(&mut range))
             .map_err(|errno| explain("test lock", path, errno))?;
         Ok(range.l_type != UNLOCKED)
-    }
-
-    /// Takes over the lock behind an inherited or received fd. `path` is the
-    /// name it was acquired under.
-    pub fn from_fd(fd: OwnedFd, path: &Path) -> Self {
-        Self {
-            file: File::from(fd),
-            path: path.to_owned(),
-        }
     }
 
     pub fn path(&self) -> &Path {

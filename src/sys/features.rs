@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
-use crate::base::{Error, Result, Subject};
+use crate::base::{Error, Subject};
 
 /// Whether this process lives in a user namespace of its own: there, root is
 /// root over its own namespaces only.
@@ -31,13 +31,6 @@ pub fn cgroup_v2_only() -> bool {
 /// Whether the kernel has time namespaces.
 pub fn time_namespaces() -> bool {
     Path::new("/proc/self/ns/time_for_children").exists()
-}
-
-/// The kernel's release: `6.1.0-40-amd64`.
-pub fn kernel_release() -> Result<String> {
-    let path = Path::new("/proc/sys/kernel/osrelease");
-    let text = fs::read_to_string(path).map_err(|e| Error::sys("read", path, e))?;
-    Ok(text.trim_end().to_owned())
 }
 
 /// The error for a user namespace that was refused with `errno`: which switch
@@ -144,10 +137,5 @@ mod tests {
         let proc = machine(&[("self/status", "Threads:\t2\nSeccomp:\t0\n")]);
         assert!(reason(proc.path(), libc::EINVAL).contains("thread"));
         assert!(reason(proc.path(), libc::ENOSPC).contains("max_user_namespaces"));
-    }
-
-    #[test]
-    fn this_kernel_has_a_release() {
-        assert!(kernel_release().unwrap().contains('.'));
     }
 }

@@ -14,5 +14,3 @@ pub mod raw;
 pub mod rooted;
 pub mod seccomp;
 pub mod sysctl;
-pub mod tty;
-pub mod userns;

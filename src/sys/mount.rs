@@ -75,12 +75,6 @@ impl Filesystem {
         Ok(self)
     }
 
-    /// An option whose value is a path.
-    pub fn set_path(self, key: &CStr, value: &Path) -> Result<Self> {
-        let value = c_path(value)?;
-        self.set(key, &value)
-    }
-
     /// An option without a value.
     pub fn flag(self, key: &CStr) -> Result<Self> {
         self.configure(libc::FSCONFIG_SET_FLAG, Some(key), None)?;

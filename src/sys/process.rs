@@ -84,18 +84,6 @@ impl PidFd {
             .map_err(|e| Error::sys("open process", format!("{pid}"), e))
     }
 
-    /// Opens the process that had `pid` when it was started at `started`
-    /// ([`started_at`]); `None` when that one is gone, whoever has its pid now.
-    pub fn open_same(pid: i32, started: u64) -> Result<Option<Self>> {
-        let this = match Self::open(pid) {
-            Err(e) if e.is_errno(libc::ESRCH) => return Ok(None),
-            other => other?,
-        };
-        // Asked after the open: the pidfd pins the process, so the time read
-        // now is that of the process we hold, or of nobody.
-        Ok((started_at(pid)? == Some(started)).then_some(this))
-    }
-
     /// pidfd_send_signal(2). A process that is gone is not an error: Ok(false).
     pub fn signal(&self, signal: i32) -> Result<bool> {
         match raw::pidfd_send_signal(self.as_fd(), signal) {
@@ -155,22 +143,6 @@ impl From<PidFd> for OwnedFd {
     fn from(pidfd: PidFd) -> Self {
         pidfd.0
     }
-}
-
-/// When a process was started, in clock ticks since boot: with the pid, its
-/// identity on disk. `None` when there is no such process.
-pub fn started_at(pid: i32) -> Result<Option<u64>> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = match std::fs::read_to_string(&path) {
-        Ok(stat) => stat,
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
-        Err(e) => return Err(Error::sys("read", path, e)),
-    };
-    // The name in parentheses may hold anything: count fields behind it.
-    stat.rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok())
-        .map(Some)
-        .ok_or_else(|| Error::parse("read", path, "no start time in it"))
 }
 
 /// Which side of a fork the caller is on.
@@ -293,11 +265,6 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
 /// The process's name in `ps` and `/proc/PID/comm` (15 bytes of it).
 pub fn set_name(name: &CStr) -> Result<()> {
     nix::sys::prctl::set_name(name).map_err(|e| fail("set process name", e))
-}
-
-/// Orphaned descendants become this process's children.
-pub fn become_subreaper() -> Result<()> {
-    nix::sys::prctl::set_child_subreaper(true).map_err(|e| fail("become subreaper", e))
 }
 
 /// Makes `stdin`, `stdout` and `stderr` the standard streams.
@@ -463,19 +430,6 @@ mod tests {
         assert_eq!(fd.wait(true).unwrap(), Some(ExitStatus::Signal(34)));
         assert!(!fd.signal(libc::SIGKILL).unwrap());
         assert!(fd.wait(false).unwrap_err().is_errno(libc::ECHILD));
-    }
-
-    #[test]
-    fn a_reused_pid_is_another_process() {
-        let mut child = sleeper();
-        let pid = i32::try_from(child.id()).unwrap();
-        let started = started_at(pid).unwrap().unwrap();
-        assert!(PidFd::open_same(pid, started).unwrap().is_some());
-        assert!(PidFd::open_same(pid, started + 1).unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(PidFd::open_same(pid, started).unwrap().is_none());
-        assert_eq!(started_at(pid).unwrap(), None);
     }
 
     #[test]
