@@ -418,7 +418,11 @@ mod tests {
             let bytes = query(&reverse(addr).to_uppercase(), TYPE::PTR, None);
             assert_eq!(parsed(&bytes).ask, Ask::Pointer(addr));
         }
-        for bad in ["5.2.0.in-addr.arpa", "05.2.0.10.in-addr.arpa", "1.5.2.0.10.in-addr.arpa"] {
+        for bad in [
+            "5.2.0.in-addr.arpa",
+            "05.2.0.10.in-addr.arpa",
+            "1.5.2.0.10.in-addr.arpa",
+        ] {
             assert_eq!(address(bad), None, "{bad}");
         }
         assert_eq!(address("1.0.ip6.arpa"), None);
@@ -521,7 +525,12 @@ mod tests {
         match parse(bytes) {
             Parsed::Query(query) => {
                 let limit = query.limit();
-                assert!(query.addresses(&[IpAddr::from([10, 0, 2, 5]); 40], limit).len() <= limit);
+                assert!(
+                    query
+                        .addresses(&[IpAddr::from([10, 0, 2, 5]); 40], limit)
+                        .len()
+                        <= limit
+                );
                 assert!(query.pointer("web.net", limit).len() <= limit);
                 assert!(is_response(&query.bare(Code::ServFail)));
             }

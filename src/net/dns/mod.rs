@@ -283,9 +283,7 @@ impl Resolver {
                     .then(|| query.bare(Code::NoError)),
             },
             Ask::Nothing(name) => names.find(name).map(|_| query.bare(Code::NoError)),
-            Ask::Pointer(addr) => names
-                .name_of(*addr)
-                .map(|name| query.pointer(&name, limit)),
+            Ask::Pointer(addr) => names.name_of(*addr).map(|name| query.pointer(&name, limit)),
             Ask::Other => None,
         };
         match ours {
@@ -301,9 +299,7 @@ impl Resolver {
         let number = self.number();
         match self.ask_next(number, Exchange::new(origin, query)) {
             None => Reply::Later,
-            Some(exchange) => {
-                Reply::Now(message::failed(&exchange.question(), Code::ServFail))
-            }
+            Some(exchange) => Reply::Now(message::failed(&exchange.question(), Code::ServFail)),
         }
     }
 

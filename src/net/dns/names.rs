@@ -107,7 +107,10 @@ mod tests {
         let mut table = Table::default();
         let web = entry("1", 5, &["Web", "api", "a1b2", "hh.example.com"]);
         table.add("lan", vec![web, entry("2", 6, &["db", "api"])]);
-        table.add("back.end", vec![entry("1", 50, &["Web"]), entry("3", 60, &["x.lan"])]);
+        table.add(
+            "back.end",
+            vec![entry("1", 50, &["Web"]), entry("3", 60, &["x.lan"])],
+        );
         table
     }
 
