@@ -123,6 +123,10 @@ impl Names for Roster {
     fn name_of(&mut self, addr: IpAddr) -> Option<String> {
         self.ask(|table, is_live| table.name_of(addr, is_live))
     }
+
+    fn forget(&mut self) {
+        self.read = None;
+    }
 }
 
 impl Engine {

@@ -14,8 +14,9 @@
 //! A [`Resolver`] is one container's. Its two sockets are born in the
 //! container's namespace and served from the supervisor's loop, outside; what
 //! a name means, the engine says ([`Names`]), from the state folder, for each
-//! question anew. So there is nothing to keep up to date, and at rest there
-//! are two sockets and nothing else: no timer, no buffer, no cache of answers.
+//! question anew. So there is nothing to keep up to date. A second after the
+//! last question there are two sockets and nothing else: no timer, no buffer,
+//! no cache.
 //!
 //! | asked | answer |
 //! |---|---|
@@ -76,6 +77,8 @@ const CLIENTS: usize = 64;
 const SILENCE: Duration = Duration::from_secs(10);
 /// No question is as long; what is, is cut off by the kernel and dropped.
 const QUESTION: usize = 4096;
+/// Before memory is given back; the supervisor gives it to the kernel later.
+const QUIET: Duration = Duration::from_secs(1);
 /// Datagrams (messages of a client) before others have their turn.
 const AT_ONCE: usize = 64;
 const KEY_UDP: u64 = 0;
@@ -135,6 +138,8 @@ pub struct Resolver {
     room: usize,
     /// For name servers' datagrams; empty at rest.
     buffer: Vec<u8>,
+    /// When to forget, if there is anything.
+    quiet: Option<Instant>,
     poll: Option<(Epoll, u64)>,
 }
 
@@ -169,6 +174,7 @@ impl Resolver {
             clients: 0,
             room: room(),
             buffer: Vec::new(),
+            quiet: None,
             poll: None,
         };
         Ok((this, warning))
@@ -194,6 +200,7 @@ impl Resolver {
 
     /// Serves one ready key (given without `base`).
     pub fn ready(&mut self, key: u64, events: EpollFlags, names: &mut dyn Names) -> Result<()> {
+        self.quiet = Some(Instant::now() + QUIET);
         match key {
             KEY_UDP => self.datagrams(names),
             KEY_TCP => self.accept(),
@@ -212,10 +219,15 @@ impl Resolver {
 
     /// When `on_time` wants to be called; `None` at rest.
     pub fn deadline(&self) -> Option<Instant> {
-        self.tasks.values().map(Task::deadline).min()
+        let tasks = self.tasks.values().map(Task::deadline);
+        tasks.chain(self.quiet).min()
     }
 
     pub fn on_time(&mut self, now: Instant, names: &mut dyn Names) {
+        if self.quiet.is_some_and(|at| at <= now) {
+            self.quiet = None;
+            names.forget();
+        }
         let late = self.tasks.iter().filter(|(_, t)| t.deadline() <= now);
         let late: Vec<u32> = late.map(|(number, _)| *number).collect();
         for number in late {

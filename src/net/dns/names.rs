@@ -11,6 +11,8 @@ pub trait Names {
     fn find(&mut self, name: &str) -> Option<Vec<IpAddr>>;
     /// `NAME.NETWORK` of an address.
     fn name_of(&mut self, addr: IpAddr) -> Option<String>;
+    /// Nobody has asked for a while: whatever is kept in memory can go.
+    fn forget(&mut self);
 }
 
 /// One container's address on one network, and all that it is called there;
