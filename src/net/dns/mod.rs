@@ -48,7 +48,8 @@ mod redirect;
 mod stream;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,8 @@ const MOST: u64 = 1024;
 /// TCP clients at once, and how long one may be silent.
 const CLIENTS: usize = 64;
 const SILENCE: Duration = Duration::from_secs(10);
+/// Out of files: clients wait in the kernel's queue for so long.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// No question is as long; what is, is cut off by the kernel and dropped.
 const QUESTION: usize = 4096;
 /// Before memory is given back; the supervisor gives it to the kernel later.
@@ -140,6 +143,8 @@ pub struct Resolver {
     buffer: Vec<u8>,
     /// When to forget, if there is anything.
     quiet: Option<Instant>,
+    /// When to accept again, if that is not done now.
+    again: Option<Instant>,
     poll: Option<(Epoll, u64)>,
 }
 
@@ -175,6 +180,7 @@ impl Resolver {
             room: room(),
             buffer: Vec::new(),
             quiet: None,
+            again: None,
             poll: None,
         };
         Ok((this, warning))
@@ -220,13 +226,17 @@ impl Resolver {
     /// When `on_time` wants to be called; `None` at rest.
     pub fn deadline(&self) -> Option<Instant> {
         let tasks = self.tasks.values().map(Task::deadline);
-        tasks.chain(self.quiet).min()
+        tasks.chain(self.quiet).chain(self.again).min()
     }
 
     pub fn on_time(&mut self, now: Instant, names: &mut dyn Names) {
         if self.quiet.is_some_and(|at| at <= now) {
             self.quiet = None;
             names.forget();
+        }
+        if self.again.is_some_and(|at| at <= now) {
+            self.again = None;
+            self.watch_listener(EpollFlags::EPOLLIN);
         }
         let late = self.tasks.iter().filter(|(_, t)| t.deadline() <= now);
         let late: Vec<u32> = late.map(|(number, _)| *number).collect();
@@ -254,7 +264,7 @@ impl Resolver {
         for _ in 0..AT_ONCE {
             let (length, client) = match self.udp.recv_from(&mut question) {
                 Ok(received) => received,
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 // Interrupted, or about an earlier answer.
                 Err(_) => continue,
             };
@@ -388,34 +398,53 @@ impl Resolver {
     // --- TCP clients
 
     fn accept(&mut self) {
-        while let Ok((socket, _)) = self.tcp.accept() {
-            // Who comes when all places are taken takes the oldest one's.
-            if self.clients >= CLIENTS {
-                let clients = self.tasks.iter().filter_map(|(number, task)| match task {
-                    Task::Client(client) => Some((client.deadline, *number)),
-                    Task::Exchange(_) => None,
-                });
-                if let Some((_, oldest)) = clients.min() {
-                    self.tasks.remove(&oldest);
-                    self.clients -= 1;
+        for _ in 0..AT_ONCE {
+            match self.tcp.accept() {
+                Ok((socket, _)) => self.admit(socket),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == ErrorKind::ConnectionAborted => {}
+                Err(_) => {
+                    self.again = Some(Instant::now() + ACCEPT_AGAIN);
+                    return self.watch_listener(EpollFlags::empty());
                 }
             }
-            let number = self.number();
-            let Some((epoll, base)) = &self.poll else {
-                return;
-            };
-            let key = base + u64::from(number);
-            if socket.set_nonblocking(true).is_ok()
-                && epoll.add(&socket, EpollFlags::EPOLLIN, key).is_ok()
-            {
-                let client = Client {
-                    stream: Stream::new(socket),
-                    waits: false,
-                    deadline: Instant::now() + SILENCE,
-                };
-                self.tasks.insert(number, Task::Client(client));
-                self.clients += 1;
+        }
+    }
+
+    fn watch_listener(&self, events: EpollFlags) {
+        if let Some((epoll, base)) = &self.poll {
+            // What is there can be modified.
+            let _ = epoll.modify(&self.tcp, events, base + KEY_TCP);
+        }
+    }
+
+    /// Who comes when all places are taken takes the oldest one's.
+    fn admit(&mut self, socket: TcpStream) {
+        if self.clients >= CLIENTS {
+            let clients = self.tasks.iter().filter_map(|(number, task)| match task {
+                Task::Client(client) => Some((client.deadline, *number)),
+                Task::Exchange(_) => None,
+            });
+            if let Some((_, oldest)) = clients.min() {
+                self.tasks.remove(&oldest);
+                self.clients -= 1;
             }
+        }
+        let number = self.number();
+        let Some((epoll, base)) = &self.poll else {
+            return;
+        };
+        let key = base + u64::from(number);
+        if socket.set_nonblocking(true).is_ok()
+            && epoll.add(&socket, EpollFlags::EPOLLIN, key).is_ok()
+        {
+            let client = Client {
+                stream: Stream::new(socket),
+                waits: false,
+                deadline: Instant::now() + SILENCE,
+            };
+            self.tasks.insert(number, Task::Client(client));
+            self.clients += 1;
         }
     }
 
