@@ -168,6 +168,10 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
         log_options: request.log_options.clone(),
         network_mode,
         endpoints,
+        dns: request.dns.clone(),
+        dns_search: request.dns_search.clone(),
+        dns_options: request.dns_options.clone(),
+        extra_hosts: request.extra_hosts.clone(),
     })
 }
 

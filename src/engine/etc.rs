@@ -1,13 +1,16 @@
 //! /etc/hosts, /etc/hostname and /etc/resolv.conf of a container, written on
 //! the host and bind-mounted (docker-macvlan.md §10, §5).
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::Engine;
 use super::record::Record;
+use super::resolv_conf::{self, By};
 use crate::base::{Cidr, Result};
+use crate::net::dns::Settings;
 use crate::store::file::{self, Durability};
 
 const LOCAL: &str = "127.0.0.1\tlocalhost\n\
@@ -16,6 +19,15 @@ fe00::\tip6-localnet\n\
 ff00::\tip6-mcastprefix\n\
 ff02::1\tip6-allnodes\n\
 ff02::2\tip6-allrouters\n";
+
+/// What the three files are made from.
+#[derive(Debug)]
+pub(super) struct Etc {
+    pub(super) addrs: Vec<Cidr>,
+    /// `--add-host`, as lines.
+    pub(super) extra_hosts: String,
+    pub(super) by: By,
+}
 
 impl Engine {
     /// Where the three files live: with the record.
@@ -27,19 +39,50 @@ impl Engine {
         }
     }
 
-    /// Writes all three, before the container has them mounted.
-    pub(super) fn write_etc(&self, record: &Record, addrs: &[Cidr]) -> Result<()> {
+    /// Writes all three, before the container has them mounted. What the
+    /// resolver is to know comes back.
+    pub(super) fn write_etc(&self, record: &mut Record, etc: &Etc) -> Result<Settings> {
         let folder = self.etc_folder(record);
         file::make_dir(&folder, 0o711)?;
         let write = |name: &str, text: &str| -> Result<()> { publish(&folder.join(name), text) };
-        let hosts = match record.config.network_mode.as_str() {
+        let mut hosts = match etc.by {
             // Whose names are the host's own.
-            "host" => read(Path::new("/etc/hosts")).unwrap_or_default(),
-            _ => hosts(record.hostname(), addrs),
+            By::Host => read(Path::new("/etc/hosts")).unwrap_or_default(),
+            By::Resolver | By::Servers => LOCAL.to_owned(),
         };
+        hosts.push_str(&etc.extra_hosts);
+        for addr in &etc.addrs {
+            hosts.push_str(&host_line(record.hostname(), addr.addr()));
+        }
         write("hosts", &hosts)?;
         write("hostname", &format!("{}\n", record.hostname()))?;
-        write("resolv.conf", &resolv_conf(&host_resolv_conf()))
+        self.write_resolv_conf(record, etc.by, &publish)
+    }
+
+    /// Unless the user has edited it.
+    fn write_resolv_conf(
+        &self,
+        record: &mut Record,
+        by: By,
+        write: &dyn Fn(&Path, &str) -> Result<()>,
+    ) -> Result<Settings> {
+        let path = self.etc_folder(record).join("resolv.conf");
+        let host = std::fs::read_to_string(resolv_conf::HOST_FILE).unwrap_or_default();
+        let (text, settings) = resolv_conf::make(&host, &record.config, by);
+        let known = &mut record.state.resolv_conf;
+        let is_edited =
+            !known.is_empty() && std::fs::read(&path).is_ok_and(|bytes| hash(&bytes) != *known);
+        if !is_edited {
+            write(&path, &text)?;
+            *known = hash(text.as_bytes());
+        }
+        Ok(settings)
+    }
+
+    /// The container has come to its first network, live: its resolv.conf is
+    /// rewritten in place, since it has it mounted.
+    pub(super) fn point_to_resolver(&self, record: &mut Record) -> Result<Settings> {
+        self.write_resolv_conf(record, By::Resolver, &overwrite)
     }
 
     /// Adds one network's line, in place: a bind mount follows the inode.
@@ -84,38 +127,8 @@ fn host_line(hostname: &str, ip: IpAddr) -> String {
     }
 }
 
-fn hosts(hostname: &str, addrs: &[Cidr]) -> String {
-    let mut text = LOCAL.to_owned();
-    for addr in addrs {
-        text.push_str(&host_line(hostname, addr.addr()));
-    }
-    text
-}
-
-fn host_resolv_conf() -> String {
-    std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
-}
-
-/// The host's, less the name servers on its loopback, which a container cannot
-/// reach.
-fn resolv_conf(host: &str) -> String {
-    let mut out = String::new();
-    for line in host.lines() {
-        let mut words = line.split_whitespace();
-        let keep = match words.next() {
-            Some("nameserver") => words
-                .next()
-                .and_then(|w| w.split('%').next()?.parse::<IpAddr>().ok())
-                .is_some_and(|ip| !ip.is_loopback()),
-            Some("search" | "domain" | "options") => true,
-            _ => false,
-        };
-        if keep {
-            // Writing to a String cannot fail.
-            let _ = writeln!(out, "{}", line.trim());
-        }
-    }
-    out
+fn hash(bytes: &[u8]) -> String {
+    super::launch::hex(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]
@@ -125,21 +138,8 @@ mod tests {
     #[test]
     fn hosts_lines_as_docker() {
         let addr: Cidr = "10.0.2.5/24".parse().unwrap();
-        let text = hosts("hh.example.com", &[addr]);
-        assert!(text.starts_with(
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\t"
-        ));
-        assert!(text.ends_with("10.0.2.5\thh.example.com hh\n"));
-        assert!(hosts("abc", &[addr]).ends_with("10.0.2.5\tabc\n"));
-    }
-
-    #[test]
-    fn loopback_name_servers_are_left_out() {
-        let host =
-            "# comment\nnameserver 127.0.0.53\nnameserver 10.0.2.1\nsearch lan\noptions edns0\n";
-        assert_eq!(
-            resolv_conf(host),
-            "nameserver 10.0.2.1\nsearch lan\noptions edns0\n"
-        );
+        let line = |name: &str| host_line(name, addr.addr());
+        assert_eq!(line("hh.example.com"), "10.0.2.5\thh.example.com hh\n");
+        assert_eq!(line("abc"), "10.0.2.5\tabc\n");
     }
 }

@@ -276,14 +276,12 @@ fn endpoint_view(
     attachment: Option<&Attachment>,
 ) -> view::Endpoint {
     let request = &endpoint.request;
-    let mut names = vec![record.name.to_string()];
-    names.extend(request.aliases.iter().cloned());
-    names.push(record.id.short().to_owned());
-    if record.config.hostname.is_some() {
-        names.push(record.hostname().to_owned());
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    names.retain(|n| seen.insert(n.clone()));
+    let names = super::roster::names(
+        record.name.as_str(),
+        &request.aliases,
+        &record.id,
+        record.hostname(),
+    );
     let mut out = view::Endpoint {
         ipam_config: request.ip.map(|ip| view::EndpointIpam {
             ipv4_address: ip.to_string(),
@@ -335,6 +333,11 @@ fn host_config(record: &Record) -> view::HostConfig {
     view::HostConfig {
         network_mode: config.network_mode.clone(),
         port_bindings: bindings,
+        dns: config.dns.iter().map(ToString::to_string).collect(),
+        dns_search: config.dns_search.clone(),
+        dns_options: config.dns_options.clone(),
+        extra_hosts: (!config.extra_hosts.is_empty())
+            .then(|| config.extra_hosts.iter().map(ToString::to_string).collect()),
         auto_remove: config.auto_remove,
         init: config.init.then_some(true),
         masked_paths: profile::masked(),

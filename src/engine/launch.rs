@@ -158,7 +158,8 @@ impl Engine {
         file::make_dir(&self.dirs.live(&record.id), 0o700)?;
         let mut journal = FileJournal::create(&self.dirs.journal(&record.id))?;
         let mut network = Network::lease(self, &mut record)?;
-        self.write_etc(&record, &network.addresses())?;
+        let etc = network.etc(&record)?;
+        let names = self.write_etc(&mut record, &etc)?;
         let cgroup = self.make_cgroup(&record, &mut journal)?;
         let mut spec = self.launch_spec(&record)?;
         spec.process.size = size;
@@ -169,6 +170,7 @@ impl Engine {
         network.make_namespace()?;
         cloned.join(network.netns()?)?;
         network.attach_all(self, &mut record, &mut journal)?;
+        network.serve_names(self, names)?;
         network.publish(&record, reserved, &mut journal)?;
         let running = cloned.go()?;
         let state = &mut record.state;

@@ -1,5 +1,6 @@
 //! Address leases: files `<state>/leases/<subnet>,<address>`, each naming the
-//! container and network that hold it. They die with the boot. A lease needs no
+//! container and network that hold it and, a line each, what the container is
+//! called there (see `roster`). They die with the boot. A lease needs no
 //! journal: it says itself whose it is, so recovery takes those of the dead
 //! container, and never one that somebody else has got since. All choices are made under one lock, so two commands never get the
 //! same address. There is no folder per subnet: removing the last lease would
@@ -35,13 +36,44 @@ fn host_side(network: &NetworkSpec) -> Option<Ipv4Addr> {
     }
 }
 
+/// What a lease says.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) container: ContainerId,
+    pub(super) network: NetworkId,
+    pub(super) names: Vec<String>,
+}
+
+impl Lease {
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let (container, network) = lines.next()?.split_once(' ')?;
+        Some(Self {
+            container: ContainerId::new(container).ok()?,
+            network: NetworkId::new(network).ok()?,
+            names: lines.map(str::to_owned).collect(),
+        })
+    }
+
+    fn text(container: &ContainerId, network: &NetworkId, names: &[String]) -> String {
+        let mut text = format!("{container} {network}\n");
+        // An alias may be anything; what is no line can be no name.
+        let is_line = |name: &&String| !name.is_empty() && !name.contains(char::is_control);
+        for name in names.iter().filter(is_line) {
+            text.push_str(name);
+            text.push('\n');
+        }
+        text
+    }
+}
+
 /// `10.0.2.0_24,`: what the names of a subnet's leases begin with.
 fn prefix(subnet: Cidr) -> String {
     format!("{},", subnet.to_string().replace('/', "_"))
 }
 
 impl Engine {
-    fn lease_folder(&self) -> PathBuf {
+    pub(super) fn lease_folder(&self) -> PathBuf {
         self.dirs.state().join("leases")
     }
 
@@ -54,7 +86,8 @@ impl Engine {
         Lock::acquire(&self.lease_folder().join(".lock"))
     }
 
-    /// Leases an address of `network` to a container. Those of `host` are given
+    /// Leases an address of `network` to a container that goes by `names`
+    /// there. Those of `host` are given
     /// to who asks for one, else only when no other is left (Docker hands them
     /// out like any other).
     pub(super) fn lease(
@@ -62,6 +95,7 @@ impl Engine {
         network: &NetworkSpec,
         wish: Wish,
         container: &ContainerId,
+        names: &[String],
         host: &HashSet<Ipv4Addr>,
     ) -> Result<(Ipv4Addr, Cidr)> {
         let _lock = self.address_lock()?;
@@ -121,9 +155,39 @@ impl Engine {
             Wish::Any => automatic()?,
         };
         let path = self.lease_path(subnet, IpAddr::V4(ip));
-        let text = format!("{container} {}\n", network.id);
+        let text = Lease::text(container, &network.id, names);
         file::replace(&path, text.as_bytes(), Durability::Boot)?;
         Ok((ip, Cidr::new(IpAddr::V4(ip), subnet.prefix())?))
+    }
+
+    /// Other names for an address that the caller's container holds.
+    pub(super) fn label(
+        &self,
+        addr: Cidr,
+        network: &NetworkId,
+        container: &ContainerId,
+        names: &[String],
+    ) -> Result<()> {
+        let path = self.lease_path(addr.network(), addr.addr());
+        let text = Lease::text(container, network, names);
+        file::replace(&path, text.as_bytes(), Durability::Boot)
+    }
+
+    /// All leases in the subnets of these networks.
+    pub(super) fn leases(&self, networks: &[NetworkSpec]) -> Result<Vec<(IpAddr, Lease)>> {
+        let pools = networks.iter().flat_map(|n| &n.pools);
+        let prefixes: Vec<String> = pools.map(|pool| prefix(pool.subnet)).collect();
+        let mut leases = Vec::new();
+        for name in list(&self.lease_folder())? {
+            let addr = prefixes.iter().find_map(|p| name.strip_prefix(p));
+            // One that cannot be read, or has just gone, names nobody.
+            if let Some(addr) = addr.and_then(|addr| addr.parse().ok())
+                && let Ok(Some(lease)) = self.read_lease(&name)
+            {
+                leases.push((addr, lease));
+            }
+        }
+        Ok(leases)
     }
 
     pub(super) fn release(&self, addr: Cidr) -> Result<()> {
@@ -262,17 +326,36 @@ impl Engine {
     /// Who holds the lease in this file, if it says so. One that cannot be
     /// read may be anybody's: to release none of it would leave it taken.
     fn holder(&self, name: &str) -> Result<Option<(ContainerId, NetworkId)>> {
+        let lease = self.read_lease(name)?;
+        Ok(lease.map(|lease| (lease.container, lease.network)))
+    }
+
+    fn read_lease(&self, name: &str) -> Result<Option<Lease>> {
         let path = self.lease_folder().join(name);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::sys("read", &path, e)),
-        };
-        let text = String::from_utf8_lossy(&bytes);
-        let parsed = text.trim_end().split_once(' ').and_then(|(id, network)| {
-            let id = ContainerId::new(id).ok()?;
-            Some((id, NetworkId::new(network).ok()?))
-        });
-        Ok(parsed)
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Lease::parse(&String::from_utf8_lossy(&bytes))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::sys("read", &path, e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_says_what_was_put_into_it() {
+        let (container, network) = (
+            ContainerId::from_bytes([1; 32]),
+            NetworkId::from_bytes([2; 32]),
+        );
+        let names = ["web", "two\nlines", "", "an alias"].map(str::to_owned);
+        let lease = Lease::parse(&Lease::text(&container, &network, &names)).unwrap();
+        assert_eq!((&lease.container, &lease.network), (&container, &network));
+        assert_eq!(lease.names, ["web", "an alias"]);
+        let bare = Lease::parse(&Lease::text(&container, &network, &[])).unwrap();
+        assert!(bare.names.is_empty());
+        assert!(Lease::parse("nonsense").is_none());
     }
 }

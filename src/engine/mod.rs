@@ -23,6 +23,8 @@ mod networks;
 mod owner;
 mod record;
 pub mod request;
+mod resolv_conf;
+mod roster;
 mod signal;
 mod size;
 pub mod view;

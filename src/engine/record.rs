@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::EndpointRequest;
+use super::{EndpointRequest, ExtraHost};
 use crate::base::{ContainerId, ContainerName, NetworkId, PortMap, Result};
 use crate::image::tester::Image;
 use crate::net::Attachment;
@@ -31,7 +31,7 @@ pub(super) struct Record {
 }
 
 /// What was asked for, with the image's defaults filled in.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Config {
     pub entrypoint: Vec<String>,
     pub cmd: Vec<String>,
@@ -55,6 +55,16 @@ pub(super) struct Config {
     /// `HostConfig.NetworkMode`: the first network as typed.
     pub network_mode: String,
     pub endpoints: Vec<EndpointConfig>,
+    /// `--dns`, `--dns-search`, `--dns-option`
+    #[serde(default)]
+    pub dns: Vec<std::net::IpAddr>,
+    #[serde(default)]
+    pub dns_search: Vec<String>,
+    #[serde(default)]
+    pub dns_options: Vec<String>,
+    /// `--add-host`
+    #[serde(default)]
+    pub extra_hosts: Vec<ExtraHost>,
 }
 
 /// One network that the container is (to be) on.
@@ -115,6 +125,10 @@ pub(super) struct State {
     pub cgroup: Vec<PathBuf>,
     /// 64 hex digits, new with each network namespace.
     pub sandbox: String,
+    /// SHA-256 of its resolv.conf as it was written: the user's, once it
+    /// differs.
+    #[serde(default)]
+    pub resolv_conf: String,
 }
 
 impl Default for State {
@@ -132,6 +146,7 @@ impl Default for State {
             paths: Vec::new(),
             cgroup: Vec::new(),
             sandbox: String::new(),
+            resolv_conf: String::new(),
         }
     }
 }

@@ -68,6 +68,23 @@ pub struct EndpointRequest {
     pub gw_priority: i32,
 }
 
+/// `--add-host NAME:IP`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraHost {
+    pub name: String,
+    /// `None`: `host-gateway`, the host as the container can reach it.
+    pub addr: Option<IpAddr>,
+}
+
+impl std::fmt::Display for ExtraHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.addr {
+            Some(addr) => write!(f, "{}:{addr}", self.name),
+            None => write!(f, "{}:host-gateway", self.name),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum ImageRequest {
     /// An image name; only `tester` (with or without `:latest`) exists so far.
@@ -111,6 +128,10 @@ pub struct RunRequest {
     pub detach_keys: DetachKeys,
     /// `--log-opt max-size`, `max-file`
     pub log_options: BTreeMap<String, String>,
+    pub dns: Vec<IpAddr>,
+    pub dns_search: Vec<String>,
+    pub dns_options: Vec<String>,
+    pub extra_hosts: Vec<ExtraHost>,
 }
 
 /// `exec`

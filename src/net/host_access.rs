@@ -169,6 +169,18 @@ pub fn remove(host: &mut Rtnl<Host>, shim: &IfName, ip: Ipv4Addr) -> Result<()> 
     }))
 }
 
+/// The host as `container` reaches it: the shim's own address, or the parent's.
+pub fn address(
+    host: &mut Rtnl<Host>,
+    parent: &IfName,
+    own: Option<Ipv4Addr>,
+    container: Ipv4Addr,
+) -> Result<IpAddr> {
+    let parent = parent_link(host, parent)?;
+    let source = Source::new(own.map(IpAddr::V4), &parent, host)?;
+    Ok(source.towards(container))
+}
+
 /// Only in bridge mode does a parent hand frames from one of its macvlans to
 /// another, which is what the shim is.
 pub fn supported(mode: MacvlanMode) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Networks: from options to interfaces in a `Netns<Sandbox>`.
 
 pub mod announce;
+pub mod dns;
 pub mod driver;
 pub mod host_access;
 pub mod ipam;

@@ -54,6 +54,7 @@
 mod harness;
 mod judge;
 
+mod dns;
 mod host_access;
 mod netlink;
 mod nft;
@@ -73,6 +74,7 @@ use harness::Test;
 fn main() -> ExitCode {
     let tests: Vec<Test> = [
         selfcheck::tests(),
+        dns::tests(),
         host_access::tests(),
         netlink::tests(),
         nft::tests(),

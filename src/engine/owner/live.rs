@@ -52,7 +52,9 @@ impl Network {
             .endpoints
             .retain(|e| !matches!(e.request.network.as_str(), "none"));
         record.config.endpoints.push(self.legs[at].config.clone());
-        let named = addr.map_or(Ok(()), |addr| engine.add_host_line(record, addr));
+        let named = addr
+            .map_or(Ok(()), |addr| engine.add_host_line(record, addr))
+            .and_then(|()| self.name_service(engine, record));
         let network = self.legs[at].spec.id.clone();
         named
             .and_then(|()| self.republish(engine, record, journal))
@@ -134,6 +136,7 @@ impl Network {
             }
             errors.extend(engine.remove_host_line(record, addr).err());
         }
+        self.follow_networks();
         // The kernel took the old default route with its link.
         errors.extend(self.move_default(None, self.default_leg()).err());
         errors.extend(self.republish(engine, record, journal).err());

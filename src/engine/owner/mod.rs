@@ -21,6 +21,7 @@ use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::process::{self, ExitStatus, SingleThreaded};
 
 mod live;
+mod names;
 mod network;
 mod taken;
 
@@ -28,6 +29,8 @@ pub(super) use network::Network;
 
 /// The publisher's keys, apart from any other of the owner's.
 const PUBLISH_BASE: u64 = 1 << 40;
+/// The resolver's.
+const NAMES_BASE: u64 = 1 << 41;
 
 /// Everything of one running container, in its supervisor.
 #[derive(Debug)]
@@ -173,11 +176,20 @@ impl Owned {
 }
 
 impl Owned {
-    /// Serves published ports that a change of networks has led elsewhere.
-    fn poll_ports(&mut self) -> Result<()> {
-        match (&mut self.network.publisher, &self.epoll) {
-            (Some(publisher), Some(epoll)) if !publisher.is_registered() => {
-                publisher.register(epoll, PUBLISH_BASE)
+    /// Serves what a change of networks has brought: published ports that
+    /// lead elsewhere, the first network's names.
+    fn poll_services(&mut self) -> Result<()> {
+        let Some(epoll) = &self.epoll else {
+            return Ok(());
+        };
+        if let Some(publisher) = &mut self.network.publisher
+            && !publisher.is_registered()
+        {
+            publisher.register(epoll, PUBLISH_BASE)?;
+        }
+        match &mut self.network.names {
+            Some(names) if !names.resolver.is_registered() => {
+                names.resolver.register(epoll, NAMES_BASE)
             }
             _ => Ok(()),
         }
@@ -227,13 +239,18 @@ impl Owned {
     /// have been killed since, and the name be somebody else's.
     fn rename(&mut self, name: ContainerName) -> Result<()> {
         self.engine.still_claims(&name, &self.record.id)?;
+        self.network.rename(&self.engine, &name)?;
         let old = std::mem::replace(&mut self.record.name, name);
-        self.save().inspect_err(|_| self.record.name = old)
+        self.save().map_err(|error| {
+            let undone = self.network.rename(&self.engine, &old);
+            self.record.name = old;
+            error.with_undo(undone.err().into_iter().collect())
+        })
     }
 
     /// Records where the container is and what leads to it.
     fn note_network(&mut self) -> Result<()> {
-        let polled = self.poll_ports();
+        let polled = self.poll_services();
         self.network.describe(&mut self.record.state);
         polled.and(self.save())
     }
@@ -252,7 +269,7 @@ impl Owned {
 impl Owner for Owned {
     fn register(&mut self, epoll: &Epoll) -> Result<()> {
         self.epoll = Some(epoll.try_clone()?);
-        self.poll_ports()?;
+        self.poll_services()?;
         // From now on nothing keeps the container from being served.
         if let Some(report) = self.report.take() {
             if trace::is_on_stderr() {
@@ -265,6 +282,9 @@ impl Owner for Owned {
     }
 
     fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {
+        if let (Some(names), Some(key)) = (&mut self.network.names, key.checked_sub(NAMES_BASE)) {
+            return names.resolver.ready(key, events, &mut names.roster);
+        }
         match (&mut self.network.publisher, key.checked_sub(PUBLISH_BASE)) {
             (Some(publisher), Some(key)) => {
                 let served = publisher.ready(key, events);
@@ -281,7 +301,9 @@ impl Owner for Owned {
             .publisher
             .as_ref()
             .and_then(Publisher::deadline);
-        announce.into_iter().chain(publish).min()
+        let names = self.network.names.as_ref();
+        let names = names.and_then(|names| names.resolver.deadline());
+        announce.into_iter().chain(publish).chain(names).min()
     }
 
     fn on_time(&mut self, now: Instant) -> Result<()> {
@@ -293,6 +315,9 @@ impl Owner for Owned {
             }
         }
         self.network.pending.retain(|p| p.left > 0);
+        if let Some(names) = &mut self.network.names {
+            names.resolver.on_time(now, &mut names.roster);
+        }
         match &mut self.network.publisher {
             Some(publisher) if publisher.deadline().is_some_and(|d| d <= now) => {
                 let served = publisher.on_time(now);

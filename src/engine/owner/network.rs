@@ -6,8 +6,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use super::names::NameService;
 use super::taken;
-use crate::base::{Cause, Cidr, ContainerId, Error, IfName, Journal, MacAddr, NetworkId, Result};
+use crate::base::{
+    Cause, Cidr, ContainerId, ContainerName, Error, IfName, Journal, MacAddr, NetworkId, Result,
+};
 use crate::engine::Engine;
 use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record, State};
@@ -47,7 +50,7 @@ impl Leg {
 
     /// Docker's order of preference for the default route (§5): priority,
     /// external before internal, with a gateway before without, name.
-    fn rank(&self) -> (std::cmp::Reverse<i32>, bool, bool, &str) {
+    pub(super) fn rank(&self) -> (std::cmp::Reverse<i32>, bool, bool, &str) {
         (
             std::cmp::Reverse(self.config.request.gw_priority),
             self.spec.internal,
@@ -71,6 +74,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(in crate::engine) struct Network {
     pub(super) id: ContainerId,
+    pub(super) name: ContainerName,
     pub(super) hostname: String,
     pub(super) legs: Vec<Leg>,
     pub(super) host_mode: bool,
@@ -79,6 +83,7 @@ pub(in crate::engine) struct Network {
     pub(super) sandbox: Option<Rtnl<Sandbox>>,
     pub(super) sysctl: Option<NetSysctl>,
     pub(super) publisher: Option<Publisher>,
+    pub(super) names: Option<NameService>,
     pub(super) pending: VecDeque<Pending>,
     pub(super) warnings: Vec<String>,
 }
@@ -99,6 +104,7 @@ impl Network {
     pub(in crate::engine) fn lease(engine: &Engine, record: &mut Record) -> Result<Self> {
         let mut network = Self {
             id: record.id.clone(),
+            name: record.name.clone(),
             hostname: record.hostname().to_owned(),
             legs: Vec::new(),
             host_mode: false,
@@ -107,6 +113,7 @@ impl Network {
             sandbox: None,
             sysctl: None,
             publisher: None,
+            names: None,
             pending: VecDeque::new(),
             warnings: Vec::new(),
         };
@@ -162,7 +169,8 @@ impl Network {
                 Wish::Exactly(_) => HashSet::new(),
                 Wish::Rather(_) | Wish::Any => taken::addresses(&spec, &mut self.host)?,
             };
-            let (ip, addr) = engine.lease(&spec, wish, &self.id, &own)?;
+            let names = self.names_on(&config);
+            let (ip, addr) = engine.lease(&spec, wish, &self.id, &names, &own)?;
             if own.contains(&ip) {
                 self.warnings.push(format!(
                     "{ip} is this host's own address, and network {} had no other left: \
@@ -223,10 +231,6 @@ impl Network {
     /// The one that was connected last.
     pub(super) fn last_network(&self) -> Option<NetworkId> {
         self.legs.last().map(|leg| leg.spec.id.clone())
-    }
-
-    pub(in crate::engine) fn addresses(&self) -> Vec<Cidr> {
-        self.legs.iter().filter_map(|l| l.addr).collect()
     }
 
     pub(in crate::engine) fn take_warnings(&mut self) -> Vec<String> {

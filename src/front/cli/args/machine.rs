@@ -13,7 +13,7 @@ pub struct Show {
     pub names: Vec<String>,
 }
 
-/// `gc` and `demo`
+/// `gc`, `hosts` and `demo`
 #[derive(Debug, Parser)]
 pub struct Plain {
     #[arg(hide = true)]

@@ -3,7 +3,6 @@
 
 pub const RUN: &[&str] = &[
     "a/attach",
-    "add-host",
     "annotation",
     "blkio-weight",
     "blkio-weight-device",
@@ -27,10 +26,6 @@ pub const RUN: &[&str] = &[
     "device-read-iops",
     "device-write-bps",
     "device-write-iops",
-    "dns",
-    "dns-opt",
-    "dns-option",
-    "dns-search",
     "domainname",
     "gpus",
     "group-add",

@@ -5,6 +5,7 @@
 pub mod env;
 pub mod exec;
 pub mod filter;
+pub mod hosts;
 pub mod keys;
 pub mod network;
 pub mod ports;

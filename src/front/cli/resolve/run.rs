@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{World, conflict, env, given, keys, network, not_yet, pairs, ports};
+use super::{World, conflict, env, given, hosts, keys, network, not_yet, pairs, ports};
 use crate::base::{Error, Result};
 use crate::engine::{ImageRequest, RunRequest, Via};
 use crate::front::cli::args::run::Run;
@@ -51,7 +51,15 @@ pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
         sig_proxy: a.sig_proxy.unwrap_or(true),
         detach_keys: keys::detach(a.detach_keys.as_deref())?,
         log_options: log_options(&a.log_opt)?,
+        dns: each(&a.dns, hosts::server)?,
+        dns_search: each(&a.dns_search, hosts::search)?,
+        dns_options: each(&a.dns_option, hosts::option)?,
+        extra_hosts: each(&a.add_host, hosts::extra_host)?,
     })
+}
+
+fn each<T>(list: &[String], parse: fn(&str) -> Result<T>) -> Result<Vec<T>> {
+    list.iter().map(|text| parse(text)).collect()
 }
 
 /// With `--rootfs DIR` every argument belongs to the command.

@@ -89,6 +89,16 @@ pub(super) fn gc(front: &Front, syntax: &Syntax, a: args::Plain) -> Outcome {
     Ok(exit::problems(&found.problems))
 }
 
+/// Lines for /etc/hosts.
+pub(super) fn hosts(front: &Front, syntax: &Syntax, a: args::Plain) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    let found = front.engine.hosts()?;
+    for (addr, names) in &found.items {
+        print_line(&format!("{addr}\t{}", names.join(" ")))?;
+    }
+    Ok(exit::problems(&found.problems))
+}
+
 /// The demo prints for itself, and its code is its verdict.
 pub(super) fn demo(_: &Front, syntax: &Syntax, a: args::Plain) -> Outcome {
     exit::count(syntax, a.names.len())?;

@@ -299,6 +299,14 @@ pub static VERBS: &[Verb] = &[
     ),
     verb!(
         machine::Plain,
+        super::machine::hosts,
+        PLAIN {
+            paths: &["hosts"],
+            about: "Print addresses and names of running containers, as lines for /etc/hosts",
+        }
+    ),
+    verb!(
+        machine::Plain,
         super::machine::demo,
         PLAIN {
             paths: &["demo"],
