@@ -57,6 +57,7 @@ mod judge;
 mod host_access;
 mod netlink;
 mod nft;
+mod parents;
 mod process;
 mod publish;
 mod refusals;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         host_access::tests(),
         netlink::tests(),
         nft::tests(),
+        parents::tests(),
         process::tests(),
         publish::tests(),
         refusals::tests(),
