@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::link::{LinkKind, MacvlanMode};
 use super::wire::{self, Malformed};
+use crate::base::{Error, Result};
 
 const IFLA_IPVLAN_MODE: u16 = 1;
 const IFLA_IPVLAN_FLAGS: u16 = 2;
 
 /// Ipvlan modes (include/uapi/linux/if_link.h, IPVLAN_MODE_*).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IpvlanMode {
     L2,
     L3,
@@ -26,10 +26,8 @@ pub enum IpvlanMode {
 }
 
 /// Whether the links of one parent reach each other (IPVLAN_F_*).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IpvlanFlag {
-    #[default]
     Bridge,
     Private,
     Vepa,
@@ -55,14 +53,13 @@ impl From<IpvlanFlag> for IpVlanFlags {
     }
 }
 
-/// What a container's link is. Stored as `"bridge"` or `{"ipvlan":"l2",…}`.
+/// What a container's link is. Stored as it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "String", into = "String")]
 pub enum Mode {
     Macvlan(MacvlanMode),
     Ipvlan {
         ipvlan: IpvlanMode,
-        #[serde(default)]
         flag: IpvlanFlag,
     },
 }
@@ -134,6 +131,42 @@ impl fmt::Display for Mode {
     }
 }
 
+impl From<Mode> for String {
+    fn from(mode: Mode) -> Self {
+        mode.to_string()
+    }
+}
+
+impl TryFrom<String> for Mode {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        let unknown = || Error::invalid(format!("unknown mode {text:?}"));
+        let (mode, flag) = text.split_once(' ').unwrap_or((&text, ""));
+        let ipvlan = match mode {
+            "l2" => IpvlanMode::L2,
+            "l3" => IpvlanMode::L3,
+            "l3s" => IpvlanMode::L3s,
+            _ => {
+                return Ok(Self::Macvlan(match text.as_str() {
+                    "bridge" => MacvlanMode::Bridge,
+                    "private" => MacvlanMode::Private,
+                    "vepa" => MacvlanMode::Vepa,
+                    "passthru" => MacvlanMode::Passthru,
+                    "source" => MacvlanMode::Source,
+                    _ => return Err(unknown()),
+                }));
+            }
+        };
+        let flag = match flag {
+            "" => IpvlanFlag::Bridge,
+            "private" => IpvlanFlag::Private,
+            "vepa" => IpvlanFlag::Vepa,
+            _ => return Err(unknown()),
+        };
+        Ok(Self::Ipvlan { ipvlan, flag })
+    }
+}
+
 pub(super) fn info(mode: IpvlanMode, flag: IpvlanFlag) -> (InfoKind, InfoData) {
     let data = vec![
         InfoIpVlan::Mode(mode.into()),
@@ -143,7 +176,7 @@ pub(super) fn info(mode: IpvlanMode, flag: IpvlanFlag) -> (InfoKind, InfoData) {
 }
 
 /// From IFLA_INFO_DATA; `None` for a mode that is not known here.
-pub(super) fn parse(data: &[u8]) -> Result<Option<LinkKind>, Malformed> {
+pub(super) fn parse(data: &[u8]) -> std::result::Result<Option<LinkKind>, Malformed> {
     let number = |attr| wire::find(data, attr).map(wire::u16_of).transpose();
     let mode = match number(IFLA_IPVLAN_MODE)? {
         Some(0) => IpvlanMode::L2,
@@ -172,12 +205,22 @@ mod tests {
         };
         for (mode, json, shown) in [
             (MacvlanMode::Bridge.into(), r#""bridge""#, "bridge"),
-            (l3, r#"{"ipvlan":"l3","flag":"private"}"#, "l3 private"),
+            (MacvlanMode::Private.into(), r#""private""#, "private"),
+            (l3, r#""l3 private""#, "l3 private"),
         ] {
             assert_eq!(serde_json::to_string(&mode).unwrap(), json);
             assert_eq!(serde_json::from_str::<Mode>(json).unwrap(), mode);
             assert_eq!(mode.to_string(), shown);
         }
         assert!(l3.is_l3() && l3.is_ipvlan());
+        for bad in [
+            r#""bridges""#,
+            r#""l4""#,
+            r#""l3 bridges""#,
+            r#""bridge vepa""#,
+        ] {
+            let error = serde_json::from_str::<Mode>(bad).unwrap_err().to_string();
+            assert!(error.contains("unknown mode"), "{error}");
+        }
     }
 }
