@@ -100,6 +100,12 @@ pub struct Cidr {
 }
 
 impl Cidr {
+    /// 0.0.0.0/0
+    pub const DEFAULT_V4: Self = Self {
+        addr: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        prefix: 0,
+    };
+
     pub fn new(addr: IpAddr, prefix: u8) -> Result<Self> {
         let max = if addr.is_ipv4() { 32 } else { 128 };
         if prefix > max {

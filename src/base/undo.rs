@@ -32,6 +32,8 @@ pub enum Step {
     /// Remove the host's route (and neighbour filter entry) to a container
     /// behind a host-side macvlan.
     HostRoute { shim: IfName, addr: IpAddr },
+    /// Delete a parent that was made for networks, unless one still uses it.
+    DelParent { name: IfName },
     /// Delete a host-side link and the nf_tables table of the same name.
     DelLink { name: IfName },
 }

@@ -20,7 +20,7 @@ impl Engine {
                     "container cannot be connected to multiple networks with one of the networks in private (none) mode",
                 ));
             }
-            Driver::Macvlan(_) => {}
+            Driver::Vlan(_) => {}
         }
         let id = self.find(container)?;
         let joins = |record: &Record| check_join(record, &network.id, network.name.as_str());

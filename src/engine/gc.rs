@@ -10,7 +10,7 @@
 //! Two journals a container: `made` (folders, id file), thrown away once the
 //! record says that the container exists, and `journal` (cgroup, published
 //! ports, routes), thrown away when it has ended in good order. Addresses need
-//! none (see `lease`).
+//! none (see `lease`); what is made with a network, see `parents`.
 //!
 //! *Whose is it by now?* A journal may be older than the present: its address
 //! or port may have gone back and to another container before its process was
@@ -75,6 +75,7 @@ impl Engine {
                 ports,
             } => publish::unpublish(parent, aliases, ports),
             Step::HostRoute { shim, addr } => self.forget_route(id, shim, *addr),
+            Step::DelParent { name } => self.drop_parent(name),
             Step::DelLink { name } => host_access::delete(&mut Rtnl::host()?, name),
         }
     }
@@ -275,7 +276,7 @@ impl Engine {
     /// Recovers every container whose lock nobody holds. Part of every verb.
     pub(super) fn sweep(&self) -> Result<Recovered> {
         let locks = self.dirs.state().join("locks");
-        let mut all = Recovered::default();
+        let mut all = self.sweep_networks()?;
         for name in list(&locks)? {
             let Ok(id) = ContainerId::new(name) else {
                 continue;

@@ -8,17 +8,15 @@ use super::{Engine, view};
 use crate::base::{Cidr, Result};
 use crate::container::profile;
 use crate::net::ipam::{self, Pool};
-use crate::net::spec::{Driver, HostAccess, NetworkSpec};
+use crate::net::spec::{HostAccess, NetworkSpec};
 use crate::net::{Attachment, host_access, publish};
-use crate::netlink::MacvlanMode;
 
-fn mode(mode: MacvlanMode) -> &'static str {
-    match mode {
-        MacvlanMode::Bridge => "bridge",
-        MacvlanMode::Private => "private",
-        MacvlanMode::Vepa => "vepa",
-        MacvlanMode::Passthru => "passthru",
-        MacvlanMode::Source => "source",
+/// An ipvlan has none of its own, and Docker shows none.
+fn mac(attachment: &Attachment) -> String {
+    if attachment.mode.is_ipvlan() {
+        String::new()
+    } else {
+        attachment.mac.to_string()
     }
 }
 
@@ -129,7 +127,7 @@ impl Engine {
             let link = view::LinkExtra {
                 interface: a.ifname.to_string(),
                 parent: a.parent.to_string(),
-                mode: mode(a.mode).to_owned(),
+                mode: a.mode.to_string(),
                 host_access: network
                     .as_ref()
                     .is_some_and(|n| n.host_access != HostAccess::Off),
@@ -175,14 +173,14 @@ impl Engine {
                     let member = view::NetworkMember {
                         name: record.name.to_string(),
                         endpoint_id: a.endpoint.clone(),
-                        mac_address: a.mac.to_string(),
+                        mac_address: mac(a),
                         ipv4_address: a.addr.map(|c| c.to_string()).unwrap_or_default(),
                         ipv6_address: String::new(),
                     };
                     (record.id.to_string(), member)
                 })
         });
-        let predefined = !matches!(network.driver, Driver::Macvlan(_));
+        let predefined = network.vlan().is_none();
         Ok(view::Network {
             name: network.name.to_string(),
             id: network.id.to_string(),
@@ -227,10 +225,11 @@ impl Engine {
         for own in network.pools.iter().filter(|p| p.subnet.is_ipv4()) {
             let sharing: Vec<&Pool> = all
                 .iter()
+                .filter(|n| n.segment() == network.segment())
                 .flat_map(|n| &n.pools)
                 .filter(|p| p.subnet == own.subnet)
                 .collect();
-            let mut used = self.leased(own.subnet)?;
+            let mut used = self.leased(network.segment(), own.subnet)?;
             for pool in &sharing {
                 used.extend(pool.gateway.iter().chain(pool.aux.values()).copied());
             }
@@ -300,7 +299,7 @@ fn endpoint_view(
     };
     if let Some(a) = attachment {
         out.endpoint_id.clone_from(&a.endpoint);
-        out.mac_address = a.mac.to_string();
+        out.mac_address = mac(a);
         if !a.internal {
             out.gateway = a.gateway.map(|g| g.to_string()).unwrap_or_default();
         }

@@ -1,6 +1,7 @@
-//! Address leases: files `<state>/leases/<subnet>,<address>`, each naming the
-//! container and network that hold it and, a line each, what the container is
-//! called there (see `roster`). They die with the boot. A lease needs no
+//! Address leases: files `<state>/leases/<subnet>@<parent>,<address>` (without
+//! the parent where there is none), each naming the container and network that
+//! hold it and, a line each, what the container is called there (see
+//! `roster`). They die with the boot. A lease needs no
 //! journal: it says itself whose it is, so recovery takes those of the dead
 //! container, and never one that somebody else has got since. All choices are made under one lock, so two commands never get the
 //! same address. There is no folder per subnet: removing the last lease would
@@ -67,9 +68,14 @@ impl Lease {
     }
 }
 
-/// `10.0.2.0_24,`: what the names of a subnet's leases begin with.
-fn prefix(subnet: Cidr) -> String {
-    format!("{},", subnet.to_string().replace('/', "_"))
+/// `10.0.2.0_24@eth0,`: what the names of a subnet's leases begin with. What
+/// follows is an address, whatever the parent's name has in it.
+fn prefix(segment: &str, subnet: Cidr) -> String {
+    let subnet = subnet.to_string().replace('/', "_");
+    match segment {
+        "" => format!("{subnet},"),
+        parent => format!("{subnet}@{parent},"),
+    }
 }
 
 impl Engine {
@@ -77,8 +83,9 @@ impl Engine {
         self.dirs.state().join("leases")
     }
 
-    pub(super) fn lease_path(&self, subnet: Cidr, ip: IpAddr) -> PathBuf {
-        self.lease_folder().join(format!("{}{ip}", prefix(subnet)))
+    pub(super) fn lease_path(&self, network: &NetworkSpec, subnet: Cidr, ip: IpAddr) -> PathBuf {
+        let name = format!("{}{ip}", prefix(network.segment(), subnet));
+        self.lease_folder().join(name)
     }
 
     /// The lock under which addresses are chosen and networks removed.
@@ -114,7 +121,7 @@ impl Engine {
         let neighbours = self.neighbours(network)?;
         let mut held: Vec<(Cidr, HashSet<Ipv4Addr>)> = Vec::new();
         for pool in &network.pools {
-            held.push((pool.subnet, self.held(pool.subnet)?));
+            held.push((pool.subnet, self.held(network.segment(), pool.subnet)?));
         }
         let taken = |pool: &Pool, ip: Ipv4Addr| {
             held.iter()
@@ -154,7 +161,7 @@ impl Engine {
             },
             Wish::Any => automatic()?,
         };
-        let path = self.lease_path(subnet, IpAddr::V4(ip));
+        let path = self.lease_path(network, subnet, IpAddr::V4(ip));
         let text = Lease::text(container, &network.id, names);
         file::replace(&path, text.as_bytes(), Durability::Boot)?;
         Ok((ip, Cidr::new(IpAddr::V4(ip), subnet.prefix())?))
@@ -164,19 +171,22 @@ impl Engine {
     pub(super) fn label(
         &self,
         addr: Cidr,
-        network: &NetworkId,
+        network: &NetworkSpec,
         container: &ContainerId,
         names: &[String],
     ) -> Result<()> {
-        let path = self.lease_path(addr.network(), addr.addr());
-        let text = Lease::text(container, network, names);
+        let path = self.lease_path(network, addr.network(), addr.addr());
+        let text = Lease::text(container, &network.id, names);
         file::replace(&path, text.as_bytes(), Durability::Boot)
     }
 
     /// All leases in the subnets of these networks.
     pub(super) fn leases(&self, networks: &[NetworkSpec]) -> Result<Vec<(IpAddr, Lease)>> {
-        let pools = networks.iter().flat_map(|n| &n.pools);
-        let prefixes: Vec<String> = pools.map(|pool| prefix(pool.subnet)).collect();
+        let prefixes = |n: &NetworkSpec| -> Vec<String> {
+            let pools = n.pools.iter();
+            pools.map(|pool| prefix(n.segment(), pool.subnet)).collect()
+        };
+        let prefixes: Vec<String> = networks.iter().flat_map(prefixes).collect();
         let mut leases = Vec::new();
         for name in list(&self.lease_folder())? {
             let addr = prefixes.iter().find_map(|p| name.strip_prefix(p));
@@ -190,8 +200,8 @@ impl Engine {
         Ok(leases)
     }
 
-    pub(super) fn release(&self, addr: Cidr) -> Result<()> {
-        file::remove(&self.lease_path(addr.network(), addr.addr()))
+    pub(super) fn release(&self, network: &NetworkSpec, addr: Cidr) -> Result<()> {
+        file::remove(&self.lease_path(network, addr.network(), addr.addr()))
     }
 
     /// All that a container holds. No lock: only its own process, or whoever
@@ -251,8 +261,8 @@ impl Engine {
         Ok(attachments.any(|a| a.addr.map(Cidr::addr) == ip))
     }
 
-    fn held(&self, subnet: Cidr) -> Result<HashSet<Ipv4Addr>> {
-        let prefix = prefix(subnet);
+    fn held(&self, segment: &str, subnet: Cidr) -> Result<HashSet<Ipv4Addr>> {
+        let prefix = prefix(segment, subnet);
         Ok(list(&self.lease_folder())?
             .iter()
             .filter_map(|name| name.strip_prefix(&prefix)?.parse().ok())
@@ -260,16 +270,24 @@ impl Engine {
     }
 
     /// The same, for counting.
-    pub(super) fn leased(&self, subnet: Cidr) -> Result<std::collections::BTreeSet<IpAddr>> {
-        Ok(self.held(subnet)?.into_iter().map(IpAddr::V4).collect())
+    pub(super) fn leased(
+        &self,
+        segment: &str,
+        subnet: Cidr,
+    ) -> Result<std::collections::BTreeSet<IpAddr>> {
+        let held = self.held(segment, subnet)?;
+        Ok(held.into_iter().map(IpAddr::V4).collect())
     }
 
-    /// Other networks on the same subnets: they share one set of addresses.
+    /// Other networks on the same parent and subnets: they share one set of
+    /// addresses.
     fn neighbours(&self, network: &NetworkSpec) -> Result<Vec<NetworkSpec>> {
         let mut others = self.stored_networks()?.items;
         others.retain(|other| {
             let shared = |p: &Pool| network.pools.iter().any(|own| own.subnet == p.subnet);
-            other.id != network.id && other.pools.iter().any(shared)
+            other.id != network.id
+                && other.segment() == network.segment()
+                && other.pools.iter().any(shared)
         });
         Ok(others)
     }
@@ -283,9 +301,9 @@ impl Engine {
     ) -> Result<Error> {
         let error = Error::conflict(format!("Address already in use: {ip}"));
         let pool = ipam::pool_of(&network.pools, IpAddr::V4(ip))?;
-        let path = self.lease_path(pool.subnet, IpAddr::V4(ip));
+        let path = self.lease_path(network, pool.subnet, IpAddr::V4(ip));
         let mut networks = neighbours.iter().chain([network]);
-        let name = format!("{}{ip}", prefix(pool.subnet));
+        let name = format!("{}{ip}", prefix(network.segment(), pool.subnet));
         Ok(match self.holder(&name)? {
             Some((id, _)) => {
                 let name = super::record::Record::load(&self.dirs, &id)

@@ -27,7 +27,9 @@ impl Engine {
             driver: "overlay2".to_owned(),
             plugins: view::Plugins {
                 volume: Vec::new(),
-                network: ["host", "macvlan", "null"].map(str::to_owned).to_vec(),
+                network: ["host", "ipvlan", "macvlan", "null"]
+                    .map(str::to_owned)
+                    .to_vec(),
                 authorization: None,
                 log: vec!["json-file".to_owned()],
             },

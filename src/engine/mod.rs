@@ -21,6 +21,7 @@ mod machine;
 mod names;
 mod networks;
 mod owner;
+mod parents;
 mod record;
 pub mod request;
 mod resolv_conf;

@@ -8,10 +8,10 @@ use super::record::{Record, Status};
 use super::{Engine, HostAccess, Listing, NetworkCreate, PoolRequest};
 use crate::base::{Cidr, Error, NetworkId, NetworkName, Result, Step};
 use crate::net::ipam::{self, Pool};
-use crate::net::spec::{self, Announce, Driver, Macvlan, NetworkSpec};
+use crate::net::parent::{self, Wish};
+use crate::net::spec::{self, Announce, Driver, LinkOptions, NetworkSpec, Vlan};
 use crate::net::{host_access, plain};
-use crate::netlink::{MacvlanMode, Rtnl};
-use crate::store::Lock;
+use crate::netlink::{Link, Rtnl};
 use crate::store::file::{self, Durability};
 use crate::sys::netns::Host;
 use crate::sys::random;
@@ -101,12 +101,13 @@ impl Engine {
                 "operation is not permitted on predefined {name} network"
             )));
         }
-        if request.driver != "macvlan" {
+        let Some(link) = LinkOptions::new(&request.driver, &request.options)? else {
             return Err(
-                Error::not_found(format!("plugin \"{}\" not found", request.driver))
-                    .hint("dockless makes macvlan networks: -d macvlan -o parent=IFNAME"),
+                Error::not_found(format!("plugin \"{}\" not found", request.driver)).hint(
+                    "dockless makes macvlan and ipvlan networks: -d macvlan -o parent=IFNAME",
+                ),
             );
-        }
+        };
         if !matches!(request.ipam_driver.as_str(), "" | "default") {
             return Err(
                 Error::not_found(format!("plugin \"{}\" not found", request.ipam_driver))
@@ -118,7 +119,7 @@ impl Engine {
             return Err(Error::invalid("IPv6 networks are not supported yet")
                 .hint("leave --ipv6 out; IPv4 works"));
         }
-        let macvlan = Macvlan::from_options(&request.options)?;
+        let wish = Wish::from_options(link.mode, &request.options)?;
         let announce = Announce::from_options(&request.options)?;
         self.dirs.make()?;
         // One network is made at a time: name, pool and parent are checked
@@ -131,17 +132,29 @@ impl Engine {
             )));
         }
         let mut host = Rtnl::host()?;
+        let id = NetworkId::from_bytes(random::bytes()?);
+        let links = host.links()?;
+        let (parent, made) = wish.plan(&id, &links)?;
+        let vlan = Vlan {
+            parent,
+            made,
+            mode: link.mode,
+            sources: link.sources,
+            mtu: link.mtu,
+        };
         let pools = if ipv4 {
-            self.pools(&request.pools, &others, &mut host)?
+            let beside = beside(&vlan, &others, &links);
+            self.pools(&request.pools, &vlan, &others, &beside, &mut host)?
         } else {
             Vec::new()
         };
-        check_parent(&macvlan, &others, &mut host)?;
+        check_parent(&vlan, &others)?;
+        let made = vlan.made.clone();
         let network = NetworkSpec {
-            id: NetworkId::from_bytes(random::bytes()?),
+            id,
             name,
             created: super::rfc3339(SystemTime::now()),
-            driver: Driver::Macvlan(macvlan),
+            driver: Driver::Vlan(vlan),
             options: request.options,
             pools,
             internal: request.internal,
@@ -153,16 +166,24 @@ impl Engine {
             host_access: spec::HostAccess::Off,
         };
         let access = wanted_access(&network, request.host_access)?;
-        let made = self.save_network(&network).and_then(|()| match access {
-            spec::HostAccess::On { .. } => self.set_access(network.clone(), access),
-            spec::HostAccess::Off => Ok(()),
-        });
-        if let Err(error) = made {
+        self.record_parents(&made)?;
+        let outcome = parent::make(&mut host, &made)
+            .and_then(|()| self.save_network(&network))
+            .and_then(|()| match access {
+                spec::HostAccess::On { .. } => self.set_access(network.clone(), access),
+                spec::HostAccess::Off => Ok(()),
+            });
+        let mut undo = Vec::new();
+        if outcome.is_err() {
             // Also a file that is there, but could not be synced.
-            let undo = file::remove_replaced(&self.dirs.network(&network.id)).err();
-            return Err(error.with_undo(undo.into_iter().collect()));
+            undo.extend(file::remove_replaced(&self.dirs.network(&network.id)).err());
         }
-        Ok(network.id)
+        // With the network's file there is nothing to undo.
+        undo.extend(self.rewind_networks());
+        match outcome {
+            Ok(()) => Ok(network.id),
+            Err(error) => Err(error.with_undo(undo)),
+        }
     }
 
     fn save_network(&self, network: &NetworkSpec) -> Result<()> {
@@ -172,10 +193,11 @@ impl Engine {
     fn pools(
         &self,
         requests: &[PoolRequest],
+        vlan: &Vlan,
         others: &[NetworkSpec],
+        beside: &[&Pool],
         host: &mut Rtnl<Host>,
     ) -> Result<Vec<Pool>> {
-        let taken: Vec<&Pool> = others.iter().flat_map(|n| &n.pools).collect();
         let mut pools = Vec::new();
         let none = [PoolRequest::default()];
         let requests = if requests.is_empty() { &none } else { requests };
@@ -195,7 +217,8 @@ impl Engine {
             let subnet = match request.subnet {
                 Some(subnet) if !any_of_size(subnet) => subnet,
                 size => {
-                    let mut avoid: Vec<Cidr> = taken.iter().map(|p| p.subnet).collect();
+                    let all = others.iter().flat_map(|n| &n.pools);
+                    let mut avoid: Vec<Cidr> = all.map(|p| p.subnet).collect();
                     avoid.extend(pools.iter().map(|p: &Pool| p.subnet));
                     avoid.extend(in_use_on_host(host)?);
                     ipam::automatic(&avoid, size.map(Cidr::prefix).filter(|p| *p > 0))?
@@ -210,17 +233,17 @@ impl Engine {
         }
         ipam::validate(&pools)?;
         for pool in &pools {
-            ipam::check_overlap(pool, &taken)?;
-            self.check_shared(pool, &taken)?;
+            ipam::check_overlap(pool, beside)?;
+            self.check_shared(pool, vlan.segment(), beside)?;
         }
         Ok(pools)
     }
 
     /// Networks on one subnet share its addresses: a gateway or auxiliary
     /// address must be nobody else's.
-    fn check_shared(&self, new: &Pool, others: &[&Pool]) -> Result<()> {
+    fn check_shared(&self, new: &Pool, segment: &str, others: &[&Pool]) -> Result<()> {
         let _lock = self.address_lock()?;
-        let leased = self.leased(new.subnet)?;
+        let leased = self.leased(segment, new.subnet)?;
         ipam::reservable(new, &|ip| {
             let reserved = |o: &&Pool| o.subnet == new.subnet && ipam::is_reserved(o, ip);
             leased.contains(&ip) || others.iter().any(reserved)
@@ -253,7 +276,7 @@ impl Engine {
     }
 
     pub(super) fn remove_network(&self, network: &NetworkSpec) -> Result<()> {
-        if !matches!(network.driver, Driver::Macvlan(_)) {
+        if network.vlan().is_none() {
             return Err(Error::invalid(format!(
                 "{} is a pre-defined network and cannot be removed",
                 network.name
@@ -285,20 +308,22 @@ impl Engine {
             ))
             .hint("disconnect or remove them first"));
         }
-        let may_have_link = match self.load_network(network) {
+        let spec = match self.load_network(network) {
             Ok(None) => return Err(Error::not_found(format!("network {name} not found"))),
-            Ok(Some(spec)) => spec.host_access != spec::HostAccess::Off,
-            Err(_) => true,
+            Ok(spec) => spec,
+            Err(_) => None,
         };
-        if may_have_link {
+        let has_no_link = |spec: &NetworkSpec| spec.host_access == spec::HostAccess::Off;
+        if !spec.as_ref().is_some_and(has_no_link) {
             host_access::disable(&mut Rtnl::host()?, network)?;
         }
-        file::remove_replaced(&self.dirs.network(network))
-    }
-
-    /// Held by whoever makes, changes or removes a network.
-    fn network_lock(&self) -> Result<Lock> {
-        Lock::acquire(&self.dirs.state().join("networks.lock"))
+        if let Some(vlan) = spec.as_ref().and_then(NetworkSpec::vlan) {
+            self.record_parents(&vlan.made)?;
+        }
+        file::remove_replaced(&self.dirs.network(network))?;
+        // The network is gone; a parent that stays is the next command's.
+        let _ = self.rewind_networks();
+        Ok(())
     }
 
     /// `network host-access`: the record first, so that whatever happens the
@@ -314,6 +339,9 @@ impl Engine {
             host_access::disable(&mut host, &network.id)?;
             network.host_access = access;
             return self.save_network(&network);
+        }
+        if let Some(vlan) = network.vlan() {
+            parent::make(&mut host, &vlan.made)?;
         }
         network.host_access = access;
         self.save_network(&network)?;
@@ -331,7 +359,7 @@ impl Engine {
 
     /// Makes or completes the host-side link of a network that has it on.
     pub(super) fn make_access(&self, network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<()> {
-        let (spec::HostAccess::On { ip }, Driver::Macvlan(macvlan)) =
+        let (spec::HostAccess::On { ip }, Driver::Vlan(vlan)) =
             (network.host_access, &network.driver)
         else {
             return Ok(());
@@ -353,7 +381,7 @@ impl Engine {
         host_access::enable(
             host,
             &network.id,
-            &macvlan.parent,
+            &vlan.parent,
             own,
             &containers,
             &mut steps,
@@ -369,7 +397,9 @@ impl Engine {
             let pool = ipam::pool_of(&network.pools, IpAddr::V4(ip))?;
             if ipam::is_reserved(pool, IpAddr::V4(ip))
                 && !pool.aux.values().any(|a| *a == IpAddr::V4(ip))
-                || self.lease_path(pool.subnet, IpAddr::V4(ip)).exists()
+                || self
+                    .lease_path(&network, pool.subnet, IpAddr::V4(ip))
+                    .exists()
             {
                 return Err(Error::conflict(format!("Address already in use: {ip}")));
             }
@@ -385,7 +415,7 @@ fn wanted_access(network: &NetworkSpec, access: HostAccess) -> Result<spec::Host
         HostAccess::On { ip } => spec::HostAccess::On { ip },
     };
     match &network.driver {
-        Driver::Macvlan(macvlan) => host_access::supported(macvlan.mode).map(|()| access),
+        Driver::Vlan(vlan) => host_access::supported(vlan.mode).map(|()| access),
         Driver::Host | Driver::Null => Err(Error::invalid(format!(
             "network {} has no parent link: host access is for macvlan networks",
             network.name
@@ -393,35 +423,49 @@ fn wanted_access(network: &NetworkSpec, access: HostAccess) -> Result<spec::Host
     }
 }
 
-fn check_parent(macvlan: &Macvlan, others: &[NetworkSpec], host: &mut Rtnl<Host>) -> Result<()> {
-    if host.link(macvlan.parent.as_str())?.is_none() {
-        let mut links = host.links()?.into_iter().map(|l| l.name);
-        let names: Vec<String> = links.by_ref().map(|n| n.to_string()).collect();
-        return Err(spec::missing_parent(&macvlan.parent, &|base| {
-            Ok(names.iter().any(|n| n == base))
-        }));
-    }
+/// The pools of the networks that share a parent with `vlan`, or have none
+/// like it: the only ones that theirs may not overlap.
+fn beside<'a>(vlan: &Vlan, others: &'a [NetworkSpec], links: &[Link<Host>]) -> Vec<&'a Pool> {
+    let is_beside = |theirs: &Vlan| {
+        let same =
+            || parent::known_as(links, &theirs.parent) == parent::known_as(links, &vlan.parent);
+        match (vlan.is_isolated(), theirs.is_isolated()) {
+            (true, true) => true,
+            (false, false) => same(),
+            _ => false,
+        }
+    };
+    others
+        .iter()
+        .filter(|other| other.vlan().is_some_and(is_beside))
+        .flat_map(|other| &other.pools)
+        .collect()
+}
+
+/// Who may share a parent: macvlans but for passthru; ipvlan networks never,
+/// since mode and flag are the parent's.
+fn check_parent(vlan: &Vlan, others: &[NetworkSpec]) -> Result<()> {
     for other in others {
-        let Driver::Macvlan(theirs) = &other.driver else {
+        let Some(theirs) = other.vlan().filter(|theirs| {
+            theirs.parent == vlan.parent && theirs.mode.kind() == vlan.mode.kind()
+        }) else {
             continue;
         };
-        if theirs.parent != macvlan.parent {
+        let (id, parent) = (other.id.short(), &theirs.parent);
+        let text = if vlan.mode.is_ipvlan() {
+            format!("network di-{id} is already using parent interface {parent}")
+        } else if vlan.mode.is_passthru() {
+            format!(
+                "cannot use mode passthru, macvlan network {id} is already using parent interface {parent}"
+            )
+        } else if theirs.mode.is_passthru() {
+            format!(
+                "macvlan network {id} is already using parent interface {parent} in mode passthru"
+            )
+        } else {
             continue;
-        }
-        if macvlan.mode == MacvlanMode::Passthru {
-            return Err(Error::conflict(format!(
-                "cannot use mode passthru, macvlan network {} is already using parent interface {}",
-                other.id.short(),
-                theirs.parent
-            )));
-        }
-        if theirs.mode == MacvlanMode::Passthru {
-            return Err(Error::conflict(format!(
-                "macvlan network {} is already using parent interface {} in mode passthru",
-                other.id.short(),
-                theirs.parent
-            )));
-        }
+        };
+        return Err(Error::conflict(text).hint(format!("that is network {}", other.name)));
     }
     Ok(())
 }

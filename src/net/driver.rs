@@ -21,7 +21,7 @@ pub struct HostView {
 impl HostView {
     pub fn of(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<Self> {
         let parent = match &network.driver {
-            Driver::Macvlan(macvlan) => host.link(macvlan.parent.as_str())?,
+            Driver::Vlan(vlan) => host.link(vlan.parent.as_str())?,
             Driver::Host | Driver::Null => None,
         };
         Ok(Self { parent })
@@ -53,8 +53,8 @@ pub struct Plan {
 /// networks without an interface of their own (host, none).
 pub fn plan(network: &NetworkSpec, endpoint: Endpoint, view: &HostView) -> Result<Option<Plan>> {
     match &network.driver {
-        Driver::Macvlan(macvlan) => Ok(Some(Plan {
-            link: vlan::plan(network, macvlan, endpoint, view)?,
+        Driver::Vlan(vlan) => Ok(Some(Plan {
+            link: vlan::plan(network, vlan, endpoint, view)?,
         })),
         Driver::Host | Driver::Null => Ok(None),
     }

@@ -52,7 +52,7 @@ use crate::netlink::nft::{
     Batch, Chain, Cmp, Element, Expr, Family, Field, Hook, Meta, Nft, Reg, Set, Table, Type,
     Verdict,
 };
-use crate::netlink::{Link, LinkKind, MacvlanMode, NewLink, Rtnl};
+use crate::netlink::{Link, LinkKind, MacvlanMode, Mode, NewLink, Rtnl};
 use crate::sys::netns::Host;
 use crate::sys::sysctl::{self, NetSysctl};
 
@@ -183,13 +183,16 @@ pub fn address(
 
 /// Only in bridge mode does a parent hand frames from one of its macvlans to
 /// another, which is what the shim is.
-pub fn supported(mode: MacvlanMode) -> Result<()> {
-    if mode == MacvlanMode::Bridge {
-        return Ok(());
+pub fn supported(mode: Mode) -> Result<()> {
+    match mode {
+        Mode::Macvlan(MacvlanMode::Bridge) => Ok(()),
+        Mode::Macvlan(_) => Err(Error::invalid(
+            "host access needs macvlan mode bridge: in the others the parent keeps its macvlans apart",
+        )),
+        Mode::Ipvlan { .. } => Err(Error::invalid(
+            "host access is for macvlan networks: no link of the host's stands beside ipvlans",
+        )),
     }
-    Err(Error::invalid(
-        "host access needs macvlan mode bridge: in the others the parent keeps its macvlans apart",
-    ))
 }
 
 // --- link, address, route
@@ -228,12 +231,12 @@ fn make(
     let new = NewLink {
         name,
         lower: parent.index,
-        mode: MODE,
+        mode: MODE.into(),
         sources: &[],
         mac: Some(super::vlan::stable_mac(network.as_str())),
         mtu: None,
     };
-    match host.macvlan_here(&new) {
+    match host.link_here(&new) {
         // Another command was faster; what follows is idempotent.
         Err(e) if e.is_errno(libc::EEXIST) => {}
         made => drop(made?),
@@ -481,7 +484,7 @@ mod tests {
 
     #[test]
     fn only_bridge_mode() {
-        assert!(supported(MacvlanMode::Bridge).is_ok());
-        assert!(supported(MacvlanMode::Private).is_err());
+        assert!(supported(MacvlanMode::Bridge.into()).is_ok());
+        assert!(supported(MacvlanMode::Private.into()).is_err());
     }
 }

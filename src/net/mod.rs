@@ -5,6 +5,7 @@ pub mod dns;
 pub mod driver;
 pub mod host_access;
 pub mod ipam;
+pub mod parent;
 pub mod plain;
 pub mod publish;
 pub mod spec;
@@ -26,7 +27,8 @@ pub struct Attachment {
     /// Index inside the sandbox.
     pub ifindex: u32,
     pub parent: IfName,
-    pub mode: crate::netlink::MacvlanMode,
+    pub mode: crate::netlink::Mode,
+    /// An ipvlan's is its parent's.
     pub mac: MacAddr,
     /// Address with the subnet's prefix length; none on an L2-only network.
     pub addr: Option<Cidr>,

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ipam::Pool;
+use super::parent::{Made, What};
 use crate::base::{Error, IfName, MacAddr, NetworkId, NetworkName, Result};
-use crate::netlink::MacvlanMode;
+use crate::netlink::{IpvlanFlag, IpvlanMode, MacvlanMode, Mode};
 
 /// A network as stored in `<root>/networks/<id>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +60,8 @@ pub enum HostAccess {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Driver {
-    Macvlan(Macvlan),
+    #[serde(alias = "macvlan")]
+    Vlan(Vlan),
     /// The host's own namespace.
     Host,
     /// Loopback alone.
@@ -70,23 +72,45 @@ impl Driver {
     /// The name that `network ls` prints.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Macvlan(_) => "macvlan",
+            Self::Vlan(vlan) => vlan.mode.kind(),
             Self::Host => "host",
             Self::Null => "null",
         }
     }
 }
 
+/// A macvlan or ipvlan network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Macvlan {
+pub struct Vlan {
     pub parent: IfName,
-    pub mode: MacvlanMode,
+    /// The links that dockless makes where they are missing, the parent last;
+    /// none: the parent is somebody else's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<Made>,
+    pub mode: Mode,
     /// Source mode: the MACs whose frames are let in.
     #[serde(default)]
     pub sources: Vec<MacAddr>,
     /// `None`: the parent's at creation.
     #[serde(default)]
     pub mtu: Option<u32>,
+}
+
+impl Vlan {
+    /// Within one, an address can be had once, and subnets do not overlap: the
+    /// parent's name. Networks without a parent share one, as all do in Docker.
+    pub fn segment(&self) -> &str {
+        if self.is_isolated() {
+            ""
+        } else {
+            self.parent.as_str()
+        }
+    }
+
+    /// On a dummy.
+    pub fn is_isolated(&self) -> bool {
+        self.made.iter().any(|made| made.what == What::Dummy)
+    }
 }
 
 /// ARP announcements at start (Docker 28's `advertise_addr_*`).
@@ -113,67 +137,117 @@ impl Announce {
 
 const MODE: &str = "macvlan_mode";
 const SOURCES: &str = "macvlan_sources";
-const PARENT: &str = "parent";
+const IPVLAN_MODE: &str = "ipvlan_mode";
+const IPVLAN_FLAG: &str = "ipvlan_flag";
 const MTU: &str = "com.docker.network.driver.mtu";
 const ADVERTISE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
 const ADVERTISE_MS: &str = "com.docker.network.advertise_addr_ms";
 const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
 const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
 
-impl Macvlan {
-    /// From `-o`. The parent's existence is the engine's to check.
-    pub fn from_options(options: &BTreeMap<String, String>) -> Result<Self> {
-        let mode = match options.get(MODE).map(String::as_str) {
-            None | Some("" | "bridge") => MacvlanMode::Bridge,
-            Some("private") => MacvlanMode::Private,
-            Some("vepa") => MacvlanMode::Vepa,
-            Some("passthru") => MacvlanMode::Passthru,
-            Some("source") => MacvlanMode::Source,
-            Some(other) => {
-                return Err(Error::invalid(format!(
-                    "requested macvlan mode '{other}' is not valid, 'bridge' mode is the macvlan driver default; choose bridge, private, vepa, passthru or source"
-                )));
-            }
-        };
-        let sources = match options.get(SOURCES) {
-            None => Vec::new(),
-            Some(list) => list
-                .split(',')
-                .map(|mac| source_mac(mac.trim()))
-                .collect::<Result<_>>()?,
-        };
-        match (mode, sources.is_empty()) {
-            (MacvlanMode::Source, true) => {
-                return Err(Error::invalid(
-                    "macvlan mode source lets nobody in without a list: add -o macvlan_sources=MAC[,MAC…]",
-                ));
-            }
-            (MacvlanMode::Source, false) | (_, true) => {}
-            (_, false) => {
-                return Err(Error::invalid(
-                    "-o macvlan_sources goes with -o macvlan_mode=source only",
-                ));
-            }
+impl NetworkSpec {
+    /// Nothing leads out: asked for, or there is no parent to lead there.
+    pub fn is_internal(&self) -> bool {
+        self.internal || self.vlan().is_some_and(Vlan::is_isolated)
+    }
+
+    pub fn segment(&self) -> &str {
+        self.vlan().map_or("", Vlan::segment)
+    }
+
+    /// `None`: `host` or `none`.
+    pub fn vlan(&self) -> Option<&Vlan> {
+        match &self.driver {
+            Driver::Vlan(vlan) => Some(vlan),
+            Driver::Host | Driver::Null => None,
         }
-        let parent = options
-            .get(PARENT)
-            .filter(|p| !p.is_empty())
-            .ok_or_else(|| {
-                Error::invalid("a macvlan network needs a parent link: add -o parent=IFNAME")
-                    .hint("networks without a parent (a dummy link) are not supported yet")
-            })?;
-        if parent == "lo" {
-            return Err(
-                Error::invalid("loopback interface is not a valid macvlan parent link")
-                    .hint("name an Ethernet interface: `ip link` shows which there are"),
-            );
-        }
-        Ok(Self {
-            parent: IfName::new(parent.as_str())?,
+    }
+
+    /// The default route is the link itself: an ipvlan whose host routes.
+    pub fn is_l3(&self) -> bool {
+        self.vlan().is_some_and(|vlan| vlan.mode.is_l3())
+    }
+}
+
+/// What a network's `-o` say of its links, whoever its parent is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkOptions {
+    pub mode: Mode,
+    pub sources: Vec<MacAddr>,
+    pub mtu: Option<u32>,
+}
+
+impl LinkOptions {
+    /// `None`: there is no such driver.
+    pub fn new(driver: &str, options: &BTreeMap<String, String>) -> Result<Option<Self>> {
+        let mode = match driver {
+            "macvlan" => Mode::Macvlan(macvlan_mode(options)?),
+            "ipvlan" => ipvlan_mode(options)?,
+            _ => return Ok(None),
+        };
+        Ok(Some(Self {
             mode,
-            sources,
+            sources: sources(mode, options)?,
             mtu: mtu(options)?,
-        })
+        }))
+    }
+}
+
+fn macvlan_mode(options: &BTreeMap<String, String>) -> Result<MacvlanMode> {
+    Ok(match options.get(MODE).map(String::as_str) {
+        None | Some("" | "bridge") => MacvlanMode::Bridge,
+        Some("private") => MacvlanMode::Private,
+        Some("vepa") => MacvlanMode::Vepa,
+        Some("passthru") => MacvlanMode::Passthru,
+        Some("source") => MacvlanMode::Source,
+        Some(other) => {
+            return Err(Error::invalid(format!(
+                "requested macvlan mode '{other}' is not valid, 'bridge' mode is the macvlan driver default; choose bridge, private, vepa, passthru or source"
+            )));
+        }
+    })
+}
+
+fn ipvlan_mode(options: &BTreeMap<String, String>) -> Result<Mode> {
+    let ipvlan = match options.get(IPVLAN_MODE).map(String::as_str) {
+        None | Some("" | "l2") => IpvlanMode::L2,
+        Some("l3") => IpvlanMode::L3,
+        Some("l3s") => IpvlanMode::L3s,
+        Some(other) => {
+            return Err(Error::invalid(format!(
+                "requested ipvlan mode '{other}' is not valid, 'l2' mode is the ipvlan driver default; choose l2, l3 or l3s"
+            )));
+        }
+    };
+    let flag = match options.get(IPVLAN_FLAG).map(String::as_str) {
+        None | Some("" | "bridge") => IpvlanFlag::Bridge,
+        Some("private") => IpvlanFlag::Private,
+        Some("vepa") => IpvlanFlag::Vepa,
+        Some(other) => {
+            return Err(Error::invalid(format!(
+                "requested ipvlan flag '{other}' is not valid, 'bridge' is the ipvlan driver default; choose bridge, private or vepa"
+            )));
+        }
+    };
+    Ok(Mode::Ipvlan { ipvlan, flag })
+}
+
+fn sources(mode: Mode, options: &BTreeMap<String, String>) -> Result<Vec<MacAddr>> {
+    let sources = match options.get(SOURCES) {
+        None => Vec::new(),
+        Some(list) => list
+            .split(',')
+            .map(|mac| source_mac(mac.trim()))
+            .collect::<Result<_>>()?,
+    };
+    match (mode, sources.is_empty()) {
+        (Mode::Macvlan(MacvlanMode::Source), true) => Err(Error::invalid(
+            "macvlan mode source lets nobody in without a list: add -o macvlan_sources=MAC[,MAC…]",
+        )),
+        (Mode::Macvlan(MacvlanMode::Source), false) | (_, true) => Ok(sources),
+        (_, false) => Err(Error::invalid(
+            "-o macvlan_sources goes with -o macvlan_mode=source only",
+        )),
     }
 }
 
@@ -266,45 +340,6 @@ pub fn families(
     ))
 }
 
-/// Docker's answers for a parent that does not exist (§4.1): the name is taken
-/// for a VLAN sub-interface to be made.
-pub fn missing_parent(parent: &IfName, base_exists: &dyn Fn(&str) -> Result<bool>) -> Error {
-    let name = parent.as_str();
-    let Some((base, vid)) = name.split_once('.') else {
-        return Error::invalid(format!(
-            "invalid subinterface vlan name {name}, example formatting is eth0.10"
-        ))
-        .hint(format!(
-            "there is no link {name}; `ip link` or /sys/class/net shows what there is"
-        ));
-    };
-    if vid.contains('.') {
-        return Error::invalid(format!(
-            "required interface name format is: name.vlan_id, ex. eth0.10 for vlan 10, received: {name}"
-        ));
-    }
-    let Ok(vid) = vid.parse::<i64>() else {
-        return Error::invalid(format!(
-            "unable to parse a valid vlan id from: {vid} (ex. eth0.10 for vlan 10)"
-        ));
-    };
-    if !(1..=4094).contains(&vid) {
-        return Error::invalid(format!("vlan id must be between 1-4094, received: {vid}"));
-    }
-    match base_exists(base) {
-        Err(error) => error,
-        Ok(false) => Error::invalid(format!(
-            "-o parent interface was not found on the host: {base}"
-        )),
-        Ok(true) => Error::invalid(format!(
-            "parent {name} does not exist, and VLAN sub-interfaces are not made yet"
-        ))
-        .hint(format!(
-            "make it first: ip link add link {base} name {name} type vlan id {vid}"
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,43 +352,65 @@ mod tests {
 
     #[test]
     fn modes_and_sources() {
-        let m = Macvlan::from_options(&options(&[("parent", "eth1")])).unwrap();
-        assert_eq!(m.mode, MacvlanMode::Bridge);
-        for (bad, phrase) in [
-            (&[("parent", "lo")][..], "loopback interface is not a valid"),
+        let link = |driver: &str, list: &[(&str, &str)]| {
+            LinkOptions::new(driver, &options(list)).map(Option::unwrap)
+        };
+        let bridge = Mode::Macvlan(MacvlanMode::Bridge);
+        assert_eq!(link("macvlan", &[]).unwrap().mode, bridge);
+        for (driver, bad, phrase) in [
             (
-                &[("parent", "eth1"), (MODE, "Bridge")],
+                "macvlan",
+                &[(MODE, "Bridge")][..],
                 "requested macvlan mode 'Bridge' is not valid",
             ),
-            (&[("parent", "eth1"), (MODE, "source")], "lets nobody in"),
+            ("macvlan", &[(MODE, "source")], "lets nobody in"),
             (
-                &[("parent", "eth1"), (SOURCES, "02:00:00:00:00:01")],
+                "macvlan",
+                &[(SOURCES, "02:00:00:00:00:01")],
                 "macvlan_mode=source only",
             ),
             (
-                &[
-                    ("parent", "eth1"),
-                    (MODE, "source"),
-                    (SOURCES, "01:00:00:00:00:01"),
-                ],
+                "macvlan",
+                &[(MODE, "source"), (SOURCES, "01:00:00:00:00:01")],
                 "not a valid mac address",
             ),
-            (&[], "needs a parent"),
-            (&[("parent", "eth1"), (MTU, "67")], "invalid MTU"),
-            (&[("parent", "eth1"), (MTU, "x")], "invalid MTU"),
+            ("macvlan", &[(MTU, "67")], "invalid MTU"),
+            ("ipvlan", &[(MTU, "x")], "invalid MTU"),
+            (
+                "ipvlan",
+                &[(IPVLAN_MODE, "l4")],
+                "requested ipvlan mode 'l4' is not valid",
+            ),
+            (
+                "ipvlan",
+                &[(IPVLAN_FLAG, "x")],
+                "requested ipvlan flag 'x' is not valid",
+            ),
         ] {
-            let text = Macvlan::from_options(&options(bad))
-                .unwrap_err()
-                .to_string();
+            let text = link(driver, bad).unwrap_err().to_string();
             assert!(text.contains(phrase), "{text}");
         }
-        let m = Macvlan::from_options(&options(&[
-            ("parent", "eth1"),
-            (MODE, "source"),
-            (SOURCES, "02:00:00:00:00:01, 02:00:00:00:00:02"),
-        ]))
-        .unwrap();
+        let sources = (SOURCES, "02:00:00:00:00:01, 02:00:00:00:00:02");
+        let m = link("macvlan", &[(MODE, "source"), sources]).unwrap();
         assert_eq!(m.sources.len(), 2);
+        let i = link("ipvlan", &[(IPVLAN_MODE, "l3s"), (IPVLAN_FLAG, "vepa")]).unwrap();
+        assert_eq!(i.mode.to_string(), "l3s vepa");
+        assert!(i.mode.is_l3());
+        assert_eq!(LinkOptions::new("overlay", &options(&[])).unwrap(), None);
+    }
+
+    /// Files of networks that an earlier build has made.
+    #[test]
+    fn a_macvlan_as_it_was_stored_first() {
+        let old = r#"{"kind":"macvlan","parent":"eth1","mode":"bridge","sources":[],"mtu":null}"#;
+        let driver: Driver = serde_json::from_str(old).unwrap();
+        let Driver::Vlan(vlan) = &driver else {
+            panic!("{driver:?}");
+        };
+        assert_eq!(vlan.mode, Mode::Macvlan(MacvlanMode::Bridge));
+        assert_eq!((driver.name(), vlan.made.len()), ("macvlan", 0));
+        let again = serde_json::to_string(&driver).unwrap();
+        assert_eq!(serde_json::from_str::<Driver>(&again).unwrap(), driver);
     }
 
     #[test]
@@ -374,22 +431,6 @@ mod tests {
                 .to_string();
             assert!(text.contains(phrase), "{text}");
         }
-    }
-
-    #[test]
-    fn missing_parents_as_docker() {
-        let ask = |name: &str| {
-            missing_parent(&IfName::new(name).unwrap(), &|b| Ok(b == "eth1")).to_string()
-        };
-        assert!(
-            ask("foo")
-                .contains("invalid subinterface vlan name foo, example formatting is eth0.10")
-        );
-        assert!(ask("foo.10").contains("-o parent interface was not found on the host: foo"));
-        assert!(ask("eth1.4095").contains("vlan id must be between 1-4094, received: 4095"));
-        assert!(ask("eth1.x").contains("unable to parse a valid vlan id from: x"));
-        assert!(ask("eth1.1.2").contains("required interface name format is: name.vlan_id"));
-        assert!(ask("eth1.10").contains("ip link add link eth1 name eth1.10 type vlan id 10"));
     }
 
     #[test]

@@ -1,14 +1,13 @@
-//! The virtual-LAN driver: macvlan now, with the kind as data so that ipvlan
-//! becomes a value and not a second driver.
+//! The virtual-LAN driver: macvlan and ipvlan, the kind as data.
 
 use std::borrow::Cow;
 
 use super::Attachment;
 use super::driver::{Endpoint, HostView};
-use super::spec::{Macvlan, NetworkSpec};
-use crate::base::{Cause, Error, IfName, MacAddr, NetworkId, Result, Subject};
+use super::spec::{NetworkSpec, Vlan};
+use crate::base::{Cause, Cidr, Error, IfName, MacAddr, NetworkId, Result, Subject};
 use crate::netlink::route::Configure;
-use crate::netlink::{Ifindex, MacvlanMode, NewLink, Rtnl};
+use crate::netlink::{Ifindex, Mode, NewLink, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
 use crate::sys::sysctl::{Family, NetSysctl};
 
@@ -18,11 +17,13 @@ pub(super) struct VlanPlan {
     internal: bool,
     parent: IfName,
     lower: Ifindex<Host>,
-    mode: MacvlanMode,
+    mode: Mode,
     sources: Vec<MacAddr>,
     mtu: Option<u32>,
-    /// `None`: passthru, as its parent's.
+    /// `None`: passthru or ipvlan, as its parent's.
     mac: Option<MacAddr>,
+    /// The network's other subnets, for an ipvlan whose host routes.
+    others: Vec<Cidr>,
     endpoint: Endpoint,
     /// The first interface of a sandbox also brings its loopback up.
     loopback: bool,
@@ -30,46 +31,56 @@ pub(super) struct VlanPlan {
 
 pub(super) fn plan(
     network: &NetworkSpec,
-    macvlan: &Macvlan,
+    vlan: &Vlan,
     endpoint: Endpoint,
     view: &HostView,
 ) -> Result<VlanPlan> {
     let parent = view.parent.as_ref().ok_or_else(|| {
         Error::not_found(format!(
             "the requested parent interface {} was not found on the Docker host",
-            macvlan.parent
+            vlan.parent
         ))
         .hint(format!(
             "network {} needs it; was it renamed or removed?",
             network.name
         ))
     })?;
-    if let Some(mtu) = macvlan.mtu.filter(|mtu| *mtu > parent.mtu) {
+    if let Some(mtu) = vlan.mtu.filter(|mtu| *mtu > parent.mtu) {
         return Err(Error::invalid(format!(
             "MTU {mtu} of network {} is above the {} of its parent {}",
-            network.name, parent.mtu, macvlan.parent
+            network.name, parent.mtu, vlan.parent
         ))
         .hint(format!(
             "raise the parent's first: ip link set {} mtu {mtu}",
-            macvlan.parent
+            vlan.parent
         )));
     }
-    let mac = match (endpoint.mac, endpoint.addr.map(crate::base::Cidr::addr)) {
+    let mac = match (endpoint.mac, endpoint.addr.map(Cidr::addr)) {
+        (Some(_), _) if vlan.mode.is_ipvlan() => {
+            return Err(Error::invalid(
+                "ipvlan interfaces do not support custom mac address assignment",
+            )
+            .hint("they all have their parent's"));
+        }
         (Some(mac), _) => Some(valid_mac(mac)?),
         // Any other would become the parent's, too; nobody has asked for that.
-        (None, _) if macvlan.mode == MacvlanMode::Passthru => None,
+        (None, _) if vlan.mode.has_parents_mac() => None,
         (None, Some(std::net::IpAddr::V4(ip))) => Some(MacAddr::from_ipv4(ip)),
         (None, _) => Some(stable_mac(&endpoint.id)),
     };
+    let own = endpoint.addr.map(Cidr::network);
+    let subnets = network.pools.iter().map(|pool| pool.subnet);
+    let others = subnets.filter(|subnet| Some(*subnet) != own && vlan.mode.is_l3());
     Ok(VlanPlan {
         network: network.id.clone(),
-        internal: network.internal,
-        parent: macvlan.parent.clone(),
+        internal: network.is_internal(),
+        parent: vlan.parent.clone(),
         lower: parent.index,
-        mode: macvlan.mode,
-        sources: macvlan.sources.clone(),
-        mtu: macvlan.mtu,
+        mode: vlan.mode,
+        sources: vlan.sources.clone(),
+        mtu: vlan.mtu,
         mac,
+        others: others.collect(),
         loopback: endpoint.ifname.as_str() == "eth0",
         endpoint,
     })
@@ -115,11 +126,11 @@ impl VlanPlan {
             mac: self.mac,
             mtu: self.mtu,
         };
-        let made = host.macvlan_into(&new, netns, sandbox);
-        let index = made.map_err(not_made)?;
+        let made = host.link_into(&new, netns, sandbox);
+        let index = made.map_err(|error| not_made(self.mode, error))?;
         let configure = Configure {
             loopback_up: self.loopback,
-            mac: self.mac.filter(|_| self.mode == MacvlanMode::Passthru),
+            mac: self.mac.filter(|_| self.mode.is_passthru()),
             addrs: self.endpoint.addr.into_iter().collect(),
             up: true,
             gateway: self
@@ -137,6 +148,7 @@ impl VlanPlan {
         };
         let outcome = quiet
             .and_then(|()| sandbox.configure(index, &configure))
+            .and_then(|()| self.route_l3(sandbox, index))
             .and_then(|()| self.own_mac(sandbox, index));
         let mac = match outcome {
             Ok(mac) => mac,
@@ -159,6 +171,20 @@ impl VlanPlan {
         })
     }
 
+    /// The host routes: no next hop. Where the default route may not go this
+    /// way, the rest of the network still does.
+    fn route_l3(&self, sandbox: &mut Rtnl<Sandbox>, index: Ifindex<Sandbox>) -> Result<()> {
+        if !self.mode.is_l3() || self.endpoint.addr.is_none() {
+            return Ok(());
+        }
+        if self.endpoint.default_route && !self.internal {
+            return sandbox.add_link_route(Cidr::DEFAULT_V4, index, None);
+        }
+        self.others
+            .iter()
+            .try_for_each(|subnet| sandbox.add_link_route(*subnet, index, None))
+    }
+
     fn own_mac(&self, sandbox: &mut Rtnl<Sandbox>, index: Ifindex<Sandbox>) -> Result<MacAddr> {
         if let Some(mac) = self.mac {
             return Ok(mac);
@@ -170,9 +196,12 @@ impl VlanPlan {
 }
 
 /// In Docker's words, with the kernel's reason.
-fn not_made(mut error: Error) -> Error {
+fn not_made(mode: Mode, mut error: Error) -> Error {
     if matches!(error.cause, Cause::Netlink { .. }) {
-        error.op = Cow::Borrowed("failed to create the macvlan port");
+        error.op = Cow::Borrowed(match mode {
+            Mode::Macvlan(_) => "failed to create the macvlan port",
+            Mode::Ipvlan { .. } => "failed to create the ipvlan port",
+        });
         error.subject = Subject::None;
     }
     error

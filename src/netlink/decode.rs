@@ -222,10 +222,8 @@ fn nf_tables(message: &Message<'_>) -> (String, Vec<(String, Node)>) {
 }
 
 fn nest(bytes: &[u8], names: Names) -> Vec<(String, Node)> {
-    // What macvlan calls its attributes, other kinds of link call differently.
-    let macvlan = wire::find(bytes, 1).is_some_and(|kind| kind.starts_with(b"macvlan"));
-    let names = match names.first() {
-        Some((1, "KIND", _)) if macvlan => names::MACVLAN_INFO,
+    let names = match (names.first(), wire::find(bytes, 1)) {
+        (Some((1, "KIND", _)), Some(kind)) => names::link_info(&wire::text_of(kind)),
         _ => names,
     };
     wire::attrs(bytes)

@@ -1,5 +1,6 @@
 //! Links: look up, change, delete; veth pairs and bridges for the lab.
-//! Macvlan links are made in [`macvlan`](super::macvlan).
+//! Containers' links are made in [`macvlan`](super::macvlan), those that carry
+//! them in [`parent`](super::parent).
 
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
@@ -12,7 +13,9 @@ use netlink_packet_route::link::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::ipvlan::{self, IpvlanFlag, IpvlanMode};
 use super::monitor::Event;
+use super::parent::VlanTag;
 use super::route::Configure;
 use super::socket::{Fault, Rtnl};
 use super::wire::{self, Malformed};
@@ -87,6 +90,16 @@ pub enum LinkKind {
     Macvlan {
         mode: MacvlanMode,
     },
+    /// A virtual machine's: it shares the parent with macvlans.
+    Macvtap {
+        mode: MacvlanMode,
+    },
+    Ipvlan {
+        mode: IpvlanMode,
+        flag: IpvlanFlag,
+    },
+    Vlan(VlanTag),
+    Dummy,
     Veth,
     Bridge,
     Loopback,
@@ -403,24 +416,26 @@ fn kind_of(hardware: u16, info: &[u8]) -> Result<LinkKind, Malformed> {
     let name = wire::find(info, libc::IFLA_INFO_KIND)
         .map(wire::text_of)
         .unwrap_or_default();
+    let data = wire::find(info, libc::IFLA_INFO_DATA).unwrap_or_default();
     let mode = || -> Result<Option<MacvlanMode>, Malformed> {
-        let data = wire::find(info, libc::IFLA_INFO_DATA).unwrap_or_default();
         let mode = wire::find(data, IFLA_MACVLAN_MODE);
         Ok(mode
             .map(wire::u32_of)
             .transpose()?
             .and_then(MacvlanMode::from_number))
     };
-    Ok(match name.as_str() {
-        "macvlan" => match mode()? {
-            Some(mode) => LinkKind::Macvlan { mode },
-            None => LinkKind::Other(name),
-        },
-        "veth" => LinkKind::Veth,
-        "bridge" => LinkKind::Bridge,
-        "" if hardware == libc::ARPHRD_LOOPBACK => LinkKind::Loopback,
-        _ => LinkKind::Other(name),
-    })
+    let known = match name.as_str() {
+        "macvlan" => mode()?.map(|mode| LinkKind::Macvlan { mode }),
+        "macvtap" => mode()?.map(|mode| LinkKind::Macvtap { mode }),
+        "ipvlan" => ipvlan::parse(data)?,
+        "vlan" => VlanTag::parse(data)?.map(LinkKind::Vlan),
+        "dummy" => Some(LinkKind::Dummy),
+        "veth" => Some(LinkKind::Veth),
+        "bridge" => Some(LinkKind::Bridge),
+        "" if hardware == libc::ARPHRD_LOOPBACK => Some(LinkKind::Loopback),
+        _ => None,
+    };
+    Ok(known.unwrap_or(LinkKind::Other(name)))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Making macvlan links, and saying why it did not work.
+//! Making containers' links (macvlan, ipvlan), and saying why it did not work.
 //!
 //! # Theory of operation
 //!
@@ -23,6 +23,9 @@
 //! Passthru is apart: the kernel gives such a link its parent's MAC whatever
 //! the request says. Another one is set afterwards (`Configure::mac`), which
 //! sets the parent's too; with the link the parent's own comes back.
+//!
+//! A parent is macvlan's (macvtap's included) or ipvlan's, never both: the
+//! first link takes its receive handler, and the other kind then gets EBUSY.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -32,20 +35,22 @@ use netlink_packet_route::link::{
     MacVlanMode,
 };
 
-use super::link::{self, Ifindex, LinkKind, MacvlanMode};
+use super::ipvlan::{self, Mode};
+use super::link::{self, Ifindex, Link, LinkKind, MacvlanMode};
 use super::route::{BUSY_PAUSE, BUSY_TRIES};
 use super::socket::{Fault, Rtnl};
 use crate::base::{Error, IfName, MacAddr, Result};
 use crate::sys::netns::{Host, Netns, Place, Sandbox};
 
-/// A macvlan to be made.
+/// A macvlan or ipvlan to be made.
 #[derive(Clone, Debug)]
 pub struct NewLink<'a> {
     pub name: &'a IfName,
     pub lower: Ifindex<Host>,
-    pub mode: MacvlanMode,
+    pub mode: Mode,
     /// MACs accepted in source mode (IFLA_MACVLAN_MACADDR_SET).
     pub sources: &'a [MacAddr],
+    /// An ipvlan has its parent's.
     pub mac: Option<MacAddr>,
     pub mtu: Option<u32>,
 }
@@ -65,17 +70,25 @@ impl NewLink<'_> {
             attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
         }
         attributes.push(LinkAttribute::TxQueueLen(0));
-        let mut data = vec![InfoMacVlan::Mode(self.mode.into())];
-        if self.mode == MacvlanMode::Source {
+        let (kind, data) = match self.mode {
+            Mode::Macvlan(mode) => self.macvlan_info(mode),
+            Mode::Ipvlan { ipvlan, flag } => ipvlan::info(ipvlan, flag),
+        };
+        attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(kind),
+            LinkInfo::Data(data),
+        ]));
+        link::message(place.index, attributes)
+    }
+
+    fn macvlan_info(&self, mode: MacvlanMode) -> (InfoKind, InfoData) {
+        let mut data = vec![InfoMacVlan::Mode(mode.into())];
+        if mode == MacvlanMode::Source {
             let sources = self.sources.iter().map(|mac| InfoMacVlan::MacAddr(mac.0));
             data.push(InfoMacVlan::MacAddrMode(MacVlanMacAddressMode::Set));
             data.push(InfoMacVlan::MacAddrData(sources.collect()));
         }
-        attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::MacVlan),
-            LinkInfo::Data(InfoData::MacVlan(data)),
-        ]));
-        link::message(place.index, attributes)
+        (InfoKind::MacVlan, InfoData::MacVlan(data))
     }
 }
 
@@ -91,6 +104,14 @@ impl From<MacvlanMode> for MacVlanMode {
     }
 }
 
+fn is_other_kind(link: &Link<Host>, mode: Mode) -> bool {
+    match link.kind {
+        LinkKind::Macvlan { .. } | LinkKind::Macvtap { .. } => mode.is_ipvlan(),
+        LinkKind::Ipvlan { .. } => !mode.is_ipvlan(),
+        _ => false,
+    }
+}
+
 /// Where and as what the link appears; index 0 leaves it to the kernel.
 #[derive(Clone, Copy, Debug)]
 struct Placement<'a> {
@@ -100,10 +121,10 @@ struct Placement<'a> {
 }
 
 impl Rtnl<Host> {
-    /// A macvlan made straight in `target` (IFLA_NET_NS_FD), down, txqueuelen
+    /// A link made straight in `target` (IFLA_NET_NS_FD), down, txqueuelen
     /// 0. Asks for an index so that no lookup is needed; where the kernel
     /// refuses, see the top of this file.
-    pub fn macvlan_into(
+    pub fn link_into(
         &mut self,
         new: &NewLink<'_>,
         target: &Netns<Sandbox>,
@@ -116,25 +137,25 @@ impl Rtnl<Host> {
         };
         let index = usual_index(new.name);
         if index != 0 {
-            match self.try_macvlan(new, &Placement { index, ..plain })? {
+            match self.try_link(new, &Placement { index, ..plain })? {
                 Ok(()) => return Ok(sandbox.index(index)),
                 Err(fault) if matches!(fault.errno(), libc::EEXIST | libc::EBUSY) => {}
                 Err(fault) => return Err(self.explain(new, fault)),
             }
         }
-        match self.try_macvlan(new, &plain)? {
+        match self.try_link(new, &plain)? {
             Ok(()) => sandbox.created(new.name),
             Err(fault)
                 if fault.errno() == libc::EEXIST && sandbox.link(new.name.as_str())?.is_none() =>
             {
-                self.macvlan_renamed(new, &plain, sandbox)
+                self.link_renamed(new, &plain, sandbox)
             }
             Err(fault) => Err(self.explain(new, fault)),
         }
     }
 
     /// Under a name that neither namespace has, then renamed inside.
-    fn macvlan_renamed(
+    fn link_renamed(
         &mut self,
         new: &NewLink<'_>,
         plain: &Placement<'_>,
@@ -142,7 +163,7 @@ impl Rtnl<Host> {
     ) -> Result<Ifindex<Sandbox>> {
         let unique = IfName::new(format!("dl{}", std::process::id()))?;
         let name = unique.as_str();
-        if let Err(fault) = self.try_macvlan(new, &Placement { name, ..*plain })? {
+        if let Err(fault) = self.try_link(new, &Placement { name, ..*plain })? {
             return Err(self.explain(new, fault));
         }
         let index = sandbox.created(&unique)?;
@@ -155,22 +176,23 @@ impl Rtnl<Host> {
         }
     }
 
-    /// A macvlan in the host's own namespace (host access).
-    pub fn macvlan_here(&mut self, new: &NewLink<'_>) -> Result<Ifindex<Host>> {
+    /// A link in the host's own namespace (host access).
+    pub fn link_here(&mut self, new: &NewLink<'_>) -> Result<Ifindex<Host>> {
         let here = Placement {
             name: new.name.as_str(),
             index: 0,
             netns: None,
         };
-        match self.try_macvlan(new, &here)? {
+        match self.try_link(new, &here)? {
             Ok(()) => self.created(new.name),
             Err(fault) => Err(self.explain(new, fault)),
         }
     }
 
-    /// EINVAL beside passthru may be the work of a link whose namespace is just
-    /// being cleared up: it is tried again for up to 200 ms.
-    fn try_macvlan(
+    /// EINVAL beside passthru, EBUSY beside the other kind, may be the work of a
+    /// link whose namespace is just being cleared up: it is tried again for up
+    /// to 200 ms.
+    fn try_link(
         &mut self,
         new: &NewLink<'_>,
         place: &Placement<'_>,
@@ -182,7 +204,7 @@ impl Rtnl<Host> {
                 self.channel
                     .request(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &message);
             match &outcome {
-                Err(fault) if fault.errno() == libc::EINVAL && tries > 0 => {
+                Err(fault) if is_passing(fault.errno(), place) && tries > 0 => {
                     tries -= 1;
                     std::thread::sleep(BUSY_PAUSE);
                 }
@@ -209,7 +231,12 @@ impl Rtnl<Host> {
     /// The errno a user really meets, with what is behind it and what to do.
     fn explain(&mut self, new: &NewLink<'_>, fault: Fault) -> Error {
         let errno = fault.errno();
-        let error = fault.named("create macvlan link", new.name);
+        let kind = new.mode.kind();
+        let op = match new.mode {
+            Mode::Macvlan(_) => "create macvlan link",
+            Mode::Ipvlan { .. } => "create ipvlan link",
+        };
+        let error = fault.named(op, new.name);
         let parent = self.link_by_index(new.lower.get()).ok().flatten();
         let Some(parent) = parent else {
             return error.hint("its parent interface does not exist any more");
@@ -224,13 +251,18 @@ impl Rtnl<Host> {
                         "{name} is a port of the {what} {master}: use {master} as the parent"
                     ))
                 }
-                (None, _) => error.hint(format!(
-                    "something else (ipvlan, a bond or team, Open vSwitch) already takes all of {name}'s frames"
-                )),
+                (None, _) => match self.upper(parent.index, |l| is_other_kind(l, new.mode)) {
+                    Some(holder) => error.hint(format!(
+                        "{name} carries {holder} already, and cannot carry {kind} beside it"
+                    )),
+                    None => error,
+                },
             },
             libc::EINVAL => match self.passthru_clash(new, parent.index) {
                 Some(hint) => error.hint(hint),
-                None if parent.kind == LinkKind::Loopback || parent.hardware != libc::ARPHRD_ETHER => {
+                None if parent.kind == LinkKind::Loopback
+                    || parent.hardware != libc::ARPHRD_ETHER =>
+                {
                     error.hint(format!("{name} is not an Ethernet interface"))
                 }
                 None => error.hint(format!(
@@ -238,9 +270,9 @@ impl Rtnl<Host> {
                 )),
             },
             libc::EEXIST => error.hint("an interface of that name exists there already"),
-            libc::EOPNOTSUPP => {
-                error.hint("this kernel has no macvlan driver loaded: try \"modprobe macvlan\"")
-            }
+            libc::EOPNOTSUPP => error.hint(format!(
+                "this kernel has no {kind} driver loaded: try \"modprobe {kind}\""
+            )),
             libc::EPERM => error.hint(format!(
                 "it needs CAP_NET_ADMIN over the namespace of {name}: run it as root"
             )),
@@ -250,33 +282,53 @@ impl Rtnl<Host> {
         }
     }
 
+    /// A link of this namespace that stands on `parent`, with its kind.
+    fn upper(
+        &mut self,
+        parent: Ifindex<Host>,
+        is_meant: impl Fn(&Link<Host>) -> bool,
+    ) -> Option<String> {
+        let links = self.links().ok()?;
+        let found = links
+            .into_iter()
+            .find(|l| l.lower == Some(parent.get()) && l.lower_netns.is_none() && is_meant(l))?;
+        Some(match found.kind {
+            LinkKind::Macvtap { .. } => format!("{} (macvtap)", found.name),
+            LinkKind::Ipvlan { .. } => format!("{} (ipvlan)", found.name),
+            _ => found.name.to_string(),
+        })
+    }
+
     /// EINVAL has no ext-ACK text where passthru is involved: a passthru link
     /// takes the parent alone. The other one may live in another namespace,
     /// out of our sight, so a passthru request alone is reason enough.
     fn passthru_clash(&mut self, new: &NewLink<'_>, parent: Ifindex<Host>) -> Option<String> {
-        let holder = self.links().ok()?.into_iter().find(|l| {
-            l.lower == Some(parent.get())
-                && l.lower_netns.is_none()
-                && matches!(l.kind, LinkKind::Macvlan { .. })
-        });
-        let passthru = LinkKind::Macvlan {
-            mode: MacvlanMode::Passthru,
+        const PASSTHRU: MacvlanMode = MacvlanMode::Passthru;
+        let macvlan = |l: &Link<Host>| match l.kind {
+            LinkKind::Macvlan { mode } | LinkKind::Macvtap { mode } => Some(mode),
+            _ => None,
         };
-        match holder {
-            Some(l) if l.kind == passthru => {
-                Some(format!("{} uses the parent in passthru mode, which shares it with nobody", l.name))
+        let alone = self.upper(parent, |l| macvlan(l) == Some(PASSTHRU));
+        let holder = self.upper(parent, |l| macvlan(l).is_some());
+        match (alone, holder) {
+            (Some(name), _) => {
+                Some(format!("{name} uses the parent in passthru mode, which shares it with nobody"))
             }
-            Some(l) if new.mode == MacvlanMode::Passthru => Some(format!(
-                "passthru takes the parent for itself, and {} uses it already",
-                l.name
+            (None, Some(name)) if new.mode.is_passthru() => Some(format!(
+                "passthru takes the parent for itself, and {name} uses it already"
             )),
-            _ if new.mode == MacvlanMode::Passthru => Some(
+            _ if new.mode.is_passthru() => Some(
                 "passthru takes the parent for itself: stop the container that uses it, or remove its other macvlan links (in any namespace) first"
                     .to_owned(),
             ),
             _ => None,
         }
     }
+}
+
+/// With an index asked for, EBUSY is about the index.
+fn is_passing(errno: i32, place: &Placement<'_>) -> bool {
+    errno == libc::EINVAL || errno == libc::EBUSY && place.index == 0
 }
 
 /// `ethN` gets N + 2; other names have no usual place (0).
@@ -338,7 +390,7 @@ mod tests {
         let new = NewLink {
             name: &name,
             lower: Ifindex::for_test(3),
-            mode: MacvlanMode::Bridge,
+            mode: MacvlanMode::Bridge.into(),
             sources: &[],
             mac: Some("02:42:0a:00:02:05".parse().unwrap()),
             mtu: Some(1400),
@@ -385,7 +437,7 @@ mod tests {
         let new = NewLink {
             name: &name,
             lower: Ifindex::for_test(3),
-            mode: MacvlanMode::Source,
+            mode: MacvlanMode::Source.into(),
             sources: &sources,
             mac: None,
             mtu: None,
@@ -411,7 +463,7 @@ mod tests {
         let new = NewLink {
             name: &name,
             lower: lo,
-            mode: MacvlanMode::Bridge,
+            mode: MacvlanMode::Bridge.into(),
             sources: &[],
             mac: None,
             mtu: None,

@@ -3,17 +3,20 @@
 
 pub mod addr;
 mod decode;
+mod ipvlan;
 pub mod link;
 mod macvlan;
 mod monitor;
 mod names;
 pub mod neigh;
 pub mod nft;
+pub mod parent;
 pub mod route;
 pub mod rule;
 pub mod socket;
 pub mod trace;
 pub mod wire;
 
+pub use ipvlan::{IpvlanFlag, IpvlanMode, Mode};
 pub use link::{Ifindex, Link, LinkKind, MacvlanMode, NewLink};
 pub use socket::Rtnl;

@@ -43,10 +43,30 @@ pub(super) const LINK: Names = &[
 ];
 const PROPERTIES: Names = &[(53, "ALT_IFNAME", Text)];
 const LINK_INFO: Names = &[(1, "KIND", Text), (2, "DATA", Hex), (4, "SLAVE_KIND", Text)];
-pub(super) const MACVLAN_INFO: Names = &[
-    (1, "KIND", Text),
-    (2, "DATA", Nest(MACVLAN)),
-    (4, "SLAVE_KIND", Text),
+/// IFLA_LINKINFO of a kind of link: each calls its data differently.
+pub(super) fn link_info(kind: &str) -> Names {
+    const fn with(data: Names) -> [(u16, &'static str, Shape); 3] {
+        [
+            (1, "KIND", Text),
+            (2, "DATA", Nest(data)),
+            (4, "SLAVE_KIND", Text),
+        ]
+    }
+    const OF_MACVLAN: Names = &with(MACVLAN);
+    const OF_IPVLAN: Names = &with(IPVLAN);
+    const OF_VLAN: Names = &with(VLAN);
+    match kind {
+        "macvlan" | "macvtap" => OF_MACVLAN,
+        "ipvlan" => OF_IPVLAN,
+        "vlan" => OF_VLAN,
+        _ => LINK_INFO,
+    }
+}
+const IPVLAN: Names = &[(1, "MODE", Number), (2, "FLAGS", Number)];
+const VLAN: Names = &[
+    (1, "ID", Number),
+    (2, "FLAGS", Hex),
+    (5, "PROTOCOL", BigEndian),
 ];
 const MACVLAN: Names = &[
     (1, "MODE", Number),

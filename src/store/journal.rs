@@ -10,7 +10,7 @@
 //! keeps nobody from undoing the others.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,20 @@ impl FileJournal {
         Ok(Self::from_file(file, path))
     }
 
+    /// The journal of a container that runs, to add steps to. A line cut off
+    /// at the end is removed, so that the next one starts on its own.
+    pub fn open_append(path: &Path) -> Result<Self> {
+        let fail = |e: std::io::Error| io("open journal", path, &e);
+        let mut file = options().create(true).open(path).map_err(fail)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(fail)?;
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
+        if whole < bytes.len() {
+            file.set_len(whole as u64).map_err(fail)?;
+        }
+        Ok(Self::from_file(file, path))
+    }
+
     fn from_file(file: File, path: &Path) -> Self {
         let path = path.to_owned();
         Self { file, path }
@@ -87,7 +101,7 @@ impl Journal for FileJournal {
             serde_json::to_vec(step).map_err(|e| Error::parse("record step in", &self.path, e))?;
         line.push(b'\n');
         // A short write means a full file system: the rest would fail too, and
-        // a cut-off line is ignored by the reader.
+        // a cut-off line is ignored by the reader and by `open_append`.
         loop {
             match self.file.write(&line) {
                 Ok(n) if n == line.len() => return Ok(()),
@@ -147,13 +161,17 @@ mod tests {
         let mut journal = FileJournal::create(&path).unwrap();
         journal.record(&step("a")).unwrap();
         journal.record(&step("b\n\"ä")).unwrap();
-        assert_eq!(steps(&path), [step("a"), step("b\n\"ä")]);
+        drop(journal);
+        let mut journal = FileJournal::open_append(&path).unwrap();
+        journal.record(&step("c")).unwrap();
+        assert_eq!(steps(&path), [step("a"), step("b\n\"ä"), step("c")]);
         let error = FileJournal::create(&path).unwrap_err();
         assert!(error.is_errno(libc::EEXIST), "{error}");
         assert!(error.to_string().contains("gc"), "{error}");
     }
 
-    /// Whatever byte a kill cuts the file at, every whole line is read back.
+    /// Whatever byte a kill cuts the file at, every whole line is read back,
+    /// and appending goes on behind the last of them.
     #[test]
     fn survives_a_cut_at_every_byte() {
         let dir = tempfile::tempdir().unwrap();
@@ -167,6 +185,11 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let kept = cut / line;
             assert_eq!(FileJournal::read(&path).unwrap().steps.len(), kept);
+            let mut journal = FileJournal::open_append(&path).unwrap();
+            journal.record(&step("c")).unwrap();
+            let steps = FileJournal::read(&path).unwrap().steps;
+            assert_eq!(steps.len(), kept + 1);
+            assert_eq!(steps.last(), Some(&step("c")));
         }
     }
 

@@ -56,12 +56,12 @@ fn container(last: u8) -> Result<Machine> {
     let new = NewLink {
         name: &ifname,
         lower: host.link("eth1")?.unwrap().index,
-        mode: MacvlanMode::Bridge,
+        mode: MacvlanMode::Bridge.into(),
         sources: &[],
         mac: Some(dockless::base::MacAddr::from_ipv4(ip)),
         mtu: None,
     };
-    let index = host.macvlan_into(&new, &netns, &mut sandbox)?;
+    let index = host.link_into(&new, &netns, &mut sandbox)?;
     let configure = Configure {
         loopback_up: true,
         addrs: vec![Cidr::new(ip.into(), 24)?],

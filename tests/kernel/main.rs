@@ -58,6 +58,7 @@ mod dns;
 mod host_access;
 mod netlink;
 mod nft;
+mod parents;
 mod process;
 mod publish;
 mod refusals;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         host_access::tests(),
         netlink::tests(),
         nft::tests(),
+        parents::tests(),
         process::tests(),
         publish::tests(),
         refusals::tests(),

@@ -140,12 +140,12 @@ fn macvlan_straight_into_a_sandbox() {
         let new = NewLink {
             name: &ifname,
             lower: parent.index,
-            mode: MacvlanMode::Bridge,
+            mode: MacvlanMode::Bridge.into(),
             sources: &[],
             mac: Some(mac(5)),
             mtu: Some(1400),
         };
-        let index = host.macvlan_into(&new, &target, &mut sandbox)?;
+        let index = host.link_into(&new, &target, &mut sandbox)?;
         assert_eq!(index.get(), 2);
         sandbox.configure(
             index,
@@ -214,7 +214,7 @@ fn macvlan_modes() {
             let new = NewLink {
                 name: &ifname,
                 lower,
-                mode,
+                mode: mode.into(),
                 sources: if mode == MacvlanMode::Source {
                     &sources
                 } else {
@@ -223,7 +223,7 @@ fn macvlan_modes() {
                 mac: Some(mac(9)),
                 mtu: None,
             };
-            let index = host.macvlan_into(&new, &target, &mut sandbox)?;
+            let index = host.link_into(&new, &target, &mut sandbox)?;
             assert_eq!(
                 sandbox.link("eth0")?.unwrap().kind,
                 LinkKind::Macvlan { mode }
@@ -252,12 +252,12 @@ fn macvlan_index_or_name_taken() {
             let new = NewLink {
                 name: &ifname,
                 lower,
-                mode: MacvlanMode::Bridge,
+                mode: MacvlanMode::Bridge.into(),
                 sources: &[],
                 mac: Some(mac(last)),
                 mtu: None,
             };
-            host.macvlan_into(&new, &target, sandbox)
+            host.link_into(&new, &target, sandbox)
         };
         // A name without a number of its own takes the first free index, 2 …
         assert_eq!(make(host, &mut sandbox, "lan", 11)?.get(), 2);
@@ -287,16 +287,16 @@ fn macvlan_refusals_say_why() {
         let ifname = name("eth0");
         let lo = host.link("lo")?.unwrap().index;
         let eth1 = host.link("eth1")?.unwrap().index;
-        let mut refusal = |host: &mut Rtnl<_>, lower, mode, mac| {
+        let mut refusal = |host: &mut Rtnl<_>, lower, mode: MacvlanMode, mac| {
             let new = NewLink {
                 name: &ifname,
                 lower,
-                mode,
+                mode: mode.into(),
                 sources: &[],
                 mac: Some(mac),
                 mtu: None,
             };
-            let error = host.macvlan_into(&new, &target, &mut sandbox).unwrap_err();
+            let error = host.link_into(&new, &target, &mut sandbox).unwrap_err();
             println!("{error}");
             error.to_string()
         };
@@ -310,12 +310,12 @@ fn macvlan_refusals_say_why() {
         let shim = NewLink {
             name: &name("shim"),
             lower: eth1,
-            mode: bridge_mode,
+            mode: bridge_mode.into(),
             sources: &[],
             mac: None,
             mtu: None,
         };
-        let shim = host.macvlan_here(&shim)?;
+        let shim = host.link_here(&shim)?;
         let text = refusal(host, eth1, MacvlanMode::Passthru, mac(5));
         assert!(text.contains("passthru") && text.contains("shim"), "{text}");
         host.delete_link(shim)?;
@@ -349,12 +349,12 @@ fn busy_mac_is_waited_for() {
             let new = NewLink {
                 name: &ifname,
                 lower,
-                mode: MacvlanMode::Bridge,
+                mode: MacvlanMode::Bridge.into(),
                 sources: &[],
                 mac: Some(mac(5)),
                 mtu: None,
             };
-            let index = host.macvlan_into(&new, &target, &mut sandbox)?;
+            let index = host.link_into(&new, &target, &mut sandbox)?;
             let start = Instant::now();
             sandbox.configure(
                 index,
@@ -385,12 +385,12 @@ fn passthru_parent_is_waited_for() {
             let new = NewLink {
                 name: &name("eth0"),
                 lower: parent.index,
-                mode,
+                mode: mode.into(),
                 sources: &[],
                 mac: None,
                 mtu: None,
             };
-            let index = host.macvlan_into(&new, &target, &mut sandbox)?;
+            let index = host.link_into(&new, &target, &mut sandbox)?;
             let own = host.link("eth1")?.unwrap().mac;
             assert_eq!(own, parent.mac);
             let configure = Configure {
@@ -412,10 +412,10 @@ fn busy_mac_names_its_holder() {
     on_host(&lab.host, |host| {
         let eth1 = host.link("eth1")?.unwrap();
         let make = |host: &mut Rtnl<_>, text: &str, mac| {
-            host.macvlan_here(&NewLink {
+            host.link_here(&NewLink {
                 name: &name(text),
                 lower: eth1.index,
-                mode: MacvlanMode::Bridge,
+                mode: MacvlanMode::Bridge.into(),
                 sources: &[],
                 mac: Some(mac),
                 mtu: None,
@@ -441,12 +441,12 @@ fn busy_mac_names_its_holder() {
         let new = NewLink {
             name: &ifname,
             lower: eth1.index,
-            mode: MacvlanMode::Bridge,
+            mode: MacvlanMode::Bridge.into(),
             sources: &[],
             mac: Some(mac(5)),
             mtu: None,
         };
-        let index = host.macvlan_into(&new, &target, &mut sandbox)?;
+        let index = host.link_into(&new, &target, &mut sandbox)?;
         let error = sandbox.set_up(index).unwrap_err().to_string();
         assert!(
             error.contains("a link in another network namespace"),

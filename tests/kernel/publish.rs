@@ -74,12 +74,12 @@ fn container_in(last: u8, mode: MacvlanMode) -> Container {
     let new = NewLink {
         name: &IfName::new("eth0").unwrap(),
         lower: host.link("eth1").unwrap().unwrap().index,
-        mode,
+        mode: mode.into(),
         sources: &[],
         mac: (mode != MacvlanMode::Passthru).then_some(mac),
         mtu: None,
     };
-    let index = host.macvlan_into(&new, &netns, &mut sandbox).unwrap();
+    let index = host.link_into(&new, &netns, &mut sandbox).unwrap();
     let configure = Configure {
         loopback_up: true,
         mac: None,
@@ -133,7 +133,7 @@ impl Container {
             mac: self.mac,
             ip: self.ip,
             reach: None,
-            mode: self.mode,
+            mode: self.mode.into(),
         };
         publish(&self.netns, target, ports, via)
     }
@@ -822,7 +822,7 @@ fn without_a_network_it_leads_to_loopback() -> Verdict {
         mac: MacAddr([0; 6]),
         ip: LOCAL,
         reach: None,
-        mode: MacvlanMode::Bridge,
+        mode: MacvlanMode::Bridge.into(),
     };
     let published = publish(&netns, target, &[tcp(5000, 80), udp(53, 53)], Via::Auto);
     assert_eq!(talk((HOST, 5000))?, "127.0.0.1");

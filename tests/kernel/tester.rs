@@ -280,12 +280,12 @@ fn macvlan_meets_a_client_behind_the_gateway() -> Verdict {
     let new = NewLink {
         name: &eth0,
         lower: parent,
-        mode: MacvlanMode::Bridge,
+        mode: MacvlanMode::Bridge.into(),
         sources: &[],
         mac: Some(mac),
         mtu: None,
     };
-    let index = host.macvlan_into(&new, &sandbox, &mut inside)?;
+    let index = host.link_into(&new, &sandbox, &mut inside)?;
     let configure = Configure {
         loopback_up: true,
         addrs: vec!["10.0.2.5/24".parse()?],

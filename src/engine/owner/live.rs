@@ -38,9 +38,12 @@ impl Network {
             .move_default(before.filter(|_| default == Some(at)), None)
             .and_then(|()| self.attach(engine, at, default == Some(at), journal));
         if let Err(error) = made {
-            self.legs.pop();
+            let leg = self.legs.pop();
+            let released = leg
+                .zip(addr)
+                .and_then(|(leg, a)| engine.release(&leg.spec, a).err());
             let mut undo: Vec<Error> = Vec::new();
-            undo.extend(addr.and_then(|a| engine.release(a).err()));
+            undo.extend(released);
             undo.extend(
                 self.move_default(None, before.filter(|_| default == Some(at)))
                     .err(),
@@ -132,7 +135,7 @@ impl Network {
             // One that the host still has a route for is nobody else's yet:
             // the container's end undoes both.
             if errors.is_empty() {
-                errors.extend(engine.release(addr).err());
+                errors.extend(engine.release(&leg.spec, addr).err());
             }
             errors.extend(engine.remove_host_line(record, addr).err());
         }
@@ -170,19 +173,25 @@ impl Network {
             let Some(leg) = leg.and_then(|at| self.legs.get(at)) else {
                 continue;
             };
-            let (Some(gateway), Some(attachment)) = (leg.gateway(), &leg.attachment) else {
+            let Some(attachment) = &leg.attachment else {
                 continue;
             };
             let Some(link) = sandbox.link(attachment.ifname.as_str())? else {
                 continue;
             };
-            if add {
-                match sandbox.add_default(gateway, link.index) {
+            match (leg.gateway(), add) {
+                (Some(gateway), true) => match sandbox.add_default(gateway, link.index) {
                     Err(e) if e.is_errno(libc::EEXIST) => {}
                     other => other?,
+                },
+                (Some(gateway), false) => sandbox.del_default(gateway, link.index)?,
+                (None, true) if leg.leads_out() => {
+                    sandbox.add_link_route(Cidr::DEFAULT_V4, link.index, None)?;
                 }
-            } else {
-                sandbox.del_default(gateway, link.index)?;
+                (None, false) if leg.leads_out() => {
+                    sandbox.del_link_route(Cidr::DEFAULT_V4, link.index)?;
+                }
+                (None, _) => {}
             }
         }
         Ok(())

@@ -63,12 +63,12 @@ impl Network {
         let mut legs: Vec<&Leg> = self.legs.iter().collect();
         legs.sort_by(|a, b| a.rank().cmp(&b.rank()));
         for leg in legs {
-            if let (HostAccess::On { ip }, Driver::Macvlan(macvlan), Some(IpAddr::V4(container))) = (
+            if let (HostAccess::On { ip }, Driver::Vlan(vlan), Some(IpAddr::V4(container))) = (
                 leg.spec.host_access,
                 &leg.spec.driver,
                 leg.addr.map(Cidr::addr),
             ) {
-                return host_access::address(&mut self.host, &macvlan.parent, ip, container);
+                return host_access::address(&mut self.host, &vlan.parent, ip, container);
             }
         }
         Err(
@@ -138,7 +138,7 @@ impl Network {
     fn label(&self, engine: &Engine) -> Result<()> {
         for leg in &self.legs {
             if let Some(addr) = leg.addr {
-                engine.label(addr, &leg.spec.id, &self.id, &self.names_on(&leg.config))?;
+                engine.label(addr, &leg.spec, &self.id, &self.names_on(&leg.config))?;
             }
         }
         Ok(())

@@ -17,9 +17,9 @@ use crate::engine::record::{EndpointConfig, Record, State};
 use crate::net::announce::Announcer;
 use crate::net::driver::{self, Endpoint, HostView};
 use crate::net::publish::{self, Publisher, Reserved, Target};
-use crate::net::spec::{Driver, HostAccess, NetworkSpec};
+use crate::net::spec::{Driver, HostAccess, NetworkSpec, Vlan};
 use crate::net::{Attachment, host_access};
-use crate::netlink::{MacvlanMode, Rtnl};
+use crate::netlink::{MacvlanMode, Mode, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
 use crate::sys::random;
 use crate::sys::sysctl::{Family, NetSysctl};
@@ -34,8 +34,11 @@ pub(super) struct Leg {
 }
 
 impl Leg {
+    /// The next hop of a default route that goes this way.
     pub(super) fn gateway(&self) -> Option<IpAddr> {
-        let addr = self.addr?;
+        let addr = self
+            .addr
+            .filter(|_| !self.spec.is_l3() && !self.is_cut_off())?;
         self.spec
             .pools
             .iter()
@@ -43,9 +46,25 @@ impl Leg {
             .gateway
     }
 
+    /// Without a parent there is no gateway, whatever was given.
+    fn is_cut_off(&self) -> bool {
+        self.spec.vlan().is_some_and(Vlan::is_isolated)
+    }
+
+    /// Whether a default route can go this way: through a gateway, or by
+    /// leaving it to the host.
+    pub(super) fn leads_out(&self) -> bool {
+        let way = self.gateway().is_some() || self.spec.is_l3() && self.addr.is_some();
+        way && !self.spec.is_internal()
+    }
+
+    fn mode(&self) -> Option<Mode> {
+        self.spec.vlan().map(|vlan| vlan.mode)
+    }
+
     /// The parent is the container's, until the link is gone.
     pub(super) fn is_passthru(&self) -> bool {
-        matches!(&self.spec.driver, Driver::Macvlan(m) if m.mode == MacvlanMode::Passthru)
+        self.mode().is_some_and(Mode::is_passthru)
     }
 
     /// Docker's order of preference for the default route (§5): priority,
@@ -53,8 +72,8 @@ impl Leg {
     pub(super) fn rank(&self) -> (std::cmp::Reverse<i32>, bool, bool, &str) {
         (
             std::cmp::Reverse(self.config.request.gw_priority),
-            self.spec.internal,
-            self.gateway().is_none(),
+            self.spec.is_internal(),
+            !self.leads_out(),
             self.spec.name.as_str(),
         )
     }
@@ -122,7 +141,7 @@ impl Network {
             match leg.spec.driver {
                 Driver::Host => network.host_mode = true,
                 Driver::Null => {}
-                Driver::Macvlan(_) => network.legs.push(leg),
+                Driver::Vlan(_) => network.legs.push(leg),
             }
         }
         network.remember(record);
@@ -159,7 +178,7 @@ impl Network {
                 "invalid endpoint settings:\nno configured subnet contains IP address {ip}"
             )));
         }
-        let addr = if spec.ipv4 && matches!(spec.driver, Driver::Macvlan(_)) {
+        let addr = if spec.ipv4 && spec.vlan().is_some() {
             let wish = match (config.request.ip, config.last) {
                 (Some(IpAddr::V4(ip)), _) => Wish::Exactly(ip),
                 (_, Some(last)) => Wish::Rather(last),
@@ -186,7 +205,7 @@ impl Network {
         if let Some(addr) = addr
             && let Some(clash) = self.overlapping(addr)
         {
-            let undo = engine.release(addr).err();
+            let undo = engine.release(&spec, addr).err();
             return Err(Error::conflict(format!(
                 "cannot program address {addr} in sandbox interface because it conflicts with existing route {clash}"
             ))
@@ -318,7 +337,7 @@ impl Network {
     /// The leg that the default route should use.
     pub(super) fn default_leg(&self) -> Option<usize> {
         (0..self.legs.len())
-            .filter(|at| self.legs[*at].gateway().is_some() && !self.legs[*at].spec.internal)
+            .filter(|at| self.legs[*at].leads_out())
             .min_by(|a, b| self.legs[*a].rank().cmp(&self.legs[*b].rank()))
     }
 
@@ -378,7 +397,9 @@ impl Network {
         let ifname = self.free_ifname()?;
         let leg = &self.legs[at];
         let mac = match (leg.config.request.mac, leg.addr) {
-            (None, None) if !leg.is_passthru() => Some(named_mac(&leg.spec, &self.hostname)),
+            (None, None) if !leg.mode().is_some_and(Mode::has_parents_mac) => {
+                Some(named_mac(&leg.spec, &self.hostname))
+            }
             (mac, _) => mac,
         };
         let endpoint = Endpoint {
@@ -389,6 +410,7 @@ impl Network {
             gateway: leg.gateway(),
             default_route,
         };
+        engine.ensure_parent(&leg.spec, &mut self.host)?;
         let view = HostView::of(&leg.spec, &mut self.host)?;
         if let Some(down) = view.parent.as_ref().filter(|parent| !parent.up) {
             self.warnings.push(format!(
@@ -404,7 +426,9 @@ impl Network {
         let netns = self.netns.as_ref().ok_or_else(not_made)?;
         let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
         let spec = leg.spec.clone();
-        let attachment = plan.attach(&mut self.host, sandbox, netns, sysctl)?;
+        let attachment = plan
+            .attach(&mut self.host, sandbox, netns, sysctl)
+            .map_err(|error| engine.name_holder(error, &spec))?;
         let known = self
             .let_host_in(engine, &spec, &attachment, journal)
             .and_then(|()| self.announce(&attachment, &spec));
@@ -446,7 +470,8 @@ impl Network {
         else {
             return Ok(());
         };
-        if spec.announce.count == 0 {
+        // Where there is ARP.
+        if spec.announce.count == 0 || attachment.mode.is_l3() {
             return Ok(());
         }
         let announcer = Announcer::new(netns, attachment.ifindex, attachment.mac, ip)?;
@@ -514,7 +539,7 @@ impl Network {
                 mac: MacAddr([0; 6]),
                 ip: Ipv4Addr::LOCALHOST,
                 reach: None,
-                mode: MacvlanMode::Bridge,
+                mode: MacvlanMode::Bridge.into(),
             },
         }
     }

@@ -43,7 +43,7 @@ use self::listeners::Listeners;
 use self::proxy::{Poll, Proxy};
 use crate::base::{Cidr, IfName, Journal, MacAddr, PortMap, Proto, Result, Step};
 use crate::netlink::socket::{Event, Monitor};
-use crate::netlink::{MacvlanMode, Rtnl};
+use crate::netlink::{MacvlanMode, Mode, Rtnl};
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::netns::{Host, Netns, Sandbox};
 
@@ -102,8 +102,9 @@ pub struct Target {
     /// the host elsewhere are the proxy's.
     pub reach: Option<Cidr>,
     /// In passthru mode the parent's address and MAC are the container's, in
-    /// source mode only listed clients reach it: proxy only.
-    pub mode: MacvlanMode,
+    /// source mode only listed clients reach it, and to an ipvlan the kernel
+    /// gives what is for an address on it, which an alias is not: proxy only.
+    pub mode: Mode,
 }
 
 /// Publishing of one container, run by its supervisor's event loop.
@@ -354,8 +355,8 @@ const GROUPS: [u32; 2] = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR];
 /// beside them?
 fn is_rewritable(target: &Target) -> bool {
     match target.mode {
-        MacvlanMode::Bridge | MacvlanMode::Private | MacvlanMode::Vepa => true,
-        MacvlanMode::Passthru | MacvlanMode::Source => false,
+        Mode::Macvlan(MacvlanMode::Bridge | MacvlanMode::Private | MacvlanMode::Vepa) => true,
+        Mode::Macvlan(MacvlanMode::Passthru | MacvlanMode::Source) | Mode::Ipvlan { .. } => false,
     }
 }
 

@@ -1,0 +1,147 @@
+//! The links that networks stand on: made with a network, removed with the
+//! last of them, and made again when a container finds them missing.
+//!
+//! *Theory of operation.* Whoever makes, changes or removes a network holds one
+//! lock, and has its steps in one journal, `<state>/networks.journal`, written
+//! before a link is made and before a network's file goes. The file is what
+//! counts: a step is carried out unless a stored network uses the link, so the
+//! same journal serves both ways, and killed at any point either the network
+//! and its links are there, or neither. Whoever takes the lock next, and every
+//! verb that looks for what the dead have left, carries out what is in it.
+
+use std::path::PathBuf;
+
+use super::Engine;
+use super::gc::Recovered;
+use super::record::Record;
+use crate::base::{Error, IfName, Journal, Result, Step};
+use crate::net::parent::{self, Made};
+use crate::net::spec::{NetworkSpec, Vlan};
+use crate::netlink::Rtnl;
+use crate::store::{FileJournal, Lock, file};
+use crate::sys::netns::Host;
+
+impl Engine {
+    fn networks_lock_path(&self) -> PathBuf {
+        self.dirs.state().join("networks.lock")
+    }
+
+    fn networks_journal(&self) -> PathBuf {
+        self.dirs.state().join("networks.journal")
+    }
+
+    /// Held by whoever makes, changes or removes a network.
+    pub(super) fn network_lock(&self) -> Result<Lock> {
+        let lock = Lock::acquire(&self.networks_lock_path())?;
+        // What cannot be undone is reported by `sweep`.
+        let _ = self.rewind_networks();
+        Ok(lock)
+    }
+
+    /// Undoes what a dead process did to networks.
+    pub(super) fn sweep_networks(&self) -> Result<Recovered> {
+        let mut found = Recovered::default();
+        if self.networks_journal().exists()
+            && let Some(_lock) = Lock::try_acquire(&self.networks_lock_path())?
+        {
+            let text = "undid a change of a network whose command is dead";
+            found.did.push(text.to_owned());
+            found.problems = self.rewind_networks();
+        }
+        Ok(found)
+    }
+
+    /// Under the lock: carries the journal out and throws it away.
+    pub(super) fn rewind_networks(&self) -> Vec<Error> {
+        let journal = self.networks_journal();
+        let entries = match FileJournal::read(&journal) {
+            Ok(entries) => entries,
+            Err(error) => return vec![error],
+        };
+        let steps = entries.steps.iter().rev();
+        let mut errors: Vec<Error> = steps
+            .filter_map(|step| match step {
+                Step::DelParent { name } => self.drop_parent(name).err(),
+                _ => None,
+            })
+            .collect();
+        if errors.is_empty() {
+            errors.extend(file::remove(&journal).err());
+        }
+        errors.extend(entries.damaged);
+        errors
+    }
+
+    /// Removes a link made for networks, unless one of them uses it; one whose
+    /// file cannot be read may.
+    pub(super) fn drop_parent(&self, name: &IfName) -> Result<()> {
+        let networks = self.stored_networks()?;
+        let uses = |vlan: &Vlan| vlan.parent == *name || vlan.made.iter().any(|m| m.name == *name);
+        let is_used = networks
+            .items
+            .iter()
+            .filter_map(NetworkSpec::vlan)
+            .any(uses);
+        if is_used || !networks.problems.is_empty() {
+            return Ok(());
+        }
+        parent::remove(&mut Rtnl::host()?, name)
+    }
+
+    /// Before a network's links are made, or its file goes.
+    pub(super) fn record_parents(&self, made: &[Made]) -> Result<()> {
+        if made.is_empty() {
+            return Ok(());
+        }
+        let mut journal = FileJournal::open_append(&self.networks_journal())?;
+        made.iter().try_for_each(|link| {
+            let name = link.name.clone();
+            journal.record(&Step::DelParent { name })
+        })
+    }
+
+    /// The parent is there, or made again: after a reboot, and after somebody
+    /// took it away.
+    pub(super) fn ensure_parent(&self, network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<()> {
+        let Some(vlan) = network.vlan().filter(|vlan| !vlan.made.is_empty()) else {
+            return Ok(());
+        };
+        if host.link(vlan.parent.as_str())?.is_some() {
+            return Ok(());
+        }
+        let _lock = self.network_lock()?;
+        if !self.dirs.network(&network.id).exists() {
+            return Err(Error::not_found(format!(
+                "network {} not found",
+                network.name
+            )));
+        }
+        // The network's record is what undoes this.
+        parent::make(host, &vlan.made)
+    }
+
+    /// Says who has the parent, where it is busy with the other kind of link:
+    /// a container's link is out of the host's sight.
+    pub(super) fn name_holder(&self, error: Error, network: &NetworkSpec) -> Error {
+        let (Some(vlan), true, None) = (network.vlan(), error.is_errno(libc::EBUSY), &error.hint)
+        else {
+            return error;
+        };
+        let records = self.records().map(|all| all.items).unwrap_or_default();
+        let holds = |record: &&Record| {
+            let links = record.state.attachments.iter();
+            let mut other = links.filter(|a| a.mode.kind() != vlan.mode.kind());
+            record.state.status.is_live() && other.any(|a| a.parent == vlan.parent)
+        };
+        let (parent, kind) = (&vlan.parent, vlan.mode.kind());
+        match records.iter().find(holds) {
+            Some(record) => error.hint(format!(
+                "{parent} carries a link of container {}, which is not {kind}: a parent is for one kind alone",
+                record.name
+            )),
+            None => error.hint(format!(
+                "something else (another namespace's link, a bond or team, Open vSwitch) has taken {parent}"
+            )),
+        }
+    }
+}
