@@ -9,6 +9,7 @@
 
 mod connect;
 mod create;
+mod doctor;
 mod etc;
 mod gc;
 mod hold;

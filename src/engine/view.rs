@@ -6,6 +6,7 @@
 //! Times are RFC 3339 with nanoseconds; [`NEVER`] stands for "not yet".
 
 mod container;
+mod doctor;
 mod host_config;
 mod machine;
 mod network;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use container::*;
+pub use doctor::*;
 pub use host_config::*;
 pub use machine::*;
 pub use network::*;

@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod dns;
+pub mod doctor;
 pub mod driver;
 pub mod host_access;
 pub mod ipam;

@@ -37,6 +37,7 @@ use netlink_packet_route::link::{
 
 use super::ipvlan::{self, Mode};
 use super::link::{self, Ifindex, Link, LinkKind, MacvlanMode};
+use super::obstacle::Obstacle;
 use super::route::{BUSY_PAUSE, BUSY_TRIES};
 use super::socket::{Fault, Rtnl};
 use crate::base::{Error, IfName, MacAddr, Result};
@@ -241,44 +242,34 @@ impl Rtnl<Host> {
         let Some(parent) = parent else {
             return error.hint("its parent interface does not exist any more");
         };
-        let name = &parent.name;
+        let link = parent.name.to_string();
         match errno {
-            libc::EBUSY => match (parent.master, &parent.master_kind) {
-                (Some(master), kind) => {
-                    let what = kind.as_deref().unwrap_or("master");
-                    let master = self.label(self.index(master));
-                    error.hint(format!(
-                        "{name} is a port of the {what} {master}: use {master} as the parent"
-                    ))
-                }
-                (None, _) => match self.upper(parent.index, |l| is_other_kind(l, new.mode)) {
-                    Some(holder) => error.hint(format!(
-                        "{name} carries {holder} already, and cannot carry {kind} beside it"
-                    )),
-                    None => error,
-                },
-            },
+            libc::EBUSY => {
+                let master = parent.master.map(|master| self.label(self.index(master)));
+                let port = Obstacle::port(&parent, &master.unwrap_or_default().to_string());
+                let why = port.unwrap_or_else(|| {
+                    match self.upper(parent.index, |l| is_other_kind(l, new.mode)) {
+                        Some(holder) => Obstacle::OtherKind { link, holder, kind },
+                        None => Obstacle::Taken { link },
+                    }
+                });
+                error.hint(why.to_string())
+            }
             libc::EINVAL => match self.passthru_clash(new, parent.index) {
                 Some(hint) => error.hint(hint),
                 None if parent.kind == LinkKind::Loopback
                     || parent.hardware != libc::ARPHRD_ETHER =>
                 {
-                    error.hint(format!("{name} is not an Ethernet interface"))
+                    error.hint(Obstacle::NotEthernet { link }.to_string())
                 }
-                None => error.hint(format!(
-                    "does a passthru macvlan in another network namespace have {name} for itself?"
-                )),
+                None => error.hint(Obstacle::PassthruElsewhere { link }.to_string()),
             },
             libc::EEXIST => error.hint("an interface of that name exists there already"),
-            libc::EOPNOTSUPP => error.hint(format!(
-                "this kernel has no {kind} driver loaded: try \"modprobe {kind}\""
-            )),
-            libc::EPERM => error.hint(format!(
-                "it needs CAP_NET_ADMIN over the namespace of {name}: run it as root"
-            )),
+            libc::EOPNOTSUPP => error.hint(Obstacle::NoDriver { kind }.to_string()),
+            libc::EPERM => error.hint(Obstacle::NoRights { link }.to_string()),
             libc::EADDRNOTAVAIL => error.hint("no interface can own that MAC address"),
-            libc::ELOOP => error.hint(format!("too many links are stacked below {name}")),
-            _ => error,
+            libc::ELOOP => error.hint(format!("too many links are stacked below {link}")),
+            _ => error.hint(format!("dockless doctor {link} looks for the cause")),
         }
     }
 

@@ -10,6 +10,7 @@ mod monitor;
 mod names;
 pub mod neigh;
 pub mod nft;
+pub mod obstacle;
 pub mod parent;
 pub mod route;
 pub mod rule;

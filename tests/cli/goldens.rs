@@ -4,10 +4,11 @@
 
 use std::time::SystemTime;
 
-use dockless::engine::view::{Container, Network};
+use dockless::engine::view::{Check, Container, Diagnosis, LinkDiagnosis, Network, Verdict};
 use dockless::front::cli::args::container::{Inspect, Ps};
 use dockless::front::cli::args::network::{Inspect as NetworkInspect, Ls};
 use dockless::front::cli::args::usage;
+use dockless::front::cli::render::doctor::diagnosis;
 use dockless::front::cli::verbs::{
     VERBS, container_objects, ls_text, network_objects, ps_text, rows_of_ps,
 };
@@ -241,4 +242,54 @@ fn filters_of_network_ls() {
         ls_text(&a, networks(), false).unwrap_err().to_string(),
         "invalid filter 'x'"
     );
+}
+
+#[test]
+fn doctor_for_people() {
+    let check = |name, verdict, found: &str, advice: Option<&str>| Check {
+        name,
+        verdict,
+        found: found.into(),
+        advice: advice.map(Into::into),
+    };
+    let link = |link: &str, networks: &[&str], checks| LinkDiagnosis {
+        link: link.into(),
+        networks: networks.iter().map(|&n| n.into()).collect(),
+        checks,
+    };
+    let down = "ip link set eth1 up";
+    let found = Diagnosis {
+        verdict: Verdict::Problem,
+        machine: vec![check("kernel", Verdict::Ok, "6.18.44", None)],
+        links: vec![
+            link(
+                "eth1",
+                &["mac1", "mac2"],
+                vec![
+                    check("carrier", Verdict::Problem, "eth1 is down", Some(down)),
+                    check(
+                        "duplicate address",
+                        Verdict::Unknown,
+                        "not\x1b[2J asked",
+                        None,
+                    ),
+                ],
+            ),
+            link(
+                "eth2",
+                &[],
+                vec![check("MTU", Verdict::Warning, "576", Some("x"))],
+            ),
+        ],
+    };
+    assert_eq!(
+        diagnosis(&found),
+        include_str!("goldens/doctor.txt"),
+        "{}",
+        diagnosis(&found)
+    );
+    let json = serde_json::to_value(&found).unwrap();
+    assert_eq!(json["Verdict"], "problem");
+    assert_eq!(json["Links"][0]["Checks"][0]["Advice"], down);
+    assert_eq!(json["Machine"][0]["Advice"], serde_json::Value::Null);
 }

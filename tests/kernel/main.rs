@@ -55,6 +55,7 @@ mod harness;
 mod judge;
 
 mod dns;
+mod doctor;
 mod host_access;
 mod netlink;
 mod nft;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
     let tests: Vec<Test> = [
         selfcheck::tests(),
         dns::tests(),
+        doctor::tests(),
         host_access::tests(),
         netlink::tests(),
         nft::tests(),

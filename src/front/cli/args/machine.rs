@@ -20,6 +20,19 @@ pub struct Plain {
     pub names: Vec<String>,
 }
 
+/// `doctor`
+#[derive(Debug, Parser)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Only look: send nothing on the link, and make no trial link on it
+    #[arg(long)]
+    pub no_probe: bool,
+    #[arg(value_name = "PARENT")]
+    pub names: Vec<String>,
+}
+
 /// `completion SHELL`, and the hidden `man [COMMAND]`
 #[derive(Debug, Parser)]
 pub struct Generate {

@@ -3,6 +3,7 @@
 
 pub mod align;
 pub mod containers;
+pub mod doctor;
 pub mod durations;
 pub mod format;
 pub mod inspect;

@@ -5,11 +5,12 @@ use super::super::args::machine as args;
 use super::super::demo;
 use super::super::exit::{self, Failure, Outcome, print_line};
 use super::super::generate;
+use super::super::render::doctor::diagnosis as diagnosis_text;
 use super::super::render::inspect::one;
 use super::super::render::machine as text;
 use super::Front;
 use crate::base::{Error, Result};
-use crate::engine::view::{ClientVersion, Info, Version};
+use crate::engine::view::{ClientVersion, Info, Verdict, Version};
 
 /// The Engine API whose JSON is printed.
 const API: &str = "1.52";
@@ -78,6 +79,18 @@ pub(super) fn info(front: &Front, syntax: &Syntax, a: args::Show) -> Outcome {
 
 fn info_text(info: &Info, format: Option<&str>) -> Result<String> {
     formatted(info, format, || text::info(env!("CARGO_PKG_VERSION"), info))
+}
+
+pub(super) fn doctor(front: &Front, syntax: &Syntax, a: args::Doctor) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    let parent = a.names.first().map(String::as_str);
+    let diagnosis = front.engine.doctor(parent, !a.no_probe)?;
+    exit::print(&if a.json {
+        serde_json::to_string(&diagnosis).map_err(|e| Error::parse("write", "JSON", e))? + "\n"
+    } else {
+        diagnosis_text(&diagnosis)
+    })?;
+    Ok(u8::from(diagnosis.verdict == Verdict::Problem))
 }
 
 pub(super) fn gc(front: &Front, syntax: &Syntax, a: args::Plain) -> Outcome {

@@ -290,6 +290,17 @@ pub static VERBS: &[Verb] = &[
         }
     ),
     verb!(
+        machine::Doctor,
+        super::machine::doctor,
+        PLAIN {
+            paths: &["doctor"],
+            about: "Find out what keeps containers from the LAN, and what to do; \
+                    exits with 1 if there is a problem",
+            usage: "[OPTIONS] [PARENT]",
+            arity: Arity::between(0, 1),
+        }
+    ),
+    verb!(
         machine::Plain,
         super::machine::gc,
         PLAIN {
