@@ -30,7 +30,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Gid, Uid, chdir, fchown, sethostname};
 
-use super::profile::CAPABILITIES;
+use super::profile::capabilities;
 use super::program::{self, cannot_run};
 use super::rootfs::{INIT, Rootfs};
 use super::spec::{LaunchSpec, ProcessSpec};
@@ -176,6 +176,7 @@ impl Built {
         let _ = std::fs::write("/proc/self/oom_score_adj", "0");
         Ok(Inside {
             terminal: self.terminal,
+            rights: capabilities(cgroup),
         })
     }
 }
@@ -191,6 +192,8 @@ fn open_pty(devpts: &Rooted, spec: &ProcessSpec) -> Result<Pty> {
 /// In the container, still with every right.
 struct Inside {
     terminal: Option<Pty>,
+    /// Those that the program may have.
+    rights: Set,
 }
 
 impl Inside {
@@ -219,15 +222,18 @@ impl Inside {
             }
             Streams::Files(_) => None,
         };
-        Ok(Self { terminal })
+        Ok(Self {
+            terminal,
+            rights: capabilities(cgroup),
+        })
     }
 
     fn limit(self, spec: &ProcessSpec, user: Identity, streams: Streams) -> Result<Limited> {
         self.set_streams(streams, user.uid)?;
         let early = chdir(spec.cwd.as_str());
-        cap::limit_bounding(CAPABILITIES)?;
+        cap::limit_bounding(self.rights)?;
         process::become_user(user.uid, user.gid, &user.groups)?;
-        cap::set(CAPABILITIES | Set::SYS_ADMIN)?;
+        cap::set(self.rights | Set::SYS_ADMIN)?;
         // A folder may be closed to root and open to the user (NFS), or the
         // other way round.
         early
@@ -237,6 +243,7 @@ impl Inside {
         Ok(Limited {
             home: user.home,
             master: self.terminal.map(|pty| pty.master),
+            rights: self.rights,
         })
     }
 
@@ -307,6 +314,7 @@ fn own(stream: impl AsFd, uid: u32) -> Result<()> {
 struct Limited {
     home: String,
     master: Option<OwnedFd>,
+    rights: Set,
 }
 
 impl Limited {
@@ -315,7 +323,7 @@ impl Limited {
             process::no_new_privs()?;
         }
         seccomp::install()?;
-        cap::set(CAPABILITIES)?;
+        cap::set(self.rights)?;
         Ok(Filtered(self))
     }
 }
@@ -340,7 +348,7 @@ impl Filtered {
     }
 
     fn ready(self, end: &ChildEnd, spec: &ProcessSpec, signals: Signals) -> Result<Infallible> {
-        let Self(Limited { home, master }) = self;
+        let Self(Limited { home, master, .. }) = self;
         let mut env = spec.env.clone();
         if !env.iter().any(|entry| entry.starts_with("HOME=")) {
             env.push(format!("HOME={home}"));
