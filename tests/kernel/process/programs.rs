@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 
 use nix::pty::{Winsize, openpty};
 use serde_json::json;
@@ -22,6 +23,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(without_init_signals_are_ignored),
         Test::new(terminal),
         Test::new(own_program_is_not_the_hosts),
+        Test::new(init_runs_nothing_from_a_file_of_the_hosts),
     ]
 }
 
@@ -326,5 +328,26 @@ fn own_program_is_not_the_hosts() -> Verdict {
     symlink("/proc/self/exe", image.join("tester"))?;
     let answer = run_in(&image, &[], &["/tester"])?;
     assert_refused(&answer, 125, "it leads to dockless itself");
+    Ok(())
+}
+
+/// The supervisor looks at the first process only after its exec. A program
+/// that `docker-init` had started by then could have opened the host's binary.
+fn init_runs_nothing_from_a_file_of_the_hosts() -> Verdict {
+    let image = image()?;
+    fs::create_dir(image.join("x"))?;
+    symlink("/proc/self/exe", image.join("x/docker-init"))?;
+    // The container may be over before anybody has looked at it.
+    let answer = run_in(&image, &[], &["/x/docker-init", "--", "/probe"])?;
+    assert!(matches!(answer.code, Some(1 | 125)), "{answer:?}");
+    assert_eq!(answer.stdout, "");
+
+    let output = Command::new(judge::dockless())
+        .arg0("docker-init")
+        .args(["--", "/bin/echo", "ran"])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("can be written to"), "{said}");
+    assert!(output.stdout.is_empty() && output.status.code() == Some(1));
     Ok(())
 }
