@@ -51,8 +51,6 @@ pub struct Cloned {
     end: ParentEnd,
     /// `None` with a terminal, whose master the child sends.
     pipes: Option<Stdio>,
-    /// Our own file is its program, and read-only there.
-    with_init: bool,
 }
 
 /// A process that is killed and reaped unless it is let go of.
@@ -108,7 +106,6 @@ pub fn clone(
             },
             end,
             pipes,
-            with_init: spec.rootfs.init.is_some(),
         }),
     }
 }
@@ -160,7 +157,7 @@ impl Cloned {
     pub fn go(mut self) -> Result<Running> {
         self.end.go()?;
         let pty = executed(self.end.outcome()?)?;
-        if !self.with_init && own_file::is_run_by(self.child.pid)? {
+        if own_file::is_run_by(self.child.pid)? {
             return Err(Error::state(
                 "start container",
                 "its program",

@@ -99,6 +99,12 @@ pub fn tester(images: &Path) -> Result<Image> {
     })
 }
 
+/// A copy of the running binary, whatever has become of its file: the image's
+/// program.
+pub fn program(images: &Path) -> Result<PathBuf> {
+    Ok(tester(images)?.lower.join(PROGRAM))
+}
+
 /// Removes the tester images of other binaries for whose `rootfs` folder
 /// `in_use` says no, and what a killed unpacker left. Returns what was removed.
 /// The caller keeps containers from being made meanwhile.

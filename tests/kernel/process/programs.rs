@@ -24,6 +24,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(terminal),
         Test::new(own_program_is_not_the_hosts),
         Test::new(init_runs_nothing_from_a_file_of_the_hosts),
+        Test::new(init_outlives_its_binary),
     ]
 }
 
@@ -349,5 +350,26 @@ fn init_runs_nothing_from_a_file_of_the_hosts() -> Verdict {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("can be written to"), "{said}");
     assert!(output.stdout.is_empty() && output.status.code() == Some(1));
+    Ok(())
+}
+
+/// An upgrade replaces the file while its supervisors run.
+fn init_outlives_its_binary() -> Verdict {
+    let image = image()?;
+    let image = image.to_str().unwrap_or_default();
+    let old = Path::new("/run/tmp/old-dockless");
+    fs::copy(judge::dockless(), old)?;
+    let program = old.to_str().unwrap_or_default();
+    let head = [program, "run", "-d", "--network", "none", "--name", "box"];
+    let tail = ["--init", "--rootfs", image, "/probe", "sleep", "60"];
+    judge::run(&[&head[..], &tail[..]].concat())?.success()?;
+    fs::remove_file(old)?;
+    let before = pid_of("box")?;
+    dockless(&["restart", "-t", "0", "box"])?.success()?;
+    let pid = pid_of("box")?;
+    assert_ne!(pid, before);
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
+    assert!(line.starts_with("/sbin/docker-init\0"), "{line:?}");
+    dockless(&["rm", "-f", "box"])?.success()?;
     Ok(())
 }
