@@ -376,6 +376,11 @@ impl Owner for Owned {
         Ok(running)
     }
 
+    fn not_relaunched(&mut self, why: &Error) -> ExitStatus {
+        self.record.state.error = why.to_string();
+        ExitStatus::Code(super::launch::failed_code(why))
+    }
+
     fn pause(&mut self, on: bool) -> Result<()> {
         let name = &self.record.name;
         let Some(cgroup) = &self.cgroup else {
