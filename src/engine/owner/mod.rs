@@ -343,7 +343,7 @@ impl Owner for Owned {
                 "the supervisor knows no request \"{verb}\""
             ))),
         }
-        .map(|()| Value::Null)
+        .map(|()| self.network.take_warnings().into())
         .inspect_err(|_| self.doubtful = true)
     }
 
