@@ -202,6 +202,24 @@ fn mounts() -> Verdict {
             );
         }
     }
+    // `df` shows them. In a user namespace /sys is the host's.
+    for (at, source) in [
+        ("/", "overlay"),
+        ("/proc", "proc"),
+        ("/dev", "tmpfs"),
+        ("/dev/pts", "devpts"),
+        ("/dev/shm", "shm"),
+        ("/dev/mqueue", "mqueue"),
+        ("/sys", if is_real_root() { "sysfs" } else { "" }),
+    ] {
+        let mut mounts = report["mounts"].as_array().into_iter().flatten();
+        let mount = mounts.rfind(|m| m["at"] == at);
+        let found = mount.and_then(|m| m["source"].as_str());
+        assert!(
+            source.is_empty() || found == Some(source),
+            "{at}: {found:?}"
+        );
+    }
     for file in ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"] {
         let line = lines.iter().find(|l| l[0] == file);
         assert!(
