@@ -10,7 +10,7 @@
 //! | [`Built`] | mount everything that needs no network, through fds under the new root | follow links out of the root |
 //! | [`Inside`] | join the network namespace by fd, mount /sys, pivot, let go of the host; or, for `exec`, join a running container's namespaces | keep a folder of the host open |
 //! | [`Limited`] | streams, working directory, bounding set, groups, gid, uid | change uid before the bounding set is cut (CAP_SETPCAP goes with it) |
-//! | [`Filtered`] | seccomp, then the capabilities that stay; report Ready, wait for Go, exec | do anything that the filter forbids |
+//! | [`Filtered`] | the AppArmor profile of the exec to come, seccomp, then the capabilities that stay; report Ready, wait for Go, exec | do anything that the filter forbids |
 //!
 //! *The filter before the last capset*: without no_new_privs, which Docker
 //! leaves off, seccomp(2) wants CAP_SYS_ADMIN. So it is the one capability
@@ -42,7 +42,7 @@ use crate::sys::cap::{self, Set};
 use crate::sys::cgroup::{self, Cgroup};
 use crate::sys::netns::Netns;
 use crate::sys::process::{self, PidFd};
-use crate::sys::{features, mount::Rooted, seccomp};
+use crate::sys::{apparmor, features, mount::Rooted, seccomp};
 
 /// Where the program's standard streams come from.
 #[derive(Debug)]
@@ -319,6 +319,7 @@ struct Limited {
 
 impl Limited {
     fn filter(self, spec: &ProcessSpec) -> Result<Filtered> {
+        apparmor::confine_exec()?;
         if spec.no_new_privs {
             process::no_new_privs()?;
         }

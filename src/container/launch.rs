@@ -28,7 +28,7 @@ use crate::base::{Error, Result};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::netns::{Netns, Sandbox};
 use crate::sys::process::{self, Fork, PidFd, SingleThreaded, clone_child};
-use crate::sys::{fd, features, own_file};
+use crate::sys::{apparmor, fd, features, own_file};
 
 /// The supervisor's ends of the container's standard streams.
 #[derive(Debug)]
@@ -91,8 +91,10 @@ pub fn clone(
     if features::time_namespaces() {
         namespaces |= libc::CLONE_NEWTIME;
     }
-    // Asked for here, where /proc is the host's; the answer is remembered.
+    // Asked for here, where /proc and /sys are the host's; the answers are
+    // remembered.
     features::in_user_namespace();
+    apparmor::has_profile();
     let into = cgroup.and_then(Cgroup::clone_into);
     match clone_child(token, u64::from(namespaces.unsigned_abs()), into)? {
         Fork::Child => {
