@@ -107,7 +107,6 @@ pub fn program(images: &Path) -> Result<PathBuf> {
 
 /// Removes the tester images of other binaries for whose `rootfs` folder
 /// `in_use` says no, and what a killed unpacker left. Returns what was removed.
-/// The caller keeps containers from being made meanwhile.
 pub fn prune(images: &Path, in_use: &dyn Fn(&Path) -> bool) -> Result<Vec<PathBuf>> {
     if !images.exists() {
         return Ok(Vec::new());
