@@ -10,7 +10,7 @@
 //! | [`Built`] | mount everything that needs no network, through fds under the new root | follow links out of the root |
 //! | [`Inside`] | join the network namespace by fd, mount /sys, pivot, let go of the host; or, for `exec`, join a running container's namespaces | keep a folder of the host open |
 //! | [`Limited`] | streams, working directory, bounding set, groups, gid, uid | change uid before the bounding set is cut (CAP_SETPCAP goes with it) |
-//! | [`Filtered`] | seccomp, then the capabilities that stay; report Ready, wait for Go, exec | do anything that the filter forbids |
+//! | [`Filtered`] | the AppArmor profile of the exec to come, seccomp, then the capabilities that stay; report Ready, wait for Go, exec | do anything that the filter forbids |
 //!
 //! *The filter before the last capset*: without no_new_privs, which Docker
 //! leaves off, seccomp(2) wants CAP_SYS_ADMIN. So it is the one capability
@@ -30,7 +30,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Gid, Uid, chdir, fchown, sethostname};
 
-use super::profile::CAPABILITIES;
+use super::profile::capabilities;
 use super::program::{self, cannot_run};
 use super::rootfs::{INIT, Rootfs};
 use super::spec::{LaunchSpec, ProcessSpec};
@@ -42,7 +42,7 @@ use crate::sys::cap::{self, Set};
 use crate::sys::cgroup::{self, Cgroup};
 use crate::sys::netns::Netns;
 use crate::sys::process::{self, PidFd};
-use crate::sys::{features, mount::Rooted, seccomp};
+use crate::sys::{apparmor, features, mount::Rooted, seccomp};
 
 /// Where the program's standard streams come from.
 #[derive(Debug)]
@@ -176,6 +176,7 @@ impl Built {
         let _ = std::fs::write("/proc/self/oom_score_adj", "0");
         Ok(Inside {
             terminal: self.terminal,
+            rights: capabilities(cgroup),
         })
     }
 }
@@ -191,6 +192,8 @@ fn open_pty(devpts: &Rooted, spec: &ProcessSpec) -> Result<Pty> {
 /// In the container, still with every right.
 struct Inside {
     terminal: Option<Pty>,
+    /// Those that the program may have.
+    rights: Set,
 }
 
 impl Inside {
@@ -219,15 +222,18 @@ impl Inside {
             }
             Streams::Files(_) => None,
         };
-        Ok(Self { terminal })
+        Ok(Self {
+            terminal,
+            rights: capabilities(cgroup),
+        })
     }
 
     fn limit(self, spec: &ProcessSpec, user: Identity, streams: Streams) -> Result<Limited> {
         self.set_streams(streams, user.uid)?;
         let early = chdir(spec.cwd.as_str());
-        cap::limit_bounding(CAPABILITIES)?;
+        cap::limit_bounding(self.rights)?;
         process::become_user(user.uid, user.gid, &user.groups)?;
-        cap::set(CAPABILITIES | Set::SYS_ADMIN)?;
+        cap::set(self.rights | Set::SYS_ADMIN)?;
         // A folder may be closed to root and open to the user (NFS), or the
         // other way round.
         early
@@ -237,6 +243,7 @@ impl Inside {
         Ok(Limited {
             home: user.home,
             master: self.terminal.map(|pty| pty.master),
+            rights: self.rights,
         })
     }
 
@@ -307,15 +314,17 @@ fn own(stream: impl AsFd, uid: u32) -> Result<()> {
 struct Limited {
     home: String,
     master: Option<OwnedFd>,
+    rights: Set,
 }
 
 impl Limited {
     fn filter(self, spec: &ProcessSpec) -> Result<Filtered> {
+        apparmor::confine_exec()?;
         if spec.no_new_privs {
             process::no_new_privs()?;
         }
         seccomp::install()?;
-        cap::set(CAPABILITIES)?;
+        cap::set(self.rights)?;
         Ok(Filtered(self))
     }
 }
@@ -340,7 +349,7 @@ impl Filtered {
     }
 
     fn ready(self, end: &ChildEnd, spec: &ProcessSpec, signals: Signals) -> Result<Infallible> {
-        let Self(Limited { home, master }) = self;
+        let Self(Limited { home, master, .. }) = self;
         let mut env = spec.env.clone();
         if !env.iter().any(|entry| entry.starts_with("HOME=")) {
             env.push(format!("HOME={home}"));

@@ -30,7 +30,7 @@ use super::sync;
 use crate::base::{Error, Result, Subject};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::process::{self, ExitStatus, Fork, PidFd, SingleThreaded, clone_child};
-use crate::sys::{fd, features};
+use crate::sys::{apparmor, fd, features};
 
 /// A process running in the container beside its first one.
 #[derive(Debug)]
@@ -77,8 +77,10 @@ pub fn spawn(
         ExecStdio::Attached { stdin } => pipes(stdin)?,
         ExecStdio::Null => (Ours::default(), Streams::Files([None, None, None])),
     };
-    // Asked for here, where /proc is the host's; the answer is remembered.
+    // Asked for here, where /proc and /sys are the host's; the answers are
+    // remembered.
     features::in_user_namespace();
+    apparmor::has_profile();
     let (end, child_end) = sync::pair()?;
     let birth = || {
         let into = cgroup.as_ref().and_then(Cgroup::clone_into);

@@ -8,6 +8,10 @@
 //! started; SIGCHLD makes it reap. It ends as that program ends, which makes
 //! the kernel kill whatever else is in the namespace.
 //!
+//! The file that runs is mounted read-only. Any other, such as an image's link
+//! `docker-init` to `/proc/self/exe`, is the host's, and the program that was
+//! started beside us could write to it: then nothing is started.
+//!
 //! The program gets a process group of its own and, with a terminal, is its
 //! foreground: otherwise ^C would reach it twice, from the terminal and from
 //! here.
@@ -22,6 +26,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::base::{Error, Result, Subject, error::errno_text};
+use crate::sys::own_file;
 use crate::sys::process::{
     ExitStatus, Fork, PidFd, SingleThreaded, block_signals, exit_now, fork, reset_signals,
 };
@@ -52,6 +57,7 @@ fn run(command: &[OsString]) -> Result<ExitStatus> {
     let Some(program) = argv.first() else {
         return Err(Error::invalid("no program given"));
     };
+    own_file::must_be_protected()?;
     block_signals()?;
     match fork(&SingleThreaded::prove()?)? {
         Fork::Child => become_program(program, &argv),

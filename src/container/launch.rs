@@ -28,7 +28,7 @@ use crate::base::{Error, Result};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::netns::{Netns, Sandbox};
 use crate::sys::process::{self, Fork, PidFd, SingleThreaded, clone_child};
-use crate::sys::{fd, features, own_file};
+use crate::sys::{apparmor, fd, features, own_file};
 
 /// The supervisor's ends of the container's standard streams.
 #[derive(Debug)]
@@ -51,8 +51,6 @@ pub struct Cloned {
     end: ParentEnd,
     /// `None` with a terminal, whose master the child sends.
     pipes: Option<Stdio>,
-    /// Our own file is its program, and read-only there.
-    with_init: bool,
 }
 
 /// A process that is killed and reaped unless it is let go of.
@@ -93,8 +91,10 @@ pub fn clone(
     if features::time_namespaces() {
         namespaces |= libc::CLONE_NEWTIME;
     }
-    // Asked for here, where /proc is the host's; the answer is remembered.
+    // Asked for here, where /proc and /sys are the host's; the answers are
+    // remembered.
     features::in_user_namespace();
+    apparmor::has_profile();
     let into = cgroup.and_then(Cgroup::clone_into);
     match clone_child(token, u64::from(namespaces.unsigned_abs()), into)? {
         Fork::Child => {
@@ -108,7 +108,6 @@ pub fn clone(
             },
             end,
             pipes,
-            with_init: spec.rootfs.init.is_some(),
         }),
     }
 }
@@ -160,7 +159,7 @@ impl Cloned {
     pub fn go(mut self) -> Result<Running> {
         self.end.go()?;
         let pty = executed(self.end.outcome()?)?;
-        if !self.with_init && own_file::is_run_by(self.child.pid)? {
+        if own_file::is_run_by(self.child.pid)? {
             return Err(Error::state(
                 "start container",
                 "its program",

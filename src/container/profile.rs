@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use crate::sys::cap;
+use crate::sys::cgroup::Cgroup;
+use crate::sys::{cap, features};
 
 /// Hidden below /proc: with /dev/null over files, an empty folder over
 /// folders.
@@ -61,5 +62,13 @@ pub(crate) const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// What a container's root may do.
-pub(crate) const CAPABILITIES: cap::Set = cap::Set::DOCKER;
+/// What a container's root may do. Where no cgroup has rules for devices, it
+/// must not make any: an own node of the machine's disk is the machine. In a
+/// user namespace the kernel sees to that, whatever the capability says.
+pub(crate) fn capabilities(cgroup: Option<&Cgroup>) -> cap::Set {
+    if cgroup.is_some() || features::in_user_namespace() {
+        cap::Set::DOCKER
+    } else {
+        cap::Set::DOCKER.without(cap::Set::MKNOD)
+    }
+}

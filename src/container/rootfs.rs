@@ -150,6 +150,7 @@ impl Rootfs {
         let pts = devpts.mount(Attrs::NOSUID | Attrs::NOEXEC)?;
         attach(&self.dev, "pts", &pts)?;
         let shm = Filesystem::new(c"tmpfs")?
+            .named(c"shm")
             .set(c"size", c"65536k")?
             .set(c"mode", c"1777")?
             .mount(Attrs::INERT)?;
@@ -222,7 +223,8 @@ impl Rootfs {
             return Ok(());
         }
         if features::cgroup_v2_only() {
-            return Filesystem::new(c"cgroup2")?.mount(attrs)?.attach(&at);
+            let cgroup = Filesystem::new(c"cgroup2")?.named(c"cgroup");
+            return cgroup.mount(attrs)?.attach(&at);
         }
         let tmpfs = Filesystem::new(c"tmpfs")?
             .set(c"mode", c"755")?

@@ -7,7 +7,12 @@ use crate::base::{Error, NetworkId, Result};
 use crate::net::spec::Driver;
 
 impl Engine {
-    pub fn network_connect(&self, endpoint: EndpointRequest, container: &str) -> Result<()> {
+    /// What went less well than hoped, in words, as with `network_disconnect`.
+    pub fn network_connect(
+        &self,
+        endpoint: EndpointRequest,
+        container: &str,
+    ) -> Result<Vec<String>> {
         let network = self.find_network(&endpoint.network)?;
         match network.driver {
             Driver::Host => {
@@ -31,12 +36,12 @@ impl Engine {
             if std::mem::replace(&mut asked, true)
                 && is_on(&record, &network.id, network.name.as_str())
             {
-                return Ok(());
+                return Ok(Vec::new());
             }
             joins(&record)?;
             let body = serde_json::to_value(&endpoint)
                 .map_err(|e| Error::parse("write request", "connect", e))?;
-            client.command("connect", body, &[]).map(drop)
+            client.command("connect", body, &[]).and_then(warnings)
         };
         self.ask_or(&id, ask, |mut record, lock| {
             let joined = joins(&record).and_then(|()| {
@@ -49,15 +54,20 @@ impl Engine {
                 record.save(&self.dirs)
             });
             lock.unlink()?;
-            joined
+            joined.map(|()| Vec::new())
         })
     }
 
-    pub fn network_disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
+    pub fn network_disconnect(
+        &self,
+        network: &str,
+        container: &str,
+        force: bool,
+    ) -> Result<Vec<String>> {
         let id = match self.find(container) {
             Ok(id) => id,
             // `-f` is for endpoints whose container is gone: nothing to do.
-            Err(_) if force => return Ok(()),
+            Err(_) if force => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         let network = self.find_network(network)?;
@@ -68,7 +78,7 @@ impl Engine {
             if !is_on(&self.record(&id)?) {
                 // The supervisor did it, and could not say so.
                 if again {
-                    return Ok(());
+                    return Ok(Vec::new());
                 }
                 return Err(Error::conflict(format!(
                     "container {id} is not connected to network {}",
@@ -76,7 +86,7 @@ impl Engine {
                 )));
             }
             let body = serde_json::Value::String(network.id.to_string());
-            client.command("disconnect", body, &[]).map(drop)
+            client.command("disconnect", body, &[]).and_then(warnings)
         };
         self.ask_or(&id, ask, |mut record, lock| {
             let left = match is_on(&record) {
@@ -93,9 +103,16 @@ impl Engine {
                 ))),
             };
             lock.unlink()?;
-            left
+            left.map(|()| Vec::new())
         })
     }
+}
+
+/// A supervisor of before an upgrade says nothing.
+fn warnings(answer: serde_json::Value) -> Result<Vec<String>> {
+    serde_json::from_value(answer)
+        .map(Option::unwrap_or_default)
+        .map_err(|e| Error::parse("read the supervisor's answer", "", e))
 }
 
 /// Is this endpoint on that network? By id once it is known.

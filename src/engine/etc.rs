@@ -1,6 +1,8 @@
 //! /etc/hosts, /etc/hostname and /etc/resolv.conf of a container, written on
 //! the host and bind-mounted (docker-macvlan.md §10, §5).
 
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +11,13 @@ use sha2::{Digest, Sha256};
 use super::Engine;
 use super::record::Record;
 use super::resolv_conf::{self, By};
-use crate::base::{Cidr, Result};
+use crate::base::{Cidr, Error, Result};
 use crate::net::dns::Settings;
 use crate::store::file::{self, Durability};
+
+/// The container can write to its /etc/hosts. A larger one is no list of hosts
+/// and is left as it is.
+const HOSTS_MAX: u64 = 1 << 20;
 
 const LOCAL: &str = "127.0.0.1\tlocalhost\n\
 ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -44,18 +50,18 @@ impl Engine {
     pub(super) fn write_etc(&self, record: &mut Record, etc: &Etc) -> Result<Settings> {
         let folder = self.etc_folder(record);
         file::make_dir(&folder, 0o711)?;
-        let write = |name: &str, text: &str| -> Result<()> { publish(&folder.join(name), text) };
+        let write = |name: &str, text: &[u8]| publish(&folder.join(name), text);
         let mut hosts = match etc.by {
             // Whose names are the host's own.
-            By::Host => read(Path::new("/etc/hosts")).unwrap_or_default(),
-            By::Resolver | By::Servers => LOCAL.to_owned(),
+            By::Host => std::fs::read("/etc/hosts").unwrap_or_default(),
+            By::Resolver | By::Servers => LOCAL.as_bytes().to_owned(),
         };
-        hosts.push_str(&etc.extra_hosts);
+        hosts.extend_from_slice(etc.extra_hosts.as_bytes());
         for addr in &etc.addrs {
-            hosts.push_str(&host_line(record.hostname(), addr.addr()));
+            hosts.extend_from_slice(host_line(record.hostname(), addr.addr()).as_bytes());
         }
         write("hosts", &hosts)?;
-        write("hostname", &format!("{}\n", record.hostname()))?;
+        write("hostname", format!("{}\n", record.hostname()).as_bytes())?;
         self.write_resolv_conf(record, etc.by, &publish)
     }
 
@@ -64,16 +70,16 @@ impl Engine {
         &self,
         record: &mut Record,
         by: By,
-        write: &dyn Fn(&Path, &str) -> Result<()>,
+        write: &dyn Fn(&Path, &[u8]) -> Result<()>,
     ) -> Result<Settings> {
         let path = self.etc_folder(record).join("resolv.conf");
         let host = std::fs::read_to_string(resolv_conf::HOST_FILE).unwrap_or_default();
         let (text, settings) = resolv_conf::make(&host, &record.config, by);
         let known = &mut record.state.resolv_conf;
         let is_edited =
-            !known.is_empty() && std::fs::read(&path).is_ok_and(|bytes| hash(&bytes) != *known);
+            !known.is_empty() && beginning(&path).is_ok_and(|bytes| hash(&bytes) != *known);
         if !is_edited {
-            write(&path, &text)?;
+            write(&path, text.as_bytes())?;
             *known = hash(text.as_bytes());
         }
         Ok(settings)
@@ -85,39 +91,75 @@ impl Engine {
         self.write_resolv_conf(record, By::Resolver, &overwrite)
     }
 
-    /// Adds one network's line, in place: a bind mount follows the inode.
-    pub(super) fn add_host_line(&self, record: &Record, addr: Cidr) -> Result<()> {
-        let path = self.etc_folder(record).join("hosts");
-        let mut text = read(&path)?;
-        text.push_str(&host_line(record.hostname(), addr.addr()));
-        overwrite(&path, &text)
+    /// Adds one network's line, in place: a bind mount follows the inode. A
+    /// warning where that is not possible.
+    pub(super) fn add_host_line(&self, record: &Record, addr: Cidr) -> Result<Option<String>> {
+        let line = host_line(record.hostname(), addr.addr());
+        edit(&self.etc_folder(record).join("hosts"), |text| {
+            with_line(text, &line)
+        })
     }
 
     /// Removes one network's lines and no others.
-    pub(super) fn remove_host_line(&self, record: &Record, addr: Cidr) -> Result<()> {
-        let path = self.etc_folder(record).join("hosts");
-        let gone = addr.addr().to_string();
-        let text: String = read(&path)?
-            .split_inclusive('\n')
-            .filter(|line| line.split_whitespace().next() != Some(gone.as_str()))
-            .collect();
-        overwrite(&path, &text)
+    pub(super) fn remove_host_line(&self, record: &Record, addr: Cidr) -> Result<Option<String>> {
+        edit(&self.etc_folder(record).join("hosts"), |text| {
+            without_lines_of(text, addr.addr())
+        })
     }
 }
 
-fn publish(path: &Path, text: &str) -> Result<()> {
+fn publish(path: &Path, text: &[u8]) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    file::replace(path, text.as_bytes(), Durability::Boot)?;
+    file::replace(path, text, Durability::Boot)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
         .map_err(|e| file::explain("set mode of", path, e))
 }
 
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| crate::base::Error::sys("read", path, e))
+/// Whatever the container has written there is bytes, and may be any number.
+fn edit(path: &Path, change: impl FnOnce(&[u8]) -> Vec<u8>) -> Result<Option<String>> {
+    let text = beginning(path).map_err(|e| Error::sys("read", path, e))?;
+    if text.len() as u64 > HOSTS_MAX {
+        return Ok(Some(
+            "the container's /etc/hosts is larger than 1 MiB and was left as it is".to_owned(),
+        ));
+    }
+    overwrite(path, &change(&text))?;
+    Ok(None)
 }
 
-fn overwrite(path: &Path, text: &str) -> Result<()> {
+/// No more of what the container can write to than we can bear, and one byte.
+fn beginning(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?
+        .take(HOSTS_MAX + 1)
+        .read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn overwrite(path: &Path, text: &[u8]) -> Result<()> {
     std::fs::write(path, text).map_err(|e| file::explain("write", path, e))
+}
+
+fn with_line(text: &[u8], line: &str) -> Vec<u8> {
+    let mut text = text.to_owned();
+    if text.last().is_some_and(|last| *last != b'\n') {
+        text.push(b'\n');
+    }
+    text.extend_from_slice(line.as_bytes());
+    text
+}
+
+fn without_lines_of(text: &[u8], ip: IpAddr) -> Vec<u8> {
+    let ip = ip.to_string();
+    let is_its = |line: &&[u8]| {
+        let mut words = line.split(u8::is_ascii_whitespace);
+        words.find(|word| !word.is_empty()) == Some(ip.as_bytes())
+    };
+    text.split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| !is_its(line))
+        .flatten()
+        .copied()
+        .collect()
 }
 
 fn host_line(hostname: &str, ip: IpAddr) -> String {
@@ -141,5 +183,25 @@ mod tests {
         let line = |name: &str| host_line(name, addr.addr());
         assert_eq!(line("hh.example.com"), "10.0.2.5\thh.example.com hh\n");
         assert_eq!(line("abc"), "10.0.2.5\tabc\n");
+    }
+
+    #[test]
+    fn hosts_may_be_anything_and_of_any_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts");
+        std::fs::write(&path, b"\xff x\n10.0.2.5\tabc\n  10.0.2.5 y\n10.0.2.50 z").unwrap();
+        let ip = "10.0.2.5".parse().unwrap();
+        let warned = edit(&path, |text| without_lines_of(text, ip)).unwrap();
+        assert_eq!(warned, None);
+        assert_eq!(std::fs::read(&path).unwrap(), b"\xff x\n10.0.2.50 z");
+        edit(&path, |text| with_line(text, "10.0.2.5\tabc\n")).unwrap();
+        let text = std::fs::read(&path).unwrap();
+        assert_eq!(text, b"\xff x\n10.0.2.50 z\n10.0.2.5\tabc\n");
+
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let warned = edit(&path, |text| with_line(text, "x\n")).unwrap();
+        assert!(warned.is_some_and(|text| text.contains("1 MiB")));
+        assert_eq!(file.metadata().unwrap().len(), 1 << 40);
     }
 }

@@ -29,6 +29,7 @@ use super::Engine;
 use super::names::list;
 use super::record::Record;
 use crate::base::{ContainerId, Error, IfName, Result, Step};
+use crate::image::tester;
 use crate::net::{host_access, publish};
 use crate::netlink::Rtnl;
 use crate::store::{FileJournal, Lock, file};
@@ -347,6 +348,23 @@ impl Engine {
             all.did.push(text);
         }
         Ok(all)
+    }
+
+    /// Images of other binaries than this one that no container is made of.
+    /// One that such a binary is using at this moment for a new container
+    /// fails to start it, and makes the image anew the next time.
+    pub(super) fn prune_images(&self, all: &mut Recovered) -> Result<()> {
+        let records = self.records()?;
+        if !records.problems.is_empty() {
+            // Nobody knows what these are made of.
+            return Ok(());
+        }
+        let in_use = |lower: &Path| records.items.iter().any(|r| r.image.lower == lower);
+        for folder in tester::prune(&self.dirs.images(), &in_use)? {
+            let text = format!("{}: removed an unused tester image", folder.display());
+            all.did.push(text);
+        }
+        Ok(())
     }
 
     /// Folders of removed containers that nobody is removing.

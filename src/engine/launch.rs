@@ -22,6 +22,7 @@ use crate::container::attach::{self, Client};
 use crate::container::launch::{self, Running};
 use crate::container::spec::{LaunchSpec, ProcessSpec, RootfsSpec};
 use crate::container::supervisor;
+use crate::image::tester;
 use crate::netlink::trace;
 use crate::store::{FileJournal, Lock, file};
 use crate::sys::cgroup::{Cgroup, Hierarchies};
@@ -203,12 +204,11 @@ impl Engine {
 
     pub(super) fn launch_spec(&self, record: &Record) -> Result<LaunchSpec> {
         let config = &record.config;
-        let init = if config.init {
-            let exe =
-                std::env::current_exe().map_err(|e| Error::sys("find", "/proc/self/exe", e))?;
-            Some(exe)
-        } else {
-            None
+        // The tester image's copy of this binary: the file that we run from
+        // may be gone at a restart, replaced by a newer one.
+        let init = match config.init {
+            true => Some(tester::program(&self.dirs.images())?),
+            false => None,
         };
         Ok(LaunchSpec {
             process: ProcessSpec {

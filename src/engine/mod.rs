@@ -442,9 +442,11 @@ impl Engine {
         self.describe_machine()
     }
 
-    /// What the journals of dead processes left, undone. One line each.
+    /// What the journals of dead processes left, undone, and the tester images
+    /// of former binaries. One line each.
     pub fn gc(&self) -> Result<Listing<String>> {
-        let found = self.collect()?;
+        let mut found = self.collect()?;
+        self.prune_images(&mut found)?;
         Ok(Listing {
             items: found.did,
             problems: found.problems,

@@ -99,9 +99,14 @@ pub fn tester(images: &Path) -> Result<Image> {
     })
 }
 
+/// A copy of the running binary, whatever has become of its file: the image's
+/// program.
+pub fn program(images: &Path) -> Result<PathBuf> {
+    Ok(tester(images)?.lower.join(PROGRAM))
+}
+
 /// Removes the tester images of other binaries for whose `rootfs` folder
 /// `in_use` says no, and what a killed unpacker left. Returns what was removed.
-/// The caller keeps containers from being made meanwhile.
 pub fn prune(images: &Path, in_use: &dyn Fn(&Path) -> bool) -> Result<Vec<PathBuf>> {
     if !images.exists() {
         return Ok(Vec::new());

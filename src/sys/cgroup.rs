@@ -148,7 +148,7 @@ impl Hierarchies {
     /// Makes them and programs the device rules. On a machine or in a user
     /// namespace where no hierarchy is writable: `Ok(None)`. Then nothing
     /// restricts devices, so outside of a user namespace the container must
-    /// not have CAP_MKNOD.
+    /// not have CAP_MKNOD (`container/profile.rs`).
     pub fn create(&self, id: &str) -> Result<Option<Cgroup>> {
         let folders = self.folders(id);
         for folder in &folders {

@@ -1,5 +1,6 @@
 //! Typed kernel primitives. `raw` holds the only unsafe code of the program.
 
+pub mod apparmor;
 pub mod cap;
 pub mod cgroup;
 pub mod epoll;

@@ -54,6 +54,7 @@ impl BitOr for Attrs {
 pub struct Filesystem {
     context: OwnedFd,
     kind: &'static CStr,
+    source: &'static CStr,
 }
 
 impl Filesystem {
@@ -66,7 +67,19 @@ impl Filesystem {
                 _ => error,
             }
         })?;
-        Ok(Self { context, kind })
+        Ok(Self {
+            context,
+            kind,
+            source: kind,
+        })
+    }
+
+    /// What mount tables (`df`) show as its source: its kind, unless told
+    /// otherwise.
+    #[must_use]
+    pub fn named(mut self, source: &'static CStr) -> Self {
+        self.source = source;
+        self
     }
 
     /// An option with a value: `size=64m` is `("size", "64m")`.
@@ -83,6 +96,8 @@ impl Filesystem {
 
     /// Makes the file system and a detached mount of it.
     pub fn mount(self, attrs: Attrs) -> Result<Mount> {
+        let source = (Some(c"source"), Some(self.source));
+        self.configure(libc::FSCONFIG_SET_STRING, source.0, source.1)?;
         self.configure(libc::FSCONFIG_CMD_CREATE, None, None)?;
         raw::fsmount(self.context.as_fd(), attrs.0)
             .map(Mount)

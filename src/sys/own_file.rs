@@ -10,8 +10,14 @@
 //! files can change between the check and the exec. So the command runs itself
 //! once more from a file that nobody can write to ([`protect`]): the same one
 //! through a read-only mount of our own, or where it cannot be mounted, a
-//! sealed copy in memory. *The first process* has nobody beside it who could
-//! use the moment, so it is enough to look afterwards ([`is_run_by`]).
+//! sealed copy in memory. *The first process* is looked at after its exec
+//! ([`is_run_by`]), which is late: until then it may have started others, and
+//! they may have opened its file. So what of us starts programs of a
+//! container's from within it, the `--init`, does so only from a file that
+//! nobody can write to ([`must_be_protected`]), as the one that we mount is. A
+//! first process that has ended by the time it is looked at could tell nothing
+//! any more, but it has taken all others of its container along, and no other
+//! of our programs starts one.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -68,8 +74,21 @@ pub fn protect() -> Result<()> {
     }
 }
 
-/// Whether process `pid` runs this process's own file. One that has ended
-/// does not.
+/// Refuses unless this process runs from a file that cannot be written to.
+pub fn must_be_protected() -> Result<()> {
+    let own = File::open(OWN).map_err(fail("open"))?;
+    if is_protected(&own) {
+        return Ok(());
+    }
+    Err(Error::state(
+        "run",
+        Path::new(OWN),
+        "its file can be written to",
+    ))
+}
+
+/// Whether process `pid` runs this process's own file. Of one that has ended
+/// nobody can say, nor is there anything left that it could harm: no.
 pub fn is_run_by(pid: i32) -> Result<bool> {
     let own = std::fs::metadata(OWN).map_err(fail("stat"))?;
     Ok(std::fs::metadata(format!("/proc/{pid}/exe"))
@@ -110,6 +129,7 @@ mod tests {
     fn a_sealed_copy_is_the_same_file_and_protected() {
         let own = File::open(OWN).unwrap();
         assert!(!is_protected(&own));
+        assert!(must_be_protected().is_err());
         let copy = File::from(sealed_copy(own).unwrap());
         assert!(is_protected(&copy));
         let length = std::fs::metadata(OWN).unwrap().len();

@@ -182,6 +182,10 @@ impl Owner for Fake {
         self.note("relaunch");
         Ok(self.launch())
     }
+    fn not_relaunched(&mut self, why: &Error) -> ExitStatus {
+        self.note(&format!("not relaunched: {why}"));
+        ExitStatus::Code(128)
+    }
     fn pause(&mut self, on: bool) -> Result<()> {
         self.note(&format!("pause {on}"));
         Ok(())
@@ -634,8 +638,15 @@ fn failed_restart_is_the_end() {
     let waiting = Waiting::new(&it);
     let error = it.connect().restart(None, None).unwrap_err();
     assert_eq!(error.to_string(), "cannot launch again");
-    assert_eq!(waiting.end(), 5);
-    assert_eq!(it.calls(), ["exited 5 true", "exited 5 false"]);
+    assert_eq!(waiting.end(), 128);
+    assert_eq!(
+        it.calls(),
+        [
+            "exited 5 true",
+            "not relaunched: cannot launch again",
+            "exited 128 false"
+        ]
+    );
     it.ended();
 }
 

@@ -34,7 +34,8 @@
 //! *Restart* is a stop with a launch behind it: namespaces, network, clients
 //! and log stay, `wait` goes on waiting, attached clients see the streams go
 //! on. When stop and restart are both asked for, the later one decides. A
-//! failed launch ends the container with its last status.
+//! failed launch ends the container, with the status that the owner has for
+//! that.
 
 //! A signal that is meant to end the supervisor (a service manager's, at
 //! shutdown) is a request to stop the container as it wants to be stopped.
@@ -90,10 +91,14 @@ pub trait Owner {
     fn command(&mut self, verb: &str, body: Value, fds: Vec<OwnedFd>) -> Result<Value>;
     /// The first process has ended; the streams are drained. Record it. With
     /// `restart` the next call is `relaunch`, and namespaces and networks
-    /// stay; if that fails, this is called again without `restart`.
+    /// stay; if that fails, `not_relaunched` is asked for the status with
+    /// which this is called again, without `restart`.
     fn exited(&mut self, status: ExitStatus, restart: bool) -> Result<()>;
     /// Start the program again in the same network namespace.
     fn relaunch(&mut self) -> Result<Running>;
+    /// The program could not be started again: note why. The status that the
+    /// container ends with.
+    fn not_relaunched(&mut self, why: &Error) -> ExitStatus;
     /// Freeze or thaw the container's cgroup.
     fn pause(&mut self, on: bool) -> Result<()>;
     /// Kill what is left in the cgroup (children of a dead pid 1 cannot
@@ -405,6 +410,7 @@ impl Supervisor {
             };
             // Recorded before anybody is told. The stop, at least, has had its
             // effect.
+            let status = owner.not_relaunched(&error);
             let recorded = owner.exited(status, false);
             self.settle(&Ok(Value::Null), &Err(error));
             self.finish(status, recorded)?;

@@ -56,7 +56,11 @@ impl Network {
             .retain(|e| !matches!(e.request.network.as_str(), "none"));
         record.config.endpoints.push(self.legs[at].config.clone());
         let named = addr
-            .map_or(Ok(()), |addr| engine.add_host_line(record, addr))
+            .map_or(Ok(()), |addr| {
+                let warning = engine.add_host_line(record, addr)?;
+                self.warnings.extend(warning);
+                Ok(())
+            })
             .and_then(|()| self.name_service(engine, record));
         let network = self.legs[at].spec.id.clone();
         named
@@ -137,7 +141,10 @@ impl Network {
             if errors.is_empty() {
                 errors.extend(engine.release(&leg.spec, addr).err());
             }
-            errors.extend(engine.remove_host_line(record, addr).err());
+            match engine.remove_host_line(record, addr) {
+                Ok(warning) => self.warnings.extend(warning),
+                Err(error) => errors.push(error),
+            }
         }
         self.follow_networks();
         // The kernel took the old default route with its link.

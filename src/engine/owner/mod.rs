@@ -343,7 +343,7 @@ impl Owner for Owned {
                 "the supervisor knows no request \"{verb}\""
             ))),
         }
-        .map(|()| Value::Null)
+        .map(|()| self.network.take_warnings().into())
         .inspect_err(|_| self.doubtful = true)
     }
 
@@ -374,6 +374,11 @@ impl Owner for Owned {
         }
         self.save()?;
         Ok(running)
+    }
+
+    fn not_relaunched(&mut self, why: &Error) -> ExitStatus {
+        self.record.state.error = why.to_string();
+        ExitStatus::Code(super::launch::failed_code(why))
     }
 
     fn pause(&mut self, on: bool) -> Result<()> {

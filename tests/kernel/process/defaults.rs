@@ -14,6 +14,7 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         Test::new(rights_of_root),
         Test::new(rights_of_a_user),
+        Test::new(no_devices_without_rules_for_them),
         Test::new(surroundings),
         Test::new(mounts),
         Test::new(hidden_and_read_only),
@@ -90,6 +91,22 @@ fn rights_of_a_user() -> Verdict {
         ("reopen stdout", "ok"),
     ] {
         assert_eq!(report["attempts"][attempt], errno, "{attempt}");
+    }
+    Ok(())
+}
+
+/// Where no cgroup can be made, nothing but the missing capability keeps root
+/// from a node of the machine's disk.
+fn no_devices_without_rules_for_them() -> Verdict {
+    need_root()?;
+    judge::run(&["mount", "-t", "tmpfs", "-o", "ro", "none", "/sys/fs/cgroup"])?.success()?;
+    start(&[], &["/probe", "sleep", "60"])?;
+    let beside = dockless(&["exec", "box", "/probe"])?.json()?;
+    dockless(&["rm", "-f", "box"])?.success()?;
+    for seen in [report(&[])?, beside] {
+        for field in ["CapPrm", "CapEff", "CapBnd"] {
+            assert_eq!(seen["status"][field], "00000000a00425fb", "{field}");
+        }
     }
     Ok(())
 }
@@ -184,6 +201,24 @@ fn mounts() -> Verdict {
                 "{line:?}"
             );
         }
+    }
+    // `df` shows them. In a user namespace /sys is the host's.
+    for (at, source) in [
+        ("/", "overlay"),
+        ("/proc", "proc"),
+        ("/dev", "tmpfs"),
+        ("/dev/pts", "devpts"),
+        ("/dev/shm", "shm"),
+        ("/dev/mqueue", "mqueue"),
+        ("/sys", if is_real_root() { "sysfs" } else { "" }),
+    ] {
+        let mut mounts = report["mounts"].as_array().into_iter().flatten();
+        let mount = mounts.rfind(|m| m["at"] == at);
+        let found = mount.and_then(|m| m["source"].as_str());
+        assert!(
+            source.is_empty() || found == Some(source),
+            "{at}: {found:?}"
+        );
     }
     for file in ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"] {
         let line = lines.iter().find(|l| l[0] == file);

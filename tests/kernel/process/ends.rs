@@ -18,6 +18,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(a_killed_supervisor_takes_the_program_along),
         Test::new(a_killed_program_is_an_exit),
         Test::new(restart_of_what_goes_with_its_end),
+        Test::new(a_failed_restart_is_recorded),
     ]
 }
 
@@ -187,5 +188,19 @@ fn restart_of_what_goes_with_its_end() -> Verdict {
     assert_eq!(inside["attempts"]["create /new-file"], "ok");
     dockless(&["rm", "-f", "box"])?.success()?;
     assert_eq!(dockless(&["ps", "-aq"])?.stdout, "");
+    Ok(())
+}
+
+fn a_failed_restart_is_recorded() -> Verdict {
+    let image = image()?;
+    start(&[], &["/probe", "sleep", "60"])?;
+    // Nobody may change an image that is in use; what comes of it is said.
+    fs::rename(&image, "/run/tmp/elsewhere")?;
+    let answer = dockless(&["restart", "-t", "0", "box"])?;
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+    let format = "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}";
+    let state = dockless(&["inspect", "-f", format, "box"])?.success()?;
+    assert!(state.stdout.starts_with("exited 128 mount"), "{state:?}");
+    dockless(&["rm", "box"])?.success()?;
     Ok(())
 }

@@ -20,6 +20,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(the_hosts_own_root),
         Test::new(folders_that_are_no_images),
         Test::new(any_path_may_name_an_image),
+        Test::new(images_of_former_binaries_go),
     ]
 }
 
@@ -289,5 +290,23 @@ fn any_path_may_name_an_image() -> Verdict {
         run_in(&path, &[], &["/probe", "exit", "0"])?.success()?;
         fs::rename(&path, &image)?;
     }
+    Ok(())
+}
+
+/// Each binary unpacks a tester image of its own.
+fn images_of_former_binaries_go() -> Verdict {
+    let old = "/run/tmp/old-dockless";
+    fs::copy(judge::dockless(), old)?;
+    let run = ["run", "-d", "--network", "none", "--name", "box", "tester"];
+    judge::run(&[&[old][..], &run].concat())?.success()?;
+    dockless(&["run", "--rm", "--network", "none", "tester", "ip", "link"])?.success()?;
+    assert_eq!(dockless(&["gc"])?.success()?.stdout, "");
+    dockless(&["exec", "box", "ip", "link"])?.success()?;
+    dockless(&["rm", "-f", "box"])?.success()?;
+    let said = dockless(&["gc"])?.success()?;
+    let removed = said.stdout.matches("removed an unused tester image");
+    assert_eq!(removed.count(), 1, "{said:?}");
+    assert_eq!(dockless(&["gc"])?.success()?.stdout, "");
+    dockless(&["run", "--rm", "--network", "none", "tester", "ip", "link"])?.success()?;
     Ok(())
 }

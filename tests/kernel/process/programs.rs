@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 
 use nix::pty::{Winsize, openpty};
 use serde_json::json;
@@ -22,6 +23,8 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(without_init_signals_are_ignored),
         Test::new(terminal),
         Test::new(own_program_is_not_the_hosts),
+        Test::new(init_runs_nothing_from_a_file_of_the_hosts),
+        Test::new(init_outlives_its_binary),
     ]
 }
 
@@ -326,5 +329,47 @@ fn own_program_is_not_the_hosts() -> Verdict {
     symlink("/proc/self/exe", image.join("tester"))?;
     let answer = run_in(&image, &[], &["/tester"])?;
     assert_refused(&answer, 125, "it leads to dockless itself");
+    Ok(())
+}
+
+/// The supervisor looks at the first process only after its exec. A program
+/// that `docker-init` had started by then could have opened the host's binary.
+fn init_runs_nothing_from_a_file_of_the_hosts() -> Verdict {
+    let image = image()?;
+    fs::create_dir(image.join("x"))?;
+    symlink("/proc/self/exe", image.join("x/docker-init"))?;
+    // The container may be over before anybody has looked at it.
+    let answer = run_in(&image, &[], &["/x/docker-init", "--", "/probe"])?;
+    assert!(matches!(answer.code, Some(1 | 125)), "{answer:?}");
+    assert_eq!(answer.stdout, "");
+
+    let output = Command::new(judge::dockless())
+        .arg0("docker-init")
+        .args(["--", "/bin/echo", "ran"])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("can be written to"), "{said}");
+    assert!(output.stdout.is_empty() && output.status.code() == Some(1));
+    Ok(())
+}
+
+/// An upgrade replaces the file while its supervisors run.
+fn init_outlives_its_binary() -> Verdict {
+    let image = image()?;
+    let image = image.to_str().unwrap_or_default();
+    let old = Path::new("/run/tmp/old-dockless");
+    fs::copy(judge::dockless(), old)?;
+    let program = old.to_str().unwrap_or_default();
+    let head = [program, "run", "-d", "--network", "none", "--name", "box"];
+    let tail = ["--init", "--rootfs", image, "/probe", "sleep", "60"];
+    judge::run(&[&head[..], &tail[..]].concat())?.success()?;
+    fs::remove_file(old)?;
+    let before = pid_of("box")?;
+    dockless(&["restart", "-t", "0", "box"])?.success()?;
+    let pid = pid_of("box")?;
+    assert_ne!(pid, before);
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
+    assert!(line.starts_with("/sbin/docker-init\0"), "{line:?}");
+    dockless(&["rm", "-f", "box"])?.success()?;
     Ok(())
 }

@@ -86,7 +86,7 @@ pub(super) fn connect(front: &Front, syntax: &Syntax, a: args::Connect) -> Outco
     exit::count(syntax, a.names.len())?;
     let endpoint = resolve::connect(&a)?;
     let container = a.names.get(1).map_or("", String::as_str);
-    front.engine.network_connect(endpoint, container)?;
+    warn(&front.engine.network_connect(endpoint, container)?);
     Ok(0)
 }
 
@@ -95,10 +95,17 @@ pub(super) fn disconnect(front: &Front, syntax: &Syntax, a: args::Disconnect) ->
     let [network, container] = &a.names[..] else {
         return Ok(1);
     };
-    front
+    let warnings = front
         .engine
         .network_disconnect(network, container, a.force)?;
+    warn(&warnings);
     Ok(0)
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        exit::say(&format!("WARNING: {warning}"));
+    }
 }
 
 pub(super) fn host_access(front: &Front, syntax: &Syntax, a: args::HostAccess) -> Outcome {
