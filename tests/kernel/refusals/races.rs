@@ -4,10 +4,12 @@
 //! Every pair runs ten times; from time to time the second begins a little
 //! later, so that it meets the first in another of its steps.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dockless::lab::Lab;
+use dockless::store::Lock;
 
 use super::play::{World, words};
 use crate::harness::{Test, Verdict, failed};
@@ -28,6 +30,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(start_and_access_on).needs(super::PLAYERS),
         Test::new(failed_run_and_access_on).needs(super::PLAYERS),
         Test::new(one_address_for_link_and_container).needs(super::PLAYERS),
+        Test::new(one_address_when_both_wait).needs(super::PLAYERS),
     ]
 }
 
@@ -379,4 +382,30 @@ fn one_address_for_link_and_container() -> Verdict {
         },
         &["rm -f c1", "network rm n"],
     )
+}
+
+/// The same, where both have read the network before either may choose: a held
+/// lock of addresses makes the moment long.
+fn one_address_when_both_wait() -> Verdict {
+    let _lan = Lab::here(0)?;
+    let world = World::new()?;
+    done(&world, NETWORK)?;
+    let lock = Lock::acquire(Path::new("/run/dockless/leases/.lock"))?;
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        drop(lock);
+    });
+    let racers = [
+        "run -d --name c1 --network n --ip 10.0.2.7 tester",
+        "network host-access n on --ip 10.0.2.7",
+    ];
+    let ends = at_once(&racers, Duration::from_millis(150))?;
+    assert!(holder.join().is_ok());
+    ends[0].is_one_of(125, &["Address already in use: 10.0.2.7"])?;
+    ends[1].is_one_of(1, &["Address already in use: 10.0.2.7"])?;
+    assert_eq!(winners(&ends), 1, "{ends:?}");
+    done(&world, "rm -f c1")?;
+    done(&world, "network rm n")?;
+    assert_eq!(world.stays()?, "", "{ends:?}");
+    world.leave()
 }
