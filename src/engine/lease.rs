@@ -3,9 +3,10 @@
 //! hold it and, a line each, what the container is called there (see
 //! `roster`). They die with the boot. A lease needs no
 //! journal: it says itself whose it is, so recovery takes those of the dead
-//! container, and never one that somebody else has got since. All choices are made under one lock, so two commands never get the
-//! same address. There is no folder per subnet: removing the last lease would
-//! have to remove it, and race with the next.
+//! container, and never one that somebody else has got since. All choices are made
+//! under one lock, so two commands never get the same address; that of a
+//! host-side link too (see `access`). There is no folder per subnet: removing the
+//! last lease would have to remove it, and race with the next.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -68,6 +69,16 @@ impl Lease {
     }
 }
 
+/// Whether another network on this subnet reserves an address, or has it on its
+/// host-side link.
+pub(super) fn is_neighbours(neighbours: &[NetworkSpec], subnet: Cidr, ip: Ipv4Addr) -> bool {
+    neighbours.iter().any(|n| {
+        let of_subnet = |p: &&Pool| p.subnet == subnet;
+        let reserved = |p| ipam::is_reserved(p, IpAddr::V4(ip));
+        host_side(n) == Some(ip) || n.pools.iter().filter(of_subnet).any(reserved)
+    })
+}
+
 /// `10.0.2.0_24@eth0,`: what the names of a subnet's leases begin with. What
 /// follows is an address, whatever the parent's name has in it.
 fn prefix(segment: &str, subnet: Cidr) -> String {
@@ -76,6 +87,11 @@ fn prefix(segment: &str, subnet: Cidr) -> String {
         "" => format!("{subnet},"),
         parent => format!("{subnet}@{parent},"),
     }
+}
+
+/// The address in the name of a lease.
+fn address(name: &str) -> Option<Ipv4Addr> {
+    name.rsplit(',').next()?.parse().ok()
 }
 
 impl Engine {
@@ -106,18 +122,12 @@ impl Engine {
         host: &HashSet<Ipv4Addr>,
     ) -> Result<(Ipv4Addr, Cidr)> {
         let _lock = self.address_lock()?;
-        // `network rm` holds the same lock: the network is there, and stays
-        // until it can see this lease.
-        let file = self.dirs.network(&network.id);
-        let is_there = file
-            .try_exists()
-            .map_err(|e| Error::sys("look for", &file, e))?;
-        if !is_there {
-            return Err(Error::not_found(format!(
-                "network {} not found",
-                network.name
-            )));
-        }
+        // `network rm` and `host-access` hold the same lock: the network is
+        // there, and stays until they can see this lease; and its host-side
+        // link may have got an address since the caller read of it.
+        let network = &self
+            .load_network(&network.id)?
+            .ok_or_else(|| Error::not_found(format!("network {} not found", network.name)))?;
         let neighbours = self.neighbours(network)?;
         let mut held: Vec<(Cidr, HashSet<Ipv4Addr>)> = Vec::new();
         for pool in &network.pools {
@@ -127,11 +137,7 @@ impl Engine {
             held.iter()
                 .any(|(subnet, set)| *subnet == pool.subnet && set.contains(&ip))
                 || host_side(network) == Some(ip)
-                || neighbours.iter().any(|n| {
-                    let of_subnet = |p: &&Pool| p.subnet == pool.subnet;
-                    let reserved = |p| ipam::is_reserved(p, IpAddr::V4(ip));
-                    host_side(n) == Some(ip) || n.pools.iter().filter(of_subnet).any(reserved)
-                })
+                || is_neighbours(&neighbours, pool.subnet, ip)
         };
         let free = |ip: Ipv4Addr| -> Result<Option<Cidr>> {
             let pool = ipam::pool_of(&network.pools, IpAddr::V4(ip))?;
@@ -201,18 +207,36 @@ impl Engine {
     }
 
     pub(super) fn release(&self, network: &NetworkSpec, addr: Cidr) -> Result<()> {
-        file::remove(&self.lease_path(network, addr.network(), addr.addr()))
+        let _lock = self.address_lock()?;
+        self.let_go(&format!(
+            "{}{}",
+            prefix(network.segment(), addr.network()),
+            addr.addr()
+        ))
     }
 
-    /// All that a container holds. No lock: only its own process, or whoever
-    /// has taken its place, takes a lease away.
+    /// All that a container holds: only its own process, or whoever has taken
+    /// its place, takes a lease away.
     pub(super) fn release_all(&self, container: &ContainerId) -> Result<()> {
+        let mut lock = None;
         for name in list(&self.lease_folder())? {
             if self.holder(&name)?.is_some_and(|(id, _)| id == *container) {
-                file::remove(&self.lease_folder().join(name))?;
+                if lock.is_none() {
+                    lock = Some(self.address_lock()?);
+                }
+                self.let_go(&name)?;
             }
         }
         Ok(())
+    }
+
+    /// The host's route goes first: `host-access on` makes one for every lease
+    /// that it sees, whether or not its container knows.
+    fn let_go(&self, name: &str) -> Result<()> {
+        if let (Some(ip), Some((_, network))) = (address(name), self.holder(name)?) {
+            self.shut_host_out(&network, ip)?;
+        }
+        file::remove(&self.lease_folder().join(name))
     }
 
     /// Has somebody else got this address since? To be asked under the lock.
@@ -255,7 +279,7 @@ impl Engine {
     /// Whether a running container has the address of this lease, which does
     /// not say whose it is.
     fn is_in_use(&self, name: &str) -> Result<bool> {
-        let ip: Option<IpAddr> = name.rsplit(',').next().and_then(|ip| ip.parse().ok());
+        let ip = address(name).map(IpAddr::V4);
         let records = self.records()?.items;
         let mut attachments = records.iter().flat_map(|r| &r.state.attachments);
         Ok(attachments.any(|a| a.addr.map(Cidr::addr) == ip))
@@ -281,7 +305,7 @@ impl Engine {
 
     /// Other networks on the same parent and subnets: they share one set of
     /// addresses.
-    fn neighbours(&self, network: &NetworkSpec) -> Result<Vec<NetworkSpec>> {
+    pub(super) fn neighbours(&self, network: &NetworkSpec) -> Result<Vec<NetworkSpec>> {
         let mut others = self.stored_networks()?.items;
         others.retain(|other| {
             let shared = |p: &Pool| network.pools.iter().any(|own| own.subnet == p.subnet);
@@ -293,7 +317,7 @@ impl Engine {
     }
 
     /// Docker's phrase, and who it is.
-    fn in_use(
+    pub(super) fn in_use(
         &self,
         network: &NetworkSpec,
         neighbours: &[NetworkSpec],
@@ -328,17 +352,17 @@ impl Engine {
         })
     }
 
-    /// Containers that hold a lease of this network.
-    pub(super) fn leaseholders(&self, network: &NetworkId) -> Result<Vec<ContainerId>> {
-        let mut holders = Vec::new();
+    /// The leases of this network: who has which address.
+    pub(super) fn leases_of(&self, network: &NetworkId) -> Result<Vec<(ContainerId, Ipv4Addr)>> {
+        let mut leases = Vec::new();
         for name in list(&self.lease_folder())? {
-            if let Some((id, of)) = self.holder(&name)?
+            if let (Some((id, of)), Some(ip)) = (self.holder(&name)?, address(&name))
                 && of == *network
             {
-                holders.push(id);
+                leases.push((id, ip));
             }
         }
-        Ok(holders)
+        Ok(leases)
     }
 
     /// Who holds the lease in this file, if it says so. One that cannot be

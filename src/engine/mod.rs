@@ -7,6 +7,7 @@
 //! and does the work itself. A lock without a holder is a dead process's, and
 //! the next verb recovers (see `gc`).
 
+mod access;
 mod connect;
 mod create;
 mod doctor;
@@ -55,6 +56,13 @@ pub struct Engine {
     dirs: Dirs,
 }
 
+/// What `network create` gives back.
+#[derive(Debug)]
+pub struct NetworkMade {
+    pub id: NetworkId,
+    pub warnings: Vec<String>,
+}
+
 /// What `run` gives back.
 #[derive(Debug)]
 pub struct Run {
@@ -75,7 +83,7 @@ impl Engine {
 
     // --- networks: `wanted` is an id, a name or an id prefix, in that order
 
-    pub fn network_create(&self, request: NetworkCreate) -> Result<NetworkId> {
+    pub fn network_create(&self, request: NetworkCreate) -> Result<NetworkMade> {
         self.create_network(request)
     }
 
@@ -135,7 +143,8 @@ impl Engine {
         Ok(removed)
     }
 
-    pub fn host_access(&self, network: &str, access: HostAccess) -> Result<()> {
+    /// Gives back what somebody should know, though it was done.
+    pub fn host_access(&self, network: &str, access: HostAccess) -> Result<Vec<String>> {
         self.change_access(network, access)
     }
 

@@ -1,12 +1,13 @@
-//! `network create|ls|inspect|rm|prune|host-access`.
+//! `network create|ls|inspect|rm|prune`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
+use super::access::wanted_access;
 use super::names::list;
-use super::record::{Record, Status};
-use super::{Engine, HostAccess, Listing, NetworkCreate, PoolRequest};
-use crate::base::{Cidr, Error, NetworkId, NetworkName, Result, Step};
+use super::record::Record;
+use super::{Engine, Listing, NetworkCreate, NetworkMade, PoolRequest};
+use crate::base::{Cidr, ContainerId, Error, NetworkId, NetworkName, Result};
 use crate::net::ipam::{self, Pool};
 use crate::net::parent::{self, Wish};
 use crate::net::spec::{self, Announce, Driver, LinkOptions, NetworkSpec, Vlan};
@@ -34,7 +35,7 @@ impl Engine {
     }
 
     /// `None`: there is no such network.
-    fn load_network(&self, id: &NetworkId) -> Result<Option<NetworkSpec>> {
+    pub(super) fn load_network(&self, id: &NetworkId) -> Result<Option<NetworkSpec>> {
         let path = self.dirs.network(id);
         let found: Option<NetworkSpec> = file::find_json(&path)?;
         match found {
@@ -94,7 +95,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn create_network(&self, request: NetworkCreate) -> Result<NetworkId> {
+    pub(super) fn create_network(&self, request: NetworkCreate) -> Result<NetworkMade> {
         let name = NetworkName::new(request.name.clone())?;
         if plain::PREDEFINED.contains(&name.as_str()) {
             return Err(Error::invalid(format!(
@@ -166,12 +167,14 @@ impl Engine {
             host_access: spec::HostAccess::Off,
         };
         let access = wanted_access(&network, request.host_access)?;
+        let _addresses = self.address_lock()?;
+        self.check_access(&network, access, &mut host)?;
         self.record_parents(&made)?;
         let outcome = parent::make(&mut host, &made)
             .and_then(|()| self.save_network(&network))
             .and_then(|()| match access {
-                spec::HostAccess::On { .. } => self.set_access(network.clone(), access),
-                spec::HostAccess::Off => Ok(()),
+                spec::HostAccess::On { .. } => self.set_access(network.clone(), access, &mut host),
+                spec::HostAccess::Off => Ok(Vec::new()),
             });
         let mut undo = Vec::new();
         if outcome.is_err() {
@@ -181,12 +184,15 @@ impl Engine {
         // With the network's file there is nothing to undo.
         undo.extend(self.rewind_networks());
         match outcome {
-            Ok(()) => Ok(network.id),
+            Ok(warnings) => Ok(NetworkMade {
+                id: network.id,
+                warnings,
+            }),
             Err(error) => Err(error.with_undo(undo)),
         }
     }
 
-    fn save_network(&self, network: &NetworkSpec) -> Result<()> {
+    pub(super) fn save_network(&self, network: &NetworkSpec) -> Result<()> {
         file::write_json(&self.dirs.network(&network.id), network, Durability::Disk)
     }
 
@@ -290,7 +296,8 @@ impl Engine {
         let _changes = self.network_lock()?;
         let _addresses = self.address_lock()?;
         let users = self.endpoints_of(network)?;
-        let starting = self.leaseholders(network)?;
+        let leases = self.leases_of(network)?;
+        let starting: Vec<ContainerId> = leases.into_iter().map(|(id, _)| id).collect();
         if !users.is_empty() || !starting.is_empty() {
             let mut names: Vec<String> = users
                 .iter()
@@ -313,9 +320,12 @@ impl Engine {
             Ok(spec) => spec,
             Err(_) => None,
         };
-        let has_no_link = |spec: &NetworkSpec| spec.host_access == spec::HostAccess::Off;
-        if !spec.as_ref().is_some_and(has_no_link) {
-            host_access::disable(&mut Rtnl::host()?, network)?;
+        let is_off = |spec: &NetworkSpec| spec.host_access == spec::HostAccess::Off;
+        // Whatever the record says: nobody could find the link afterwards.
+        match host_access::disable(&mut Rtnl::host()?, network) {
+            // Who may not make such a link has none.
+            Err(e) if spec.as_ref().is_some_and(is_off) && e.is_errno(libc::EPERM) => {}
+            done => done?,
         }
         if let Some(vlan) = spec.as_ref().and_then(NetworkSpec::vlan) {
             self.record_parents(&vlan.made)?;
@@ -324,102 +334,6 @@ impl Engine {
         // The network is gone; a parent that stays is the next command's.
         let _ = self.rewind_networks();
         Ok(())
-    }
-
-    /// `network host-access`: the record first, so that whatever happens the
-    /// next `off`, `rm` or start knows that there may be a link.
-    pub(super) fn set_access(
-        &self,
-        mut network: NetworkSpec,
-        access: spec::HostAccess,
-    ) -> Result<()> {
-        let before = network.host_access;
-        let mut host = Rtnl::host()?;
-        if access == spec::HostAccess::Off {
-            host_access::disable(&mut host, &network.id)?;
-            network.host_access = access;
-            return self.save_network(&network);
-        }
-        if let Some(vlan) = network.vlan() {
-            parent::make(&mut host, &vlan.made)?;
-        }
-        network.host_access = access;
-        self.save_network(&network)?;
-        if let Err(error) = self.make_access(&network, &mut host) {
-            network.host_access = before;
-            let undo = match before {
-                spec::HostAccess::Off => host_access::disable(&mut host, &network.id),
-                spec::HostAccess::On { .. } => self.make_access(&network, &mut host),
-            };
-            let undo = [undo, self.save_network(&network)];
-            return Err(error.with_undo(undo.into_iter().filter_map(Result::err).collect()));
-        }
-        Ok(())
-    }
-
-    /// Makes or completes the host-side link of a network that has it on.
-    pub(super) fn make_access(&self, network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<()> {
-        let (spec::HostAccess::On { ip }, Driver::Vlan(vlan)) =
-            (network.host_access, &network.driver)
-        else {
-            return Ok(());
-        };
-        let own = ip.map(|ip| Cidr::new(IpAddr::V4(ip), 32)).transpose()?;
-        let containers: Vec<Ipv4Addr> = self
-            .endpoints_of(&network.id)?
-            .iter()
-            .filter(|r| r.state.status != Status::Created)
-            .flat_map(|r| &r.state.attachments)
-            .filter(|a| a.network == network.id)
-            .filter_map(|a| match a.addr?.addr() {
-                IpAddr::V4(ip) => Some(ip),
-                IpAddr::V6(_) => None,
-            })
-            .collect();
-        // The network's record is what undoes this: the steps need no journal.
-        let mut steps: Vec<Step> = Vec::new();
-        host_access::enable(
-            host,
-            &network.id,
-            &vlan.parent,
-            own,
-            &containers,
-            &mut steps,
-        )
-    }
-
-    pub(super) fn change_access(&self, wanted: &str, access: HostAccess) -> Result<()> {
-        self.prepare()?;
-        let _lock = self.network_lock()?;
-        let network = self.find_network(wanted)?;
-        let access = wanted_access(&network, access)?;
-        if let spec::HostAccess::On { ip: Some(ip) } = access {
-            let pool = ipam::pool_of(&network.pools, IpAddr::V4(ip))?;
-            if ipam::is_reserved(pool, IpAddr::V4(ip))
-                && !pool.aux.values().any(|a| *a == IpAddr::V4(ip))
-                || self
-                    .lease_path(&network, pool.subnet, IpAddr::V4(ip))
-                    .exists()
-            {
-                return Err(Error::conflict(format!("Address already in use: {ip}")));
-            }
-        }
-        self.set_access(network, access)
-    }
-}
-
-/// Checks that the network can have it at all.
-fn wanted_access(network: &NetworkSpec, access: HostAccess) -> Result<spec::HostAccess> {
-    let access = match access {
-        HostAccess::Off => return Ok(spec::HostAccess::Off),
-        HostAccess::On { ip } => spec::HostAccess::On { ip },
-    };
-    match &network.driver {
-        Driver::Vlan(vlan) => host_access::supported(vlan.mode).map(|()| access),
-        Driver::Host | Driver::Null => Err(Error::invalid(format!(
-            "network {} has no parent link: host access is for macvlan networks",
-            network.name
-        ))),
     }
 }
 

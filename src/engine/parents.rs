@@ -30,7 +30,8 @@ impl Engine {
         self.dirs.state().join("networks.journal")
     }
 
-    /// Held by whoever makes, changes or removes a network.
+    /// Held by whoever makes, changes or removes a network, or adds to its
+    /// host-side link. Before [`Self::address_lock`], if both are.
     pub(super) fn network_lock(&self) -> Result<Lock> {
         let lock = Lock::acquire(&self.networks_lock_path())?;
         // What cannot be undone is reported by `sweep`.

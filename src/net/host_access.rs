@@ -49,16 +49,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::base::{Cidr, Error, IfName, Journal, NetworkId, Result, Step};
 use crate::netlink::addr::Address;
 use crate::netlink::nft::{
-    Batch, Chain, Cmp, Element, Expr, Family, Field, Hook, Meta, Nft, Reg, Set, Table, Type,
-    Verdict,
+    Batch, Chain, Cmp, Element, Expr, Family, Field, Hook, Meta, Nft, Reg, Set, Table, TableInfo,
+    Type, Verdict,
 };
 use crate::netlink::{Link, LinkKind, MacvlanMode, Mode, NewLink, Rtnl};
 use crate::sys::netns::Host;
 use crate::sys::sysctl::{self, NetSysctl};
 
-/// The set of container addresses in the filter's table.
 /// On one network of one host.
 const MAX_CONTAINERS: u32 = 4096;
+/// The set of container addresses in the filter's table.
 const CONTAINERS: &str = "containers";
 /// RT_SCOPE_UNIVERSE: an address that is good beyond its link.
 const GLOBAL: u8 = 0;
@@ -115,7 +115,14 @@ pub fn delete(host: &mut Rtnl<Host>, shim: &IfName) -> Result<()> {
     if let Some(link) = host.link(shim.as_str())? {
         host.delete_link(link.index)?;
     }
-    nothing_if_unknown(Nft::host().and_then(|mut nft| nft.delete_table(table(shim)).map(drop)))
+    nothing_if_unknown(Nft::host().and_then(|mut nft| {
+        // Looked up first: a refused batch waits for an RCU grace period.
+        let is_it = |t: &TableInfo| t.family == Family::Netdev && t.name == shim.as_str();
+        if nft.tables()?.iter().any(is_it) {
+            nft.delete_table(table(shim))?;
+        }
+        Ok(())
+    }))
 }
 
 /// Route and filter element for one container; the shim exists.
@@ -179,6 +186,23 @@ pub fn address(
     let parent = parent_link(host, parent)?;
     let source = Source::new(own.map(IpAddr::V4), &parent, host)?;
     Ok(source.towards(container))
+}
+
+/// Those of `subnets` whose containers, asked by a host without a shim address
+/// of its own, would answer to an address outside: by their gateway, if they
+/// have one, and not through the parent.
+pub fn without_way_back(
+    host: &mut Rtnl<Host>,
+    parent: &IfName,
+    subnets: &[Cidr],
+) -> Result<Vec<Cidr>> {
+    let parent = parent_link(host, parent)?;
+    let source = Source::new(None, &parent, host)?;
+    let is_far = |subnet: &Cidr| match subnet.network().addr() {
+        IpAddr::V4(first) => !subnet.contains(source.towards(first)),
+        IpAddr::V6(_) => false,
+    };
+    Ok(subnets.iter().copied().filter(is_far).collect())
 }
 
 /// Only in bridge mode does a parent hand frames from one of its macvlans to

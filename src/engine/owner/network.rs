@@ -14,11 +14,11 @@ use crate::base::{
 use crate::engine::Engine;
 use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record, State};
+use crate::net::Attachment;
 use crate::net::announce::Announcer;
 use crate::net::driver::{self, Endpoint, HostView};
 use crate::net::publish::{self, Publisher, Reserved, Target};
-use crate::net::spec::{Driver, HostAccess, NetworkSpec, Vlan};
-use crate::net::{Attachment, host_access};
+use crate::net::spec::{Driver, NetworkSpec, Vlan};
 use crate::netlink::{MacvlanMode, Mode, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
 use crate::sys::random;
@@ -429,8 +429,8 @@ impl Network {
         let attachment = plan
             .attach(&mut self.host, sandbox, netns, sysctl)
             .map_err(|error| engine.name_holder(error, &spec))?;
-        let known = self
-            .let_host_in(engine, &spec, &attachment, journal)
+        let known = engine
+            .let_host_in(&mut self.host, &attachment, journal)
             .and_then(|()| self.announce(&attachment, &spec));
         if let Err(error) = known {
             // The container may go on running without this network.
@@ -441,26 +441,6 @@ impl Network {
         }
         self.legs[at].attachment = Some(attachment);
         Ok(())
-    }
-
-    /// Route and filter entry of the network's host-side link, if it has one.
-    fn let_host_in(
-        &mut self,
-        engine: &Engine,
-        spec: &NetworkSpec,
-        attachment: &Attachment,
-        journal: &mut dyn Journal,
-    ) -> Result<()> {
-        let (HostAccess::On { .. }, Some(IpAddr::V4(ip))) =
-            (spec.host_access, attachment.addr.map(Cidr::addr))
-        else {
-            return Ok(());
-        };
-        let shim = host_access::shim_name(&spec.id);
-        if self.host.link(shim.as_str())?.is_none() {
-            engine.make_access(spec, &mut self.host)?;
-        }
-        host_access::add(&mut self.host, &spec.id, &attachment.parent, ip, journal)
     }
 
     /// The first announcement now, the rest from the loop.

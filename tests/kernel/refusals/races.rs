@@ -4,10 +4,12 @@
 //! Every pair runs ten times; from time to time the second begins a little
 //! later, so that it meets the first in another of its steps.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dockless::lab::Lab;
+use dockless::store::Lock;
 
 use super::play::{World, words};
 use crate::harness::{Test, Verdict, failed};
@@ -24,6 +26,11 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(stop_and_kill).needs(super::PLAYERS),
         Test::new(restart_and_stop).needs(super::PLAYERS),
         Test::new(connect_and_rm).needs(super::PLAYERS),
+        Test::new(start_and_access_off).needs(super::PLAYERS),
+        Test::new(start_and_access_on).needs(super::PLAYERS),
+        Test::new(failed_run_and_access_on).needs(super::PLAYERS),
+        Test::new(one_address_for_link_and_container).needs(super::PLAYERS),
+        Test::new(one_address_when_both_wait).needs(super::PLAYERS),
     ]
 }
 
@@ -278,4 +285,127 @@ fn connect_and_rm() -> Verdict {
         },
         &["network rm n m"],
     )
+}
+
+/// Host-side links, and tables of their names.
+fn links() -> Verdict<String> {
+    let links = judge::ip(&["link", "show", "type", "macvlan"])?;
+    let mut found: Vec<String> = Vec::new();
+    for link in links.as_array().into_iter().flatten() {
+        found.push(link["ifname"].to_string());
+    }
+    for object in judge::nft_ruleset()? {
+        let name = object["table"]["name"].as_str().unwrap_or_default();
+        if name.starts_with("dl-") {
+            found.push(format!("table {name}"));
+        }
+    }
+    Ok(found.join(" "))
+}
+
+/// How many routes the host has to this one address, and how many filters
+/// let it in.
+fn ways_to(ip: &str) -> Verdict<(usize, usize)> {
+    let routes = judge::ip(&["route", "show", ip])?;
+    let let_in = |object: &&serde_json::Value| {
+        let elements = object["set"]["elem"].as_array().into_iter().flatten();
+        object["set"]["name"] == "containers" && elements.clone().any(|e| e == ip)
+    };
+    let filters = judge::nft_ruleset()?.iter().filter(let_in).count();
+    Ok((routes.as_array().map_or(0, Vec::len), filters))
+}
+
+fn start_and_access_off() -> Verdict {
+    race(
+        &[
+            NETWORK,
+            "network host-access n on",
+            CONTAINER,
+            "stop -t 0 c1",
+        ],
+        &["start c1", "network host-access n off"],
+        |_, ends| {
+            assert_eq!(winners(ends), 2, "{ends:?}");
+            assert_eq!(links()?, "", "{ends:?}");
+            Ok(())
+        },
+        &["rm -f c1", "network rm n"],
+    )
+}
+
+fn start_and_access_on() -> Verdict {
+    race(
+        &[NETWORK, CONTAINER, "stop -t 0 c1"],
+        &["start c1", "network host-access n on"],
+        |world, ends| {
+            assert_eq!(winners(ends), 2, "{ends:?}");
+            assert_eq!(ways_to("10.0.2.5")?, (1, 1), "{ends:?}");
+            done(world, "rm -f c1")?;
+            assert_eq!(ways_to("10.0.2.5")?, (0, 0), "{ends:?}");
+            Ok(())
+        },
+        &["network rm n"],
+    )
+}
+
+/// A start that comes to nothing, with a lease that `on` may have seen.
+fn failed_run_and_access_on() -> Verdict {
+    race(
+        &[NETWORK, CONTAINER],
+        &[
+            "run --rm --network n --ip 10.0.2.9 -p 5000:5000 tester ip link",
+            "network host-access n on",
+        ],
+        |_, ends| {
+            ends[0].is_one_of(125, &["port is already allocated"])?;
+            assert!(!ends[0].went_well() && ends[1].went_well(), "{ends:?}");
+            assert_eq!(ways_to("10.0.2.5")?, (1, 1), "{ends:?}");
+            assert_eq!(ways_to("10.0.2.9")?, (0, 0), "{ends:?}");
+            Ok(())
+        },
+        &["rm -f c1", "network rm n"],
+    )
+}
+
+fn one_address_for_link_and_container() -> Verdict {
+    race(
+        &[NETWORK],
+        &[
+            "run -d --name c1 --network n --ip 10.0.2.7 tester",
+            "network host-access n on --ip 10.0.2.7",
+        ],
+        |_, ends| {
+            ends[0].is_one_of(125, &["Address already in use: 10.0.2.7"])?;
+            ends[1].is_one_of(1, &["Address already in use: 10.0.2.7"])?;
+            assert_eq!(winners(ends), 1, "{ends:?}");
+            Ok(())
+        },
+        &["rm -f c1", "network rm n"],
+    )
+}
+
+/// The same, where both have read the network before either may choose: a held
+/// lock of addresses makes the moment long.
+fn one_address_when_both_wait() -> Verdict {
+    let _lan = Lab::here(0)?;
+    let world = World::new()?;
+    done(&world, NETWORK)?;
+    let lock = Lock::acquire(Path::new("/run/dockless/leases/.lock"))?;
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        drop(lock);
+    });
+    let racers = [
+        "run -d --name c1 --network n --ip 10.0.2.7 tester",
+        "network host-access n on --ip 10.0.2.7",
+    ];
+    let ends = at_once(&racers, Duration::from_millis(150))?;
+    assert!(holder.join().is_ok());
+    ends[0].is_one_of(125, &["Address already in use: 10.0.2.7"])?;
+    ends[1].is_one_of(1, &["Address already in use: 10.0.2.7"])?;
+    assert_eq!(winners(&ends), 1, "{ends:?}");
+    done(&world, "rm -f c1")?;
+    done(&world, "network rm n")?;
+    assert_eq!(world.stays()?, "", "{ends:?}");
+    world.leave()
 }

@@ -14,8 +14,9 @@ use crate::engine::view::Network;
 
 pub(super) fn create(front: &Front, syntax: &Syntax, a: args::Create) -> Outcome {
     exit::count(syntax, a.names.len())?;
-    let id = front.engine.network_create(resolve::create(&a)?)?;
-    print_line(id.as_str())?;
+    let made = front.engine.network_create(resolve::create(&a)?)?;
+    warn(&made.warnings);
+    print_line(made.id.as_str())?;
     Ok(0)
 }
 
@@ -112,6 +113,6 @@ pub(super) fn host_access(front: &Front, syntax: &Syntax, a: args::HostAccess) -
     exit::count(syntax, a.names.len())?;
     let access = resolve::host_access(&a).map_err(|e| Failure::usage(syntax, &e))?;
     let network = a.names.first().map_or("", String::as_str);
-    front.engine.host_access(network, access)?;
+    warn(&front.engine.host_access(network, access)?);
     Ok(0)
 }

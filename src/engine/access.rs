@@ -1,0 +1,212 @@
+//! `network host-access`: whether the host and a network's containers can talk.
+//!
+//! *Theory of operation.* The network's record says whether there is a
+//! host-side link, and is what undoes it. Two locks keep it true:
+//!
+//! * Under the lock of networks the link is made, removed, and added to. A
+//!   start reads the record again under it, so an `off` that came between is
+//!   not answered with a link that nobody knows of.
+//! * Under the lock of addresses the record says "on" and every lease that
+//!   there is gets its route. A start leases first and asks the record later:
+//!   either `on` saw its lease, or it sees the "on". For the same reason a
+//!   lease goes under this lock, and its route with it; and an address of the
+//!   link's own is chosen under it, like any other.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::lease::is_neighbours;
+use super::{Engine, HostAccess};
+use crate::base::{Cidr, Error, Journal, NetworkId, Result, Step};
+use crate::net::spec::{self, Driver, NetworkSpec};
+use crate::net::{Attachment, host_access, ipam, parent};
+use crate::netlink::Rtnl;
+use crate::sys::netns::Host;
+
+impl Engine {
+    pub(super) fn change_access(&self, wanted: &str, access: HostAccess) -> Result<Vec<String>> {
+        self.prepare()?;
+        let _changes = self.network_lock()?;
+        let network = self.find_network(wanted)?;
+        let access = wanted_access(&network, access)?;
+        let mut host = Rtnl::host()?;
+        let _addresses = self.address_lock()?;
+        self.check_access(&network, access, &mut host)?;
+        self.set_access(network, access, &mut host)
+    }
+
+    /// Refuses an address of the link's own that somebody has. Both locks are
+    /// held, until [`Self::set_access`] is done.
+    pub(super) fn check_access(
+        &self,
+        network: &NetworkSpec,
+        access: spec::HostAccess,
+        host: &mut Rtnl<Host>,
+    ) -> Result<()> {
+        match access {
+            spec::HostAccess::On { ip: Some(ip) } => self.check_access_ip(network, ip, host),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_access_ip(
+        &self,
+        network: &NetworkSpec,
+        ip: Ipv4Addr,
+        host: &mut Rtnl<Host>,
+    ) -> Result<()> {
+        let addr = IpAddr::V4(ip);
+        let pool = ipam::pool_of(&network.pools, addr)?;
+        let neighbours = self.neighbours(network)?;
+        if ipam::is_reserved(pool, addr)
+            || self.lease_path(network, pool.subnet, addr).exists()
+            || is_neighbours(&neighbours, pool.subnet, ip)
+        {
+            return Err(self.in_use(network, &neighbours, ip)?);
+        }
+        let shim = host.link(host_access::shim_name(&network.id).as_str())?;
+        let shim = shim.map(|link| link.index.get());
+        let mut addrs = host.addrs(None)?.into_iter();
+        if addrs.any(|a| a.cidr.addr() == addr && Some(a.index) != shim) {
+            return Err(Error::conflict(format!(
+                "Address already in use: {ip} is this host's own"
+            ))
+            .hint(
+                "leave --ip out, and containers see the host at its address on the parent; \
+                     or give one that nobody has",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The record first, so that whatever happens the next `off`, `rm` or
+    /// start knows that there may be a link. Both locks are held.
+    pub(super) fn set_access(
+        &self,
+        mut network: NetworkSpec,
+        access: spec::HostAccess,
+        host: &mut Rtnl<Host>,
+    ) -> Result<Vec<String>> {
+        let before = network.host_access;
+        if access == spec::HostAccess::Off {
+            host_access::disable(host, &network.id)?;
+            network.host_access = access;
+            self.save_network(&network)?;
+            return Ok(Vec::new());
+        }
+        if let Some(vlan) = network.vlan() {
+            parent::make(host, &vlan.made)?;
+        }
+        network.host_access = access;
+        self.save_network(&network)?;
+        if let Err(error) = self.make_access(&network, host) {
+            network.host_access = before;
+            let undo = match before {
+                spec::HostAccess::Off => host_access::disable(host, &network.id),
+                spec::HostAccess::On { .. } => self.make_access(&network, host),
+            };
+            let undo = [undo, self.save_network(&network)];
+            return Err(error.with_undo(undo.into_iter().filter_map(Result::err).collect()));
+        }
+        no_way_back(&network, host)
+    }
+
+    /// Makes or completes the host-side link of a network that has it on, with
+    /// a route to each leased address. Both locks are held.
+    fn make_access(&self, network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<()> {
+        let (spec::HostAccess::On { ip }, Driver::Vlan(vlan)) =
+            (network.host_access, &network.driver)
+        else {
+            return Ok(());
+        };
+        let own = ip.map(|ip| Cidr::new(IpAddr::V4(ip), 32)).transpose()?;
+        let leases = self.leases_of(&network.id)?;
+        let containers: Vec<Ipv4Addr> = leases.into_iter().map(|(_, ip)| ip).collect();
+        // The network's record is what undoes the link, and a lease its route:
+        // the steps need no journal.
+        let mut steps: Vec<Step> = Vec::new();
+        host_access::enable(
+            host,
+            &network.id,
+            &vlan.parent,
+            own,
+            &containers,
+            &mut steps,
+        )
+    }
+
+    /// Route and filter entry for an interface that has just been made, if the
+    /// host may talk to its network.
+    pub(super) fn let_host_in(
+        &self,
+        host: &mut Rtnl<Host>,
+        attachment: &Attachment,
+        journal: &mut dyn Journal,
+    ) -> Result<()> {
+        let Some(IpAddr::V4(ip)) = attachment.addr.map(Cidr::addr) else {
+            return Ok(());
+        };
+        let id = &attachment.network;
+        // Without the lock: an `on` from here on sees the lease.
+        if self.with_access(id)?.is_none() {
+            return Ok(());
+        }
+        let _changes = self.network_lock()?;
+        let Some(network) = self.with_access(id)? else {
+            return Ok(());
+        };
+        if host.link(host_access::shim_name(id).as_str())?.is_none() {
+            let _addresses = self.address_lock()?;
+            self.make_access(&network, host)?;
+        }
+        host_access::add(host, id, &attachment.parent, ip, journal)
+    }
+
+    /// The route to a lease that goes. The lock of addresses is held.
+    pub(super) fn shut_host_out(&self, network: &NetworkId, ip: Ipv4Addr) -> Result<()> {
+        // A record that cannot be read may say "on".
+        if let Ok(None) = self.with_access(network) {
+            return Ok(());
+        }
+        host_access::remove(&mut Rtnl::host()?, &host_access::shim_name(network), ip)
+    }
+
+    /// The network, if it is there and has host access.
+    fn with_access(&self, network: &NetworkId) -> Result<Option<NetworkSpec>> {
+        let network = self.load_network(network)?;
+        Ok(network.filter(|n| n.host_access != spec::HostAccess::Off))
+    }
+}
+
+/// Checks that the network can have it at all.
+pub(super) fn wanted_access(network: &NetworkSpec, access: HostAccess) -> Result<spec::HostAccess> {
+    let access = match access {
+        HostAccess::Off => return Ok(spec::HostAccess::Off),
+        HostAccess::On { ip } => spec::HostAccess::On { ip },
+    };
+    match &network.driver {
+        Driver::Vlan(vlan) => host_access::supported(vlan.mode).map(|()| access),
+        Driver::Host | Driver::Null => Err(Error::invalid(format!(
+            "network {} has no parent link: host access is for macvlan networks",
+            network.name
+        ))),
+    }
+}
+
+/// A line for each subnet whose containers cannot answer the host.
+fn no_way_back(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<Vec<String>> {
+    let (spec::HostAccess::On { ip: None }, Driver::Vlan(vlan)) =
+        (network.host_access, &network.driver)
+    else {
+        return Ok(Vec::new());
+    };
+    let subnets: Vec<Cidr> = network.pools.iter().map(|p| p.subnet).collect();
+    let far = host_access::without_way_back(host, &vlan.parent, &subnets)?;
+    let say = |subnet: Cidr| {
+        format!(
+            "this host has no address in {subnet}, so containers there cannot answer it: give its \
+             side one with `dockless network host-access {} on --ip ADDRESS`",
+            network.name
+        )
+    };
+    Ok(far.into_iter().map(say).collect())
+}
