@@ -124,8 +124,7 @@ impl Engine {
     /// Says who has the parent, where it is busy with the other kind of link:
     /// a container's link is out of the host's sight.
     pub(super) fn name_holder(&self, error: Error, network: &NetworkSpec) -> Error {
-        let (Some(vlan), true, None) = (network.vlan(), error.is_errno(libc::EBUSY), &error.hint)
-        else {
+        let (Some(vlan), true) = (network.vlan(), error.is_errno(libc::EBUSY)) else {
             return error;
         };
         let records = self.records().map(|all| all.items).unwrap_or_default();
@@ -140,9 +139,7 @@ impl Engine {
                 "{parent} carries a link of container {}, which is not {kind}: a parent is for one kind alone",
                 record.name
             )),
-            None => error.hint(format!(
-                "something else (another namespace's link, a bond or team, Open vSwitch) has taken {parent}"
-            )),
+            None => error,
         }
     }
 }
