@@ -107,7 +107,8 @@ impl Engine {
             let undo = [undo, self.save_network(&network)];
             return Err(error.with_undo(undo.into_iter().filter_map(Result::err).collect()));
         }
-        no_way_back(&network, host)
+        // It is done; what cannot be looked up is nothing to warn of.
+        Ok(no_way_back(&network, host).unwrap_or_default())
     }
 
     /// Makes or completes the host-side link of a network that has it on, with
