@@ -10,10 +10,11 @@ use serde_json::Value;
 use super::launch::Report;
 use super::record::{Record, Status};
 use super::{EndpointRequest, Engine};
-use crate::base::{ContainerName, Error, NetworkId, Result};
+use crate::base::{Cidr, ContainerName, Error, NetworkId, Result};
 use crate::container::launch::{self, Running};
 use crate::container::supervisor::{Owner, Settings};
 use crate::net::publish::Publisher;
+use crate::net::spec::NetworkSpec;
 use crate::netlink::trace;
 use crate::store::{FileJournal, file};
 use crate::sys::cgroup::Cgroup;
@@ -125,6 +126,7 @@ impl Owned {
     fn finish(&mut self, code: i32) -> Result<()> {
         let dirs = self.engine.dirs.clone();
         let id = &self.record.id;
+        let leases = self.network.leases();
         let mut errors = self.network.close(&self.engine);
         if let Some(cgroup) = self.cgroup.take() {
             let folders = cgroup.folders().to_vec();
@@ -137,8 +139,13 @@ impl Owned {
         if errors.is_empty() {
             errors.extend(file::remove(&dirs.journal(id)).err());
         }
-        if errors.is_empty() {
+        if errors.is_empty() && self.doubtful {
             errors.extend(self.engine.release_all(id).err());
+        } else if errors.is_empty() {
+            // By name: the others' leases need not be read, however many.
+            let release =
+                |(network, addr): (NetworkSpec, Cidr)| self.engine.release(&network, addr).err();
+            errors.extend(leases.into_iter().filter_map(release));
         }
         self.network.publisher = None;
         self.record.state.end(code);

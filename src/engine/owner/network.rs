@@ -252,6 +252,14 @@ impl Network {
         self.legs.last().map(|leg| leg.spec.id.clone())
     }
 
+    /// What the container holds an address on.
+    pub(super) fn leases(&self) -> Vec<(NetworkSpec, Cidr)> {
+        let leases = self.legs.iter();
+        leases
+            .filter_map(|leg| Some((leg.spec.clone(), leg.addr?)))
+            .collect()
+    }
+
     pub(in crate::engine) fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
