@@ -236,7 +236,8 @@ impl Engine {
         if let (Some(ip), Some((_, network))) = (address(name), self.holder(name)?) {
             self.shut_host_out(&network, ip)?;
         }
-        file::remove(&self.lease_folder().join(name))
+        // Also what a killed `label` has left.
+        file::remove_replaced(&self.lease_folder().join(name))
     }
 
     /// Has somebody else got this address since? To be asked under the lock.

@@ -218,10 +218,10 @@ fn make_one(path: &Path, mode: u32) -> nix::Result<()> {
 }
 
 /// Removes a file, and what a killed [`replace`] of it may have left; absent
-/// is fine.
+/// is fine. The file goes last: as long as it is there, somebody comes again.
 pub fn remove_replaced(path: &Path) -> Result<()> {
-    remove(path)?;
-    remove(&beside(path, ""))
+    remove(&beside(path, ""))?;
+    remove(path)
 }
 
 /// Removes a file; absent is fine.
