@@ -54,7 +54,7 @@ class Dockless:
         self.work, self.rootfs = work, rootfs
         self.argv = [dockless_binary(), '--root', f'{work}/root', '--state', f'{work}/state']
         self.folders = [f'{work}/root', f'{work}/state']
-        self.containers = f'{work}/root/containers'
+        self.containers = os.path.join(self.folders[0], 'containers')
 
     def image(self, argv):
         return ['--rootfs', self.rootfs, *argv]

@@ -7,15 +7,12 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv, send};
-use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr,
-};
 
 use super::Machine;
 use super::capture::{Content, Frame, packet_socket, readable};
 use crate::base::error::IntoErrno;
 use crate::base::{Cidr, Error, MacAddr, Result, Subject};
+use crate::sys::arp;
 
 const ETH_P_ARP: u16 = 0x0806;
 
@@ -88,7 +85,7 @@ impl Machine {
         let failed = |e| Error::sys("ask for", Subject::Addr(ip.to_string()), e);
         send(
             socket.as_raw_fd(),
-            &question(mac, tell, ip),
+            &arp::question(mac, tell, ip),
             MsgFlags::MSG_NOSIGNAL,
         )
         .map_err(failed)?;
@@ -139,27 +136,6 @@ fn parse(answer: &str) -> Option<Answer> {
     })
 }
 
-fn question(mac: MacAddr, tell: Ipv4Addr, ip: Ipv4Addr) -> Vec<u8> {
-    let own = EthernetAddress(mac.0);
-    let ethernet = EthernetRepr {
-        src_addr: own,
-        dst_addr: EthernetAddress::BROADCAST,
-        ethertype: EthernetProtocol::Arp,
-    };
-    let arp = ArpRepr::EthernetIpv4 {
-        operation: ArpOperation::Request,
-        source_hardware_addr: own,
-        source_protocol_addr: tell,
-        target_hardware_addr: EthernetAddress([0; 6]),
-        target_protocol_addr: ip,
-    };
-    let mut bytes = vec![0; ethernet.buffer_len() + arp.buffer_len()];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-    ethernet.emit(&mut frame);
-    arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-    bytes
-}
-
 fn answer_about(ip: Ipv4Addr, bytes: &[u8]) -> Option<MacAddr> {
     match Frame::parse(bytes)?.content {
         Content::Arp {
@@ -191,7 +167,7 @@ mod tests {
     #[test]
     fn probe_of_rfc_5227() {
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
-        let bytes = question(mac, Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(10, 0, 2, 4));
+        let bytes = arp::question(mac, Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(10, 0, 2, 4));
         assert_eq!(
             Frame::parse(&bytes).unwrap().to_string(),
             "02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff  ARP who-has 10.0.2.4 tell 0.0.0.0"

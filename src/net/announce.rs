@@ -8,26 +8,18 @@
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send};
-use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr,
-};
-
 use crate::base::{Error, MacAddr, Result, Subject};
 use crate::sys::netns::{Netns, Sandbox};
-use crate::sys::raw;
-
-/// An Ethernet header and an ARP packet for IPv4.
-const FRAME_LEN: usize = 14 + 28;
+use crate::sys::{arp, raw};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send};
 
 /// A packet socket on one interface of a sandbox and the frame to send.
 #[derive(Debug)]
 pub struct Announcer {
     socket: OwnedFd,
     ip: Ipv4Addr,
-    frame: [u8; FRAME_LEN],
+    frame: [u8; arp::FRAME_LEN],
 }
 
 impl Announcer {
@@ -46,7 +38,7 @@ impl Announcer {
         Ok(Self {
             socket,
             ip,
-            frame: frame(mac, ip),
+            frame: arp::question(mac, ip, ip),
         })
     }
 
@@ -63,28 +55,6 @@ impl Announcer {
     }
 }
 
-/// The target MAC is zero as in RFC 5227 and in Docker's.
-fn frame(mac: MacAddr, ip: Ipv4Addr) -> [u8; FRAME_LEN] {
-    let own = EthernetAddress(mac.0);
-    let ethernet = EthernetRepr {
-        src_addr: own,
-        dst_addr: EthernetAddress::BROADCAST,
-        ethertype: EthernetProtocol::Arp,
-    };
-    let arp = ArpRepr::EthernetIpv4 {
-        operation: ArpOperation::Request,
-        source_hardware_addr: own,
-        source_protocol_addr: ip,
-        target_hardware_addr: EthernetAddress([0; 6]),
-        target_protocol_addr: ip,
-    };
-    let mut bytes = [0; FRAME_LEN];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-    ethernet.emit(&mut frame);
-    arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +63,8 @@ mod tests {
     #[test]
     fn announcement_on_the_wire() {
         let mac: MacAddr = "02:42:0a:00:02:05".parse().unwrap();
-        let bytes = frame(mac, Ipv4Addr::new(10, 0, 2, 5));
+        let ip = Ipv4Addr::new(10, 0, 2, 5);
+        let bytes = arp::question(mac, ip, ip);
         let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             text,

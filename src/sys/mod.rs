@@ -1,6 +1,7 @@
 //! Typed kernel primitives. `raw` holds the only unsafe code of the program.
 
 pub mod apparmor;
+pub mod arp;
 pub mod cap;
 pub mod cgroup;
 pub mod epoll;

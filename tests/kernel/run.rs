@@ -4,6 +4,7 @@ use crate::harness::{Test, Verdict};
 use crate::judge;
 use dockless::lab::{Lab, Machine};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::time::Duration;
 
 const PUBLISHED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 4), 5000);
@@ -13,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         Test::new(rm_is_over_when_run_returns),
         Test::new(ports_follow_the_networks),
+        Test::new(the_supervisor_keeps_secrets_and_stops_when_told_to),
         Test::new(trace_shows_what_the_supervisor_sends),
         Test::new(thirty_two_at_once_on_a_small_subnet).limit_s(120),
         Test::new(docker_s_marks_are_there),
@@ -124,6 +126,28 @@ fn rm_is_over_when_run_returns() -> Verdict {
         let (code, _, err) = dockless(&["network", "rm", "mac1"])?;
         assert_eq!(code, Some(0), "{err}");
     }
+    Ok(())
+}
+
+/// What was typed may hold secrets, and everybody may look at `ps`. SIGTERM, as
+/// a service manager sends it, is the container's own stop signal.
+fn the_supervisor_keeps_secrets_and_stops_when_told_to() -> Verdict {
+    let _lan = Lab::here(0)?;
+    network("10.0.2.0/24")?;
+    let run = ["run", "-d", "--name", "web", "-e", "PASSWORD=hunter2"];
+    said(&[&run[..], &["--network", "mac1", "tester"]].concat())?;
+    let pid = said(&["inspect", "-f", "{{.Dockless.SupervisorPid}}", "web"])?;
+    let proc = Path::new("/proc").join(pid.trim());
+    let shown = String::from_utf8_lossy(&std::fs::read(proc.join("cmdline"))?).into_owned();
+    assert!(shown.starts_with("dockless: supervisor of web"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(std::fs::read_link(proc.join("cwd"))?, Path::new("/"));
+    let supervisor = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+    nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGTERM)?;
+    // The tester ends on SIGTERM by itself; killed, it would be 137.
+    assert_eq!(said(&["wait", "web"])?, "0\n");
+    said(&["rm", "web"])?;
+    said(&["network", "rm", "mac1"])?;
     Ok(())
 }
 

@@ -11,10 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send};
-use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr,
-};
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetFrame};
 
 use super::{Finding, KERNEL_RELEASE, Patient, Verdict, dhcp, value};
 use crate::base::{Error, IfName, MacAddr, Result, Subject};
@@ -22,6 +19,7 @@ use crate::netlink::link::{Link, LinkKind};
 use crate::netlink::obstacle::{self, Obstacle};
 use crate::netlink::route::Configure;
 use crate::netlink::{MacvlanMode, NewLink, Rtnl};
+use crate::sys::arp;
 use crate::sys::netns::{Host, Netns, Sandbox};
 use crate::sys::sysctl::{Family, NetSysctl};
 use crate::sys::{random, raw};
@@ -312,7 +310,7 @@ impl Asker {
     }
 
     fn ask(&self, ip: Ipv4Addr) -> Result<()> {
-        let frame = question(self.mac, ip);
+        let frame = arp::question(self.mac, Ipv4Addr::UNSPECIFIED, ip);
         match send(self.socket.as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL) {
             // A full queue is a lost question.
             Ok(_) | Err(nix::Error::ENOBUFS | nix::Error::EAGAIN) => Ok(()),
@@ -364,27 +362,6 @@ pub(super) fn next(socket: &OwnedFd, bytes: &mut [u8], end: Instant) -> Result<O
             Err(e) => return Err(failed(e)),
         }
     }
-}
-
-fn question(mac: MacAddr, ip: Ipv4Addr) -> Vec<u8> {
-    let own = EthernetAddress(mac.0);
-    let ethernet = EthernetRepr {
-        src_addr: own,
-        dst_addr: EthernetAddress::BROADCAST,
-        ethertype: EthernetProtocol::Arp,
-    };
-    let arp = ArpRepr::EthernetIpv4 {
-        operation: ArpOperation::Request,
-        source_hardware_addr: own,
-        source_protocol_addr: Ipv4Addr::UNSPECIFIED,
-        target_hardware_addr: EthernetAddress([0; 6]),
-        target_protocol_addr: ip,
-    };
-    let mut bytes = vec![0; ethernet.buffer_len() + arp.buffer_len()];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-    ethernet.emit(&mut frame);
-    arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-    bytes
 }
 
 /// A reply, and also another's question in the name of the address.
@@ -521,7 +498,7 @@ mod tests {
     #[test]
     fn a_probe_and_its_answer() {
         let (mac, ip) = (MacAddr([2, 0x64, 0, 0, 0, 1]), Ipv4Addr::new(10, 0, 2, 1));
-        let mut bytes = question(mac, ip);
+        let mut bytes = arp::question(mac, Ipv4Addr::UNSPECIFIED, ip);
         let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             text,
