@@ -278,7 +278,7 @@ impl Engine {
     pub(super) fn sweep(&self) -> Result<Recovered> {
         let locks = self.dirs.state().join("locks");
         let mut all = self.sweep_networks()?;
-        for name in list(&locks)? {
+        for name in Lock::unheld(&locks)? {
             let Ok(id) = ContainerId::new(name) else {
                 continue;
             };
@@ -294,9 +294,6 @@ impl Engine {
     /// `None`: somebody is at work on it.
     fn recover_dead(&self, id: &ContainerId) -> Result<Option<Recovered>> {
         let path = self.dirs.lock(id);
-        if Lock::is_held(&path)? {
-            return Ok(None);
-        }
         match Lock::try_acquire(&path)? {
             Some(lock) => self.recover(id, lock).map(Some),
             None => Ok(None),

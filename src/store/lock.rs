@@ -13,9 +13,10 @@
 //! the lock then holds one on a file that nobody else can find, so after each
 //! lock the name is looked up again and must still lead to the same inode.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -97,6 +98,41 @@ impl Lock {
         &self.path
     }
 
+    /// Names of the files in a folder whose lock nobody holds; files without
+    /// a lock are among them. An absent folder has none.
+    ///
+    /// Thousands may be held: the kernel's table of all locks says which, in
+    /// one look. It names a file by its file system's device and inode; where
+    /// stat(2) has others (btrfs, overlayfs), and where /proc is hidden, each
+    /// file is asked about.
+    pub fn unheld(folder: &Path) -> Result<Vec<String>> {
+        let list = |e: std::io::Error| io("list", folder, &e);
+        let entries = match std::fs::read_dir(folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(list)?,
+        };
+        let entries = entries.collect::<std::io::Result<Vec<_>>>().map_err(list)?;
+        let Some(first) = entries.first() else {
+            return Ok(Vec::new());
+        };
+        let device = first.metadata().map_err(list).map(|m| m.dev());
+        let held = std::fs::read("/proc/locks")
+            .ok()
+            .zip(device.ok())
+            .map(|(table, device)| held_on(&table, device))
+            .unwrap_or_default();
+        let mut names = Vec::new();
+        for entry in entries {
+            if !held.contains(&entry.ino())
+                && !Self::is_held(&entry.path())?
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
     /// A second handle on the same lock; it is free when all are closed.
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self {
@@ -176,6 +212,20 @@ fn set(file: &File, wait: Wait) -> nix::Result<()> {
     }
 }
 
+/// Inodes on a device that somebody has a lock of our kind on, from
+/// proc_locks(5): `1: OFDLCK ADVISORY WRITE -1 00:17:1234 0 EOF`, the device
+/// in hexadecimal. Who only waits (`1: -> OFDLCK …`) is not a holder.
+fn held_on(table: &[u8], device: u64) -> HashSet<u64> {
+    let device = format!("{:02x}:{:02x}", libc::major(device), libc::minor(device));
+    let inode = |line: &[u8]| {
+        let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+        (words.nth(1)? == "OFDLCK" && words.nth(1)? == "WRITE").then_some(())?;
+        let (at, inode) = words.nth(1)?.rsplit_once(':')?;
+        (at == device).then(|| inode.parse().ok())?
+    };
+    table.split(|&b| b == b'\n').filter_map(inode).collect()
+}
+
 /// Does the name still lead to the file that was locked?
 fn same_file(file: &File, path: &Path) -> Result<bool> {
     let ours = file.metadata().map_err(|e| io("lock", path, &e))?;
@@ -226,6 +276,44 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"short");
         lock.unlink().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn unheld_files_are_told_from_held_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Lock::unheld(&dir.path().join("none")).unwrap().is_empty());
+        assert!(Lock::unheld(dir.path()).unwrap().is_empty());
+        let locks: Vec<Lock> = (0..100)
+            .map(|n| Lock::acquire(&dir.path().join(n.to_string())).unwrap())
+            .collect();
+        assert!(Lock::unheld(dir.path()).unwrap().is_empty());
+        drop(locks.into_iter().nth(42));
+        assert_eq!(Lock::unheld(dir.path()).unwrap().len(), 100);
+        let _lock = Lock::acquire(&dir.path().join("7")).unwrap();
+        let free = Lock::unheld(dir.path()).unwrap();
+        assert!(
+            free.len() == 99 && !free.contains(&"7".to_owned()),
+            "{free:?}"
+        );
+    }
+
+    /// The fast way must know what the slow one does, or it is none.
+    #[test]
+    fn the_kernels_table_is_read() {
+        // A tmpfs, as the state folder is on.
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let lock = Lock::acquire(&dir.path().join("lock")).unwrap();
+        let file = std::fs::metadata(lock.path()).unwrap();
+        let held = held_on(&std::fs::read("/proc/locks").unwrap(), file.dev());
+        assert!(held.contains(&file.ino()));
+        let table = b"1: OFDLCK ADVISORY  WRITE -1 08:11:42 0 EOF\n\
+            1: -> OFDLCK ADVISORY  WRITE -1 08:11:43 0 EOF\n\
+            2: OFDLCK ADVISORY  READ -1 08:11:44 0 EOF\n\
+            3: FLOCK  ADVISORY  WRITE 77 08:11:45 0 EOF\n\
+            4: OFDLCK ADVISORY  WRITE -1 08:12:46 0 EOF\n\
+            damaged\n5: OFDLCK ADVISORY  WRITE\n";
+        let held = held_on(table, libc::makedev(8, 0x11));
+        assert_eq!(held, HashSet::from([42]));
     }
 
     /// A waiter must never end up with the lock of an unlinked file.
