@@ -2,6 +2,7 @@
 //! (docker-macvlan.md §10, Docker 29).
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use crate::sys::cgroup::Cgroup;
 use crate::sys::{cap, features};
@@ -46,11 +47,11 @@ pub(crate) fn masked_sys() -> Vec<String> {
     paths
 }
 
-/// All that is hidden, as `inspect` shows it.
+/// All that is hidden, as `inspect` shows it. `ps` asks for each container.
 pub(crate) fn masked() -> Vec<String> {
-    let mut paths: Vec<String> = MASKED_PROC.iter().map(|&path| path.to_owned()).collect();
-    paths.extend(masked_sys());
-    paths
+    static SYS: LazyLock<Vec<String>> = LazyLock::new(masked_sys);
+    let proc = MASKED_PROC.iter().map(|&path| path.to_owned());
+    proc.chain(SYS.iter().cloned()).collect()
 }
 
 /// Made read-only, with all below.

@@ -75,7 +75,7 @@ impl Engine {
         file::make_dir(&self.dirs.live(id), 0o700)?;
         let made = self.made_journal(id);
         let mut journal = FileJournal::create(&made)?;
-        self.claim_name(&record.name, id, None)?;
+        self.claim_name(&record.name, id)?;
         journal.record(&Step::RemoveTree {
             path: self.dirs.container(id),
         })?;

@@ -178,7 +178,7 @@ impl Engine {
             let (failed, damaged) = self.rewind(id, &made);
             errors.extend(failed);
             found.problems.extend(damaged);
-            errors.extend(self.release_names(id).err());
+            errors.extend(self.release_names(id, None).err());
             errors.extend(file::remove_tree(&self.dirs.container(id)).err());
             errors.extend(file::remove_tree(&self.gone(id)).err());
         }
@@ -228,8 +228,11 @@ impl Engine {
         absent_is_fine(std::fs::rename(&folder, &gone))
             .map_err(|e| file::explain("remove", &folder, e))?;
         record.forget(&self.dirs)?;
-        // Of a killed `rename` there may be more than its own.
-        self.release_names(id)
+        if Self::was_being_renamed(&gone) {
+            self.release_names(id, None)
+        } else {
+            self.release_name(&record.name, id)
+        }
     }
 
     /// The files of a container that is retired, and what lives while one runs.
@@ -255,7 +258,7 @@ impl Engine {
     /// yet) also looks at what the boot before left. What cannot be put right
     /// is no reason not to do what was asked: it is returned.
     pub(super) fn prepare(&self) -> Result<Vec<Error>> {
-        let booted = !self.dirs.state().join("locks").exists();
+        let booted = !self.dirs.locks().exists();
         self.dirs.make()?;
         let found = if booted {
             self.collect()?
@@ -276,9 +279,8 @@ impl Engine {
 
     /// Recovers every container whose lock nobody holds. Part of every verb.
     pub(super) fn sweep(&self) -> Result<Recovered> {
-        let locks = self.dirs.state().join("locks");
         let mut all = self.sweep_networks()?;
-        for name in Lock::unheld(&locks)? {
+        for name in Lock::survey(&self.dirs.locks())?.free {
             let Ok(id) = ContainerId::new(name) else {
                 continue;
             };

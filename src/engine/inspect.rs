@@ -21,7 +21,12 @@ fn mac(attachment: &Attachment) -> String {
 }
 
 impl Engine {
-    pub(super) fn describe(&self, record: &Record) -> Result<view::Container> {
+    /// `networks`: at least those that it is on.
+    pub(super) fn describe(
+        &self,
+        record: &Record,
+        networks: &[NetworkSpec],
+    ) -> Result<view::Container> {
         let dirs = &self.dirs;
         let etc = self.etc_folder(record);
         let layer = dirs.container(&record.id).join("layer");
@@ -71,7 +76,7 @@ impl Engine {
             }),
             config: config(record),
             network_settings: self.network_settings(record),
-            dockless: self.extra(record),
+            dockless: extra(record, networks),
             ..Default::default()
         })
     }
@@ -114,46 +119,6 @@ impl Engine {
             },
             ports,
             networks,
-        }
-    }
-
-    fn extra(&self, record: &Record) -> view::ContainerExtra {
-        let state = &record.state;
-        let links = state.attachments.iter().map(|a| {
-            let network = self.find_network(a.network.as_str()).ok();
-            let name = network
-                .as_ref()
-                .map_or_else(|| a.network.short().to_owned(), |n| n.name.to_string());
-            let link = view::LinkExtra {
-                interface: a.ifname.to_string(),
-                parent: a.parent.to_string(),
-                mode: a.mode.to_string(),
-                host_access: network
-                    .as_ref()
-                    .is_some_and(|n| n.host_access != HostAccess::Off),
-                announcements: network.as_ref().map_or(0, |n| u32::from(n.announce.count)),
-            };
-            (name, link)
-        });
-        view::ContainerExtra {
-            supervisor_pid: state.supervisor,
-            cgroups: state
-                .cgroup
-                .iter()
-                .map(|p| p.display().to_string())
-                .collect(),
-            published: state
-                .paths
-                .iter()
-                .map(|(port, path)| view::Published {
-                    port: port.to_string(),
-                    path: match path {
-                        publish::Path::Fast => "fast-path".to_owned(),
-                        publish::Path::Proxy => "proxy".to_owned(),
-                    },
-                })
-                .collect(),
-            links: links.collect(),
         }
     }
 
@@ -266,6 +231,42 @@ fn pool(pool: &Pool) -> view::Pool {
             .iter()
             .map(|(name, ip)| (name.clone(), ip.to_string()))
             .collect(),
+    }
+}
+
+fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
+    let state = &record.state;
+    let links = state.attachments.iter().map(|a| {
+        let network = networks.iter().find(|n| n.id == a.network);
+        let name = network.map_or_else(|| a.network.short().to_owned(), |n| n.name.to_string());
+        let link = view::LinkExtra {
+            interface: a.ifname.to_string(),
+            parent: a.parent.to_string(),
+            mode: a.mode.to_string(),
+            host_access: network.is_some_and(|n| n.host_access != HostAccess::Off),
+            announcements: network.map_or(0, |n| u32::from(n.announce.count)),
+        };
+        (name, link)
+    });
+    view::ContainerExtra {
+        supervisor_pid: state.supervisor,
+        cgroups: state
+            .cgroup
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect(),
+        published: state
+            .paths
+            .iter()
+            .map(|(port, path)| view::Published {
+                port: port.to_string(),
+                path: match path {
+                    publish::Path::Fast => "fast-path".to_owned(),
+                    publish::Path::Proxy => "proxy".to_owned(),
+                },
+            })
+            .collect(),
+        links: links.collect(),
     }
 }
 

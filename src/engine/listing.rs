@@ -54,8 +54,9 @@ impl Engine {
     /// out; a damaged record is a problem that names its file.
     pub(super) fn records(&self) -> Result<Listing<Record>> {
         let mut records = Listing::default();
+        let held = Lock::survey(&self.dirs.locks())?.held;
         for id in self.ids()? {
-            records.add(self.truth(&id));
+            records.add(self.truth_of(&id, held.contains(id.as_str())));
         }
         Ok(records)
     }
@@ -63,8 +64,13 @@ impl Engine {
     /// The record, and if it says that the container runs, is that so? The
     /// disk may have been too full for recovery to correct it.
     pub(super) fn truth(&self, id: &ContainerId) -> Result<Option<Record>> {
+        self.truth_of(id, false)
+    }
+
+    /// `is_held`: its lock was, a moment ago.
+    fn truth_of(&self, id: &ContainerId, is_held: bool) -> Result<Option<Record>> {
         let is_over = |record: &Record| {
-            Ok(record.state.status.is_live() && !Lock::is_held(&self.dirs.lock(id))?)
+            Ok(record.state.status.is_live() && !is_held && !Lock::is_held(&self.dirs.lock(id))?)
         };
         match Record::load(&self.dirs, id)? {
             Some(record) if is_over(&record)? => {

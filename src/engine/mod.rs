@@ -25,6 +25,7 @@ mod networks;
 mod owner;
 mod parents;
 mod record;
+mod rename;
 pub mod request;
 mod resolv_conf;
 mod roster;
@@ -36,7 +37,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use crate::base::{ContainerId, ContainerName, Error, NetworkId, Result};
+use crate::base::{ContainerId, Error, NetworkId, Result};
 use crate::container::exec::{self, ExecStdio};
 use crate::container::interact::interact;
 use crate::container::logs::{self as container_logs, Query};
@@ -281,59 +282,6 @@ impl Engine {
         }
     }
 
-    pub fn rename(&self, wanted: &str, name: &str) -> Result<()> {
-        let name = ContainerName::new(name.strip_prefix('/').unwrap_or(name))?;
-        self.dirs.make()?;
-        let id = self.find(wanted)?;
-        let mut tries = 5;
-        loop {
-            match self.try_rename(&id, &name) {
-                // It has ended before it could do it.
-                Err(e) if e.is_errno(libc::ECONNRESET) && tries > 0 => tries -= 1,
-                renamed => return renamed,
-            }
-        }
-    }
-
-    fn try_rename(&self, id: &ContainerId, name: &ContainerName) -> Result<()> {
-        let held = self.hold(id)?;
-        let names = self.name_lock()?;
-        let old = self.record(id)?.name;
-        let claimed = if old == *name {
-            Err(Error::invalid(
-                "Renaming a container with the same name as its current name",
-            ))
-        } else {
-            self.claim_name(name, id, Some(&names))
-        };
-        match held {
-            Held::Live(mut client) => {
-                claimed?;
-                let body = serde_json::Value::String(name.to_string());
-                // It may be just the answer that was lost.
-                let is_done = || self.record(id).is_ok_and(|r| r.name == *name);
-                if let Err(error) = client.command("rename", body, &[])
-                    && !is_done()
-                {
-                    let undo = self.release_name(name, id).err();
-                    return Err(error.with_undo(undo.into_iter().collect()));
-                }
-            }
-            Held::Still(mut record, lock) => {
-                let renamed = claimed.and_then(|()| {
-                    record.name = name.clone();
-                    record.save(&self.dirs).map_err(|error| {
-                        let undo = self.release_name(name, id).err();
-                        error.with_undo(undo.into_iter().collect())
-                    })
-                });
-                lock.unlink()?;
-                renamed?;
-            }
-        }
-        self.release_name(&old, id)
-    }
-
     /// Attaches to a running container.
     pub fn attach(&self, wanted: &str) -> Result<Client> {
         Ok(self.live(wanted)?.1)
@@ -351,7 +299,8 @@ impl Engine {
         let mut records = found.items;
         records.retain(|r| all || r.state.status.is_live());
         records.sort_by(|a, b| b.created.cmp(&a.created));
-        let views = records.iter().map(|r| self.describe(r));
+        let networks = self.all_networks()?.items;
+        let views = records.iter().map(|r| self.describe(r, &networks));
         Ok(Listing {
             items: views.collect::<Result<_>>()?,
             problems,
@@ -372,7 +321,11 @@ impl Engine {
         {
             record = self.record(&id)?;
         }
-        self.describe(&record)
+        let attachments = record.state.attachments.iter();
+        let networks: Vec<_> = attachments
+            .filter_map(|a| self.find_network(a.network.as_str()).ok())
+            .collect();
+        self.describe(&record, &networks)
     }
 
     /// To be called first of all by a program that is about to [`Engine::exec`]:

@@ -5,9 +5,8 @@
 //! same name. A link whose container is nowhere, or has another name in its
 //! record, is a dead command's: it is taken over by the next who wants the
 //! name, and removed by recovery. No journal names it, because undoing must
-//! never take somebody else's name. Renaming makes the new link, changes the
-//! record, removes the old link, all under the lock under which dead links are
-//! taken over.
+//! never take somebody else's name. Renaming (`rename.rs`) is done under the lock
+//! under which dead links are taken over.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -25,28 +24,29 @@ impl Engine {
         self.dirs.root().join("names").join(name.as_str())
     }
 
-    /// Takes a name for `id`. `renaming`: the caller holds the name lock.
-    pub(super) fn claim_name(
-        &self,
-        name: &ContainerName,
-        id: &ContainerId,
-        renaming: Option<&Lock>,
-    ) -> Result<()> {
-        let path = self.name_path(name);
-        let take = || match symlink(id.as_str(), &path) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(e) => Err(file::explain("take name", &path, e)),
-        };
-        if take()? {
+    /// Takes a name for `id`.
+    pub(super) fn claim_name(&self, name: &ContainerName, id: &ContainerId) -> Result<()> {
+        if self.take_name(name, id)? {
             return Ok(());
         }
         // It is somebody's, or a dead command's: then two could take it over.
-        let _lock = match renaming {
-            Some(_) => None,
-            None => Some(self.name_lock()?),
-        };
-        loop {
+        let _lock = self.name_lock()?;
+        self.claim_name_locked(name, id)
+    }
+
+    fn take_name(&self, name: &ContainerName, id: &ContainerId) -> Result<bool> {
+        let path = self.name_path(name);
+        match symlink(id.as_str(), &path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(file::explain("take name", &path, e)),
+        }
+    }
+
+    /// The same for a caller that holds the name lock.
+    pub(super) fn claim_name_locked(&self, name: &ContainerName, id: &ContainerId) -> Result<()> {
+        let path = self.name_path(name);
+        while !self.take_name(name, id)? {
             if let Some(holder) = self.holder_of_name(&path)?
                 && self.bears(&holder, name.as_str())?
             {
@@ -55,10 +55,8 @@ impl Engine {
                 )));
             }
             remove_file(&path)?;
-            if take()? {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Whom a name leads to, if to anybody.
@@ -103,12 +101,19 @@ impl Engine {
         }
     }
 
-    /// All names that lead to `id`.
-    pub(super) fn release_names(&self, id: &ContainerId) -> Result<()> {
+    /// All names that lead to `id`, but one.
+    pub(super) fn release_names(
+        &self,
+        id: &ContainerId,
+        keep: Option<&ContainerName>,
+    ) -> Result<()> {
         let folder = self.dirs.root().join("names");
         for name in list(&folder)? {
-            if std::fs::read_link(folder.join(&name)).is_ok_and(|t| t == Path::new(id.as_str())) {
-                remove_file(&folder.join(&name))?;
+            let path = folder.join(&name);
+            if keep.is_none_or(|keep| keep.as_str() != name)
+                && std::fs::read_link(&path).is_ok_and(|t| t == Path::new(id.as_str()))
+            {
+                remove_file(&path)?;
             }
         }
         Ok(())

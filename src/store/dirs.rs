@@ -51,11 +51,16 @@ impl Dirs {
     pub fn log(&self, id: &ContainerId) -> PathBuf {
         self.container(id).join(format!("{id}-json.log"))
     }
+    /// `<state>/locks`
+    pub fn locks(&self) -> PathBuf {
+        self.state.join("locks")
+    }
+
     /// `<state>/locks/<id>`: held by the starter, then by the supervisor. In a
     /// folder of its own, so that it can be taken before anything else of the
     /// container is made, and one listing finds all that may need recovery.
     pub fn lock(&self, id: &ContainerId) -> PathBuf {
-        self.state.join("locks").join(id.as_str())
+        self.locks().join(id.as_str())
     }
     /// `<live>/journal`: what to undo when its lock's holder is dead.
     pub fn journal(&self, id: &ContainerId) -> PathBuf {

@@ -32,6 +32,14 @@ pub struct Lock {
     path: PathBuf,
 }
 
+/// Names of the files in a folder, as they were at one moment.
+#[derive(Debug, Default)]
+pub struct Survey {
+    pub held: HashSet<String>,
+    /// Files without a lock are among them.
+    pub free: Vec<String>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wait {
     Yes,
@@ -98,39 +106,38 @@ impl Lock {
         &self.path
     }
 
-    /// Names of the files in a folder whose lock nobody holds; files without
-    /// a lock are among them. An absent folder has none.
+    /// Which files in a folder are locked. An absent folder has none.
     ///
-    /// Thousands may be held: the kernel's table of all locks says which, in
-    /// one look. It names a file by its file system's device and inode; where
+    /// Thousands may be: the kernel's table of all locks says which, in one
+    /// look. It names a file by its file system's device and inode; where
     /// stat(2) has others (btrfs, overlayfs), and where /proc is hidden, each
     /// file is asked about.
-    pub fn unheld(folder: &Path) -> Result<Vec<String>> {
+    pub fn survey(folder: &Path) -> Result<Survey> {
         let list = |e: std::io::Error| io("list", folder, &e);
+        let mut survey = Survey::default();
         let entries = match std::fs::read_dir(folder) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(survey),
             other => other.map_err(list)?,
         };
         let entries = entries.collect::<std::io::Result<Vec<_>>>().map_err(list)?;
         let Some(first) = entries.first() else {
-            return Ok(Vec::new());
+            return Ok(survey);
         };
-        let device = first.metadata().map_err(list).map(|m| m.dev());
+        let device = first.metadata().map(|m| m.dev());
         let held = std::fs::read("/proc/locks")
-            .ok()
-            .zip(device.ok())
-            .map(|(table, device)| held_on(&table, device))
+            .and_then(|table| Ok(held_on(&table, device?)))
             .unwrap_or_default();
-        let mut names = Vec::new();
         for entry in entries {
-            if !held.contains(&entry.ino())
-                && !Self::is_held(&entry.path())?
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
+            let is_held = held.contains(&entry.ino()) || Self::is_held(&entry.path())?;
+            if let Ok(name) = entry.file_name().into_string() {
+                if is_held {
+                    survey.held.insert(name);
+                } else {
+                    survey.free.push(name);
+                }
             }
         }
-        Ok(names)
+        Ok(survey)
     }
 
     /// A second handle on the same lock; it is free when all are closed.
@@ -279,21 +286,23 @@ mod tests {
     }
 
     #[test]
-    fn unheld_files_are_told_from_held_ones() {
+    fn a_survey_tells_free_files_from_held_ones() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Lock::unheld(&dir.path().join("none")).unwrap().is_empty());
-        assert!(Lock::unheld(dir.path()).unwrap().is_empty());
-        let locks: Vec<Lock> = (0..100)
+        let count = |path: &Path| {
+            let survey = Lock::survey(path).unwrap();
+            (survey.held.len(), survey.free.len())
+        };
+        assert_eq!(count(&dir.path().join("none")), (0, 0));
+        assert_eq!(count(dir.path()), (0, 0));
+        let mut locks: Vec<Lock> = (0..100)
             .map(|n| Lock::acquire(&dir.path().join(n.to_string())).unwrap())
             .collect();
-        assert!(Lock::unheld(dir.path()).unwrap().is_empty());
-        drop(locks.into_iter().nth(42));
-        assert_eq!(Lock::unheld(dir.path()).unwrap().len(), 100);
-        let _lock = Lock::acquire(&dir.path().join("7")).unwrap();
-        let free = Lock::unheld(dir.path()).unwrap();
-        assert!(
-            free.len() == 99 && !free.contains(&"7".to_owned()),
-            "{free:?}"
+        assert_eq!(count(dir.path()), (100, 0));
+        locks.remove(42);
+        let survey = Lock::survey(dir.path()).unwrap();
+        assert_eq!(
+            (survey.held.len(), survey.free),
+            (99, vec!["42".to_owned()])
         );
     }
 
