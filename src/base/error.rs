@@ -60,13 +60,16 @@ impl From<&super::IfName> for Subject {
 
 impl From<&str> for Subject {
     fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
+        text.to_owned().into()
     }
 }
 
 impl From<String> for Subject {
     fn from(text: String) -> Self {
-        Self::Text(text)
+        match text.is_empty() {
+            true => Self::None,
+            false => Self::Text(text),
+        }
     }
 }
 
@@ -288,6 +291,10 @@ mod tests {
             "network x not found"
         );
         assert_eq!(errno_text(libc::EIO), "I/O error");
+        assert_eq!(
+            Error::sys("create socket", "", libc::EMFILE).to_string(),
+            "create socket: too many open files"
+        );
     }
 
     #[test]
