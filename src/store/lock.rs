@@ -106,7 +106,9 @@ impl Lock {
         &self.path
     }
 
-    /// Which files in a folder are locked. An absent folder has none.
+    /// Which files in a folder are locked. What is no file, or cannot be asked,
+    /// counts as free: whoever tries to lock it learns why. An absent folder has
+    /// none.
     ///
     /// Thousands may be: the kernel's table of all locks says which, in one
     /// look. It names a file by its file system's device and inode; where
@@ -128,7 +130,8 @@ impl Lock {
             .and_then(|table| Ok(held_on(&table, device?)))
             .unwrap_or_default();
         for entry in entries {
-            let is_held = held.contains(&entry.ino()) || Self::is_held(&entry.path())?;
+            let is_held =
+                held.contains(&entry.ino()) || Self::is_held(&entry.path()).unwrap_or(false);
             if let Ok(name) = entry.file_name().into_string() {
                 if is_held {
                     survey.held.insert(name);
@@ -304,6 +307,8 @@ mod tests {
             (survey.held.len(), survey.free),
             (99, vec!["42".to_owned()])
         );
+        std::os::unix::fs::symlink("/nowhere", dir.path().join("link")).unwrap();
+        assert_eq!(count(dir.path()), (99, 2));
     }
 
     /// The fast way must know what the slow one does, or it is none.
