@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{IfName, PortMap};
+use super::{IfName, NetworkId, PortMap};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
@@ -34,6 +34,9 @@ pub enum Step {
     HostRoute { shim: IfName, addr: IpAddr },
     /// Delete a parent that was made for networks, unless one still uses it.
     DelParent { name: IfName },
+    /// Make a network's host-side link what the network's record says: there,
+    /// with all its routes, or gone.
+    HostAccess { network: NetworkId },
     /// Delete a host-side link and the nf_tables table of the same name.
     DelLink { name: IfName },
 }

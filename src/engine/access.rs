@@ -1,7 +1,9 @@
 //! `network host-access`: whether the host and a network's containers can talk.
 //!
 //! *Theory of operation.* The network's record says whether there is a
-//! host-side link, and is what undoes it. Two locks keep it true:
+//! host-side link. A change is announced in the journal of networks, then
+//! written to the record, then made; whoever finds the journal makes the link
+//! what the record says, wherever the change was killed. Two locks keep it true:
 //!
 //! * Under the lock of networks the link is made, removed, and added to. A
 //!   start reads the record again under it, so an `off` that came between is
@@ -20,6 +22,7 @@ use crate::base::{Cidr, Error, Journal, NetworkId, Result, Step};
 use crate::net::spec::{self, Driver, NetworkSpec};
 use crate::net::{Attachment, host_access, ipam, parent};
 use crate::netlink::Rtnl;
+use crate::store::Lock;
 use crate::sys::netns::Host;
 
 impl Engine {
@@ -29,9 +32,12 @@ impl Engine {
         let network = self.find_network(wanted)?;
         let access = wanted_access(&network, access)?;
         let mut host = Rtnl::host()?;
-        let _addresses = self.address_lock()?;
+        let addresses = self.address_lock()?;
         self.check_access(&network, access, &mut host)?;
-        self.set_access(network, access, &mut host)
+        let done = self.set_access(network, access, &mut host);
+        let left = self.rewind_networks(Some(&addresses));
+        // What is left of a change that was made is reported by `sweep`.
+        done.map_err(|error| error.with_undo(left))
     }
 
     /// Refuses an address of the link's own that somebody has. Both locks are
@@ -78,37 +84,58 @@ impl Engine {
         Ok(())
     }
 
-    /// The record first, so that whatever happens the next `off`, `rm` or
-    /// start knows that there may be a link. Both locks are held.
+    /// The record first: what it says is what the journal's step comes to, for
+    /// the caller when this has failed, and for whoever comes when it was
+    /// killed. Both locks are held.
     pub(super) fn set_access(
         &self,
         mut network: NetworkSpec,
         access: spec::HostAccess,
         host: &mut Rtnl<Host>,
     ) -> Result<Vec<String>> {
-        let before = network.host_access;
-        if access == spec::HostAccess::Off {
-            host_access::disable(host, &network.id)?;
-            network.host_access = access;
-            self.save_network(&network)?;
-            return Ok(Vec::new());
+        self.record_access(&network.id)?;
+        let before = std::mem::replace(&mut network.host_access, access);
+        self.save_network(&network)?;
+        if let Err(error) = self.follow_access(&network, host) {
+            network.host_access = before;
+            let undo = self.save_network(&network).err();
+            return Err(error.with_undo(undo.into_iter().collect()));
+        }
+        // It is done; what cannot be looked up is nothing to warn of.
+        Ok(no_way_back(&network, host).unwrap_or_default())
+    }
+
+    /// The host-side link becomes what the record says. Both locks are held.
+    fn follow_access(&self, network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<()> {
+        if network.host_access == spec::HostAccess::Off {
+            return host_access::disable(host, &network.id);
         }
         if let Some(vlan) = network.vlan() {
             parent::make(host, &vlan.made)?;
         }
-        network.host_access = access;
-        self.save_network(&network)?;
-        if let Err(error) = self.make_access(&network, host) {
-            network.host_access = before;
-            let undo = match before {
-                spec::HostAccess::Off => host_access::disable(host, &network.id),
-                spec::HostAccess::On { .. } => self.make_access(&network, host),
-            };
-            let undo = [undo, self.save_network(&network)];
-            return Err(error.with_undo(undo.into_iter().filter_map(Result::err).collect()));
+        self.make_access(network, host)
+    }
+
+    /// [`Step::HostAccess`], under the lock of networks.
+    pub(super) fn finish_access(&self, id: &NetworkId, addresses: Option<&Lock>) -> Result<()> {
+        let _own = match addresses {
+            Some(_) => None,
+            None => Some(self.address_lock()?),
+        };
+        let mut host = Rtnl::host()?;
+        if let Some(network) = self.with_access(id)? {
+            return self.follow_access(&network, &mut host);
         }
-        // It is done; what cannot be looked up is nothing to warn of.
-        Ok(no_way_back(&network, host).unwrap_or_default())
+        match host_access::disable(&mut host, id) {
+            // Who may not make such a link has none.
+            Err(e)
+                if e.is_errno(libc::EPERM)
+                    && host.link(host_access::shim_name(id).as_str())?.is_none() =>
+            {
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Makes or completes the host-side link of a network that has it on, with
@@ -122,8 +149,8 @@ impl Engine {
         let own = ip.map(|ip| Cidr::new(IpAddr::V4(ip), 32)).transpose()?;
         let leases = self.leases_of(&network.id)?;
         let containers: Vec<Ipv4Addr> = leases.into_iter().map(|(_, ip)| ip).collect();
-        // The network's record is what undoes the link, and a lease its route:
-        // the steps need no journal.
+        // The journal of networks has the link, and a lease its route: these
+        // steps need none.
         let mut steps: Vec<Step> = Vec::new();
         host_access::enable(
             host,
@@ -155,7 +182,9 @@ impl Engine {
         let Some(network) = self.with_access(id)? else {
             return Ok(());
         };
-        if host.link(host_access::shim_name(id).as_str())?.is_none() {
+        // Somebody may have removed it, or set it down, which takes its routes.
+        let shim = host.link(host_access::shim_name(id).as_str())?;
+        if shim.is_none_or(|link| !link.up) {
             let _addresses = self.address_lock()?;
             self.make_access(&network, host)?;
         }

@@ -77,6 +77,7 @@ impl Engine {
             } => publish::unpublish(parent, aliases, ports),
             Step::HostRoute { shim, addr } => self.forget_route(id, shim, *addr),
             Step::DelParent { name } => self.drop_parent(name),
+            Step::HostAccess { network } => self.finish_access(network, None),
             Step::DelLink { name } => host_access::delete(&mut Rtnl::host()?, name),
         }
     }

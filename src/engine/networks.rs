@@ -167,22 +167,21 @@ impl Engine {
             host_access: spec::HostAccess::Off,
         };
         let access = wanted_access(&network, request.host_access)?;
-        let _addresses = self.address_lock()?;
+        let addresses = self.address_lock()?;
         self.check_access(&network, access, &mut host)?;
         self.record_parents(&made)?;
-        let outcome = parent::make(&mut host, &made)
-            .and_then(|()| self.save_network(&network))
-            .and_then(|()| match access {
-                spec::HostAccess::On { .. } => self.set_access(network.clone(), access, &mut host),
-                spec::HostAccess::Off => Ok(Vec::new()),
-            });
+        let outcome = parent::make(&mut host, &made).and_then(|()| match access {
+            // In one step: killed in between, it would have none.
+            spec::HostAccess::On { .. } => self.set_access(network.clone(), access, &mut host),
+            spec::HostAccess::Off => self.save_network(&network).map(|()| Vec::new()),
+        });
         let mut undo = Vec::new();
         if outcome.is_err() {
             // Also a file that is there, but could not be synced.
             undo.extend(file::remove_replaced(&self.dirs.network(&network.id)).err());
         }
         // With the network's file there is nothing to undo.
-        undo.extend(self.rewind_networks());
+        undo.extend(self.rewind_networks(Some(&addresses)));
         match outcome {
             Ok(warnings) => Ok(NetworkMade {
                 id: network.id,
@@ -294,7 +293,7 @@ impl Engine {
     fn take_network_away(&self, network: &NetworkId, name: &str) -> Result<()> {
         self.sweep()?;
         let _changes = self.network_lock()?;
-        let _addresses = self.address_lock()?;
+        let addresses = self.address_lock()?;
         let users = self.endpoints_of(network)?;
         let leases = self.leases_of(network)?;
         let starting: Vec<ContainerId> = leases.into_iter().map(|(id, _)| id).collect();
@@ -332,7 +331,7 @@ impl Engine {
         }
         file::remove_replaced(&self.dirs.network(network))?;
         // The network is gone; a parent that stays is the next command's.
-        let _ = self.rewind_networks();
+        let _ = self.rewind_networks(Some(&addresses));
         Ok(())
     }
 }

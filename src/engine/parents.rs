@@ -6,7 +6,7 @@
 //! before a link is made and before a network's file goes. The file is what
 //! counts: a step is carried out unless a stored network uses the link, so the
 //! same journal serves both ways, and killed at any point either the network
-//! and its links are there, or neither. Whoever takes the lock next, and every
+//! and its links are there, or neither. Host-side links (`access`) are in it too. Whoever takes the lock next, and every
 //! verb that looks for what the dead have left, carries out what is in it.
 
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use super::Engine;
 use super::gc::Recovered;
 use super::record::Record;
-use crate::base::{Error, IfName, Journal, Result, Step};
+use crate::base::{Error, IfName, Journal, NetworkId, Result, Step};
 use crate::net::parent::{self, Made};
 use crate::net::spec::{NetworkSpec, Vlan};
 use crate::netlink::Rtnl;
@@ -35,7 +35,7 @@ impl Engine {
     pub(super) fn network_lock(&self) -> Result<Lock> {
         let lock = Lock::acquire(&self.networks_lock_path())?;
         // What cannot be undone is reported by `sweep`.
-        let _ = self.rewind_networks();
+        let _ = self.rewind_networks(None);
         Ok(lock)
     }
 
@@ -45,15 +45,16 @@ impl Engine {
         if self.networks_journal().exists()
             && let Some(_lock) = Lock::try_acquire(&self.networks_lock_path())?
         {
-            let text = "undid a change of a network whose command is dead";
+            let text = "undid or finished a change of a network whose command is dead";
             found.did.push(text.to_owned());
-            found.problems = self.rewind_networks();
+            found.problems = self.rewind_networks(None);
         }
         Ok(found)
     }
 
-    /// Under the lock: carries the journal out and throws it away.
-    pub(super) fn rewind_networks(&self) -> Vec<Error> {
+    /// Under the lock: carries the journal out and throws it away. `addresses`:
+    /// the lock of addresses, from whoever has it.
+    pub(super) fn rewind_networks(&self, addresses: Option<&Lock>) -> Vec<Error> {
         let journal = self.networks_journal();
         let entries = match FileJournal::read(&journal) {
             Ok(entries) => entries,
@@ -63,6 +64,7 @@ impl Engine {
         let mut errors: Vec<Error> = steps
             .filter_map(|step| match step {
                 Step::DelParent { name } => self.drop_parent(name).err(),
+                Step::HostAccess { network } => self.finish_access(network, addresses).err(),
                 _ => None,
             })
             .collect();
@@ -99,6 +101,12 @@ impl Engine {
             let name = link.name.clone();
             journal.record(&Step::DelParent { name })
         })
+    }
+
+    /// Before a network's host-side link is made, changed or removed.
+    pub(super) fn record_access(&self, network: &NetworkId) -> Result<()> {
+        let network = network.clone();
+        FileJournal::open_append(&self.networks_journal())?.record(&Step::HostAccess { network })
     }
 
     /// The parent is there, or made again: after a reboot, and after somebody

@@ -79,6 +79,17 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..NEW
     },
     Scenario {
+        name: "host_access",
+        before: |world| {
+            network(world)?;
+            world.ok(RUN).map(drop)
+        },
+        argv: &["network", "host-access", "n1", "on"],
+        again: &["network", "host-access", "n1", "on"],
+        away: &["network", "host-access", "n1", "off"],
+        ..NEW
+    },
+    Scenario {
         name: "run",
         before: network,
         argv: RUN,

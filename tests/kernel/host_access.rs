@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(completes_what_was_removed_by_hand),
         Test::new(undone_from_any_step),
         Test::new(killed_at_any_message),
+        Test::new(the_next_command_finishes_a_killed_change),
         Test::new(refusals_say_why),
     ];
     judged
@@ -454,6 +455,55 @@ fn killed_at_any_message() -> Verdict {
         }
     }
     failed("killed at each of 60 messages")
+}
+
+/// `on` and `off` are killed at their nth message to the kernel, for every n;
+/// whatever comes next, if it only looks, makes true what the network says.
+fn the_next_command_finishes_a_killed_change() -> Verdict {
+    let _lan = Lab::here(0)?;
+    judge::installed("strace")?;
+    let dockless = judge::dockless().to_str().unwrap();
+    let run = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        judge::run(&[&[dockless], &words[..]].concat())
+    };
+    let say = |field: &str| -> Verdict<String> {
+        let line = format!("network inspect -f {{{{.Dockless.HostAccess.{field}}}}} mac1");
+        Ok(run(&line)?.success()?.stdout.trim().to_owned())
+    };
+    run("network create -d macvlan --subnet=10.0.2.0/24 -o parent=eth1 mac1")?.success()?;
+    run("run -d --name c1 --network mac1 --ip 10.0.2.5 tester")?.success()?;
+    let (c1, c2) = ([10, 0, 2, 5].into(), [10, 0, 2, 6].into());
+    let off = machine()?;
+    for (from, to) in [("off", "on"), ("on", "off")] {
+        let mut n = 0;
+        loop {
+            n += 1;
+            run(&format!("network host-access mac1 {from}"))?.success()?;
+            let inject = format!("inject=sendto,sendmsg:signal=SIGKILL:when={n}");
+            let strace = ["strace", "-f", "-o", "/dev/null", "-e", &inject, dockless];
+            let change = ["network", "host-access", "mac1", to];
+            let killed = !judge::run(&[&strace[..], &change].concat())?.is_success();
+            run("ps")?.success()?;
+            match say("Enabled")?.as_str() {
+                "true" => assert!(pings(None, c1)?, "{to}, killed at message {n}"),
+                _ => assert_eq!(machine()?, off, "{to}, killed at message {n}"),
+            }
+            if !killed {
+                assert!(n > 5, "only {n} messages");
+                break;
+            }
+        }
+    }
+    // By hand.
+    run("network host-access mac1 on")?.success()?;
+    judge::run(&["ip", "link", "set", &say("Interface")?, "down"])?.success()?;
+    run("run -d --name c2 --network mac1 --ip 10.0.2.6 tester")?.success()?;
+    assert!(pings(None, c1)? && pings(None, c2)?);
+    run("rm -f c1 c2")?.success()?;
+    run("network rm mac1")?.success()?;
+    assert_eq!(machine()?, off);
+    Ok(())
 }
 
 fn refusals_say_why() -> Verdict {
