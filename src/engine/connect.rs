@@ -13,6 +13,8 @@ impl Engine {
         endpoint: EndpointRequest,
         container: &str,
     ) -> Result<Vec<String>> {
+        // Its address may be a dead container's.
+        self.prepare()?;
         let network = self.find_network(&endpoint.network)?;
         match network.driver {
             Driver::Host => {

@@ -106,8 +106,7 @@ impl Engine {
         let mut errors: Vec<Error> = steps.filter_map(|s| self.undo(id, s).err()).collect();
         if !entries.damaged.is_empty() {
             // The one effect that can be found without it.
-            let found = Hierarchies::detect().map(|all| all.folders(id.as_str()));
-            errors.extend(found.and_then(|paths| cgroup::remove(&paths)).err());
+            errors.extend(remove_cgroup(id).err());
         }
         if errors.is_empty() {
             errors.extend(file::remove(journal).err());
@@ -154,8 +153,15 @@ impl Engine {
             let text = format!("{short}: undid a start whose supervisor is dead");
             found.did.push(text);
         }
+        // Without a journal it ran before the boot, or the state folder is lost
+        // and it runs still. Its supervisor ends with it.
+        let is_lost =
+            !started.exists() && record.as_ref().is_some_and(|r| r.state.status.is_live());
         let (mut errors, damaged) = self.rewind(id, &started);
         found.problems.extend(damaged);
+        if is_lost {
+            errors.extend(remove_cgroup(id).err());
+        }
         if let Some(record) = &record {
             errors.extend(self.forget_routes(record));
         }
@@ -404,6 +410,12 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Kills what is in a container's cgroup; absent is fine.
+fn remove_cgroup(id: &ContainerId) -> Result<()> {
+    let folders = Hierarchies::detect()?.folders(id.as_str());
+    cgroup::remove(&folders)
 }
 
 fn absent_is_fine(result: std::io::Result<()>) -> std::io::Result<()> {

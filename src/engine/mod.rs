@@ -201,10 +201,10 @@ impl Engine {
         timeout_s: Option<i64>,
     ) -> Result<()> {
         let signal = signal.map(signal::parse).transpose()?;
+        self.prepare()?;
         let id = self.find(wanted)?;
         let restart = |client: &mut Client| client.restart(signal, timeout_s);
         self.ask_or(&id, restart, |record, lock| {
-            self.dirs.make()?;
             self.launch(&record, lock, false).map(drop)
         })
     }

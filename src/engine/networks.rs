@@ -122,7 +122,7 @@ impl Engine {
         }
         let wish = Wish::from_options(link.mode, &request.options)?;
         let announce = Announce::from_options(&request.options)?;
-        self.dirs.make()?;
+        self.prepare()?;
         // One network is made at a time: name, pool and parent are checked
         // against those that exist.
         let _lock = self.network_lock()?;

@@ -17,7 +17,7 @@ const MARK: &str = "renaming";
 impl Engine {
     pub fn rename(&self, wanted: &str, name: &str) -> Result<()> {
         let name = ContainerName::new(name.strip_prefix('/').unwrap_or(name))?;
-        self.dirs.make()?;
+        self.prepare()?;
         let id = self.find(wanted)?;
         let mut tries = 5;
         loop {

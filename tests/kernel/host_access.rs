@@ -501,9 +501,7 @@ fn the_next_command_finishes_a_killed_change() -> Verdict {
     run("run -d --name c2 --network mac1 --ip 10.0.2.6 tester")?.success()?;
     assert!(pings(None, c1)? && pings(None, c2)?);
     run("rm -f c1 c2")?.success()?;
-    run("network rm mac1")?.success()?;
-    assert_eq!(machine()?, off);
-    Ok(())
+    run("network rm mac1")?.success().map(drop)
 }
 
 fn refusals_say_why() -> Verdict {

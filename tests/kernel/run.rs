@@ -1,11 +1,11 @@
 //! Kernel tests of the commands themselves, from one to the next.
 
-use crate::harness::{Test, Verdict};
+use crate::harness::{Test, Verdict, skipped};
 use crate::judge;
 use dockless::lab::{Lab, Machine};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PUBLISHED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 4), 5000);
 const LIMIT: Duration = Duration::from_secs(3);
@@ -14,6 +14,8 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         Test::new(rm_is_over_when_run_returns),
         Test::new(ports_follow_the_networks),
+        Test::new(the_dead_are_in_nobody_s_way),
+        Test::new(without_the_state_folder_nothing_runs_on),
         Test::new(the_supervisor_keeps_secrets_and_stops_when_told_to),
         Test::new(trace_shows_what_the_supervisor_sends),
         Test::new(thirty_two_at_once_on_a_small_subnet).limit_s(120),
@@ -64,6 +66,89 @@ fn said(args: &[&str]) -> Verdict<String> {
 fn page(from: &Machine) -> Verdict<String> {
     let answer = from.get_soon(PUBLISHED, "/json", LIMIT)?;
     Ok(answer.body)
+}
+
+/// Comes back when the process, and what it holds, is gone.
+fn kill_supervisor(name: &str) -> Verdict {
+    let pid = said(&["inspect", "-f", "{{.State.Pid}}", name])?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim()))?;
+    let parent = status.lines().find_map(|l| l.strip_prefix("PPid:"));
+    let parent = parent.unwrap().trim();
+    judge::run(&["kill", "-9", parent])?.success()?;
+    let end = Instant::now() + LIMIT;
+    // Its files are closed before it is a zombie, and after its memory is gone.
+    let is_there = |stat: String| !stat.contains(") Z ");
+    while std::fs::read_to_string(format!("/proc/{parent}/stat")).is_ok_and(is_there) {
+        assert!(Instant::now() < end, "the supervisor does not die");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Whatever comes next after a supervisor was killed, the dead container's
+/// address and name can be had.
+fn the_dead_are_in_nobody_s_way() -> Verdict {
+    const ADDRESS: [&str; 2] = ["--ip", "10.0.2.9"];
+    let _lan = Lab::here(0)?;
+    network("10.0.2.0/24")?;
+    let create = ["network", "create", "-d", "macvlan", "--subnet=10.0.3.0/24"];
+    said(&[&create[..], &["-o", "parent=eth1", "mac2"]].concat())?;
+    let on = ["--network", "mac1", "tester"];
+    said(&[&["run", "-d", "--name", "stopped"], &ADDRESS[..], &on].concat())?;
+    said(&["stop", "stopped"])?;
+    said(&[
+        "run",
+        "-d",
+        "--name",
+        "other",
+        "--network",
+        "mac2",
+        "tester",
+    ])?;
+    let next: [&[&str]; 4] = [
+        &["network", "connect", "--ip", "10.0.2.9", "mac1", "other"],
+        &["network", "disconnect", "mac1", "other"],
+        &["restart", "stopped"],
+        &["rename", "other", "dead"],
+    ];
+    for verb in next {
+        if verb[1] != "disconnect" {
+            said(&["stop", "stopped"])?;
+            let run = ["run", "-d", "--rm", "--name", "dead"];
+            said(&[&run[..], &ADDRESS[..], &on].concat())?;
+            kill_supervisor("dead")?;
+        }
+        said(verb)?;
+    }
+    said(&["rm", "-f", "stopped", "dead"]).map(drop)
+}
+
+/// Nobody could stop what nobody knows of.
+fn without_the_state_folder_nothing_runs_on() -> Verdict {
+    let _lan = Lab::here(0)?;
+    network("10.0.2.0/24")?;
+    let run = [
+        "run",
+        "-d",
+        "--network",
+        "mac1",
+        "--ip",
+        "10.0.2.9",
+        "tester",
+    ];
+    let id = said(&run)?;
+    let field = |field: &str| said(&["inspect", "-f", field, id.trim()]);
+    if field("{{len .Dockless.Cgroups}}")?.trim() == "0" {
+        return skipped("no cgroup can be made here");
+    }
+    let pid = field("{{.State.Pid}}")?;
+    let program = format!("/proc/{}/exe", pid.trim());
+    assert!(Path::new(&program).exists());
+    std::fs::remove_dir_all(std::env::var("DOCKLESS_STATE").unwrap())?;
+    assert_eq!(field("{{.State.Status}}")?.trim(), "exited");
+    assert!(!Path::new(&program).exists(), "the program runs on");
+    let second = said(&run)?;
+    said(&["rm", "-f", id.trim(), second.trim()]).map(drop)
 }
 
 /// A port is where `ps` says, whatever networks come and go.
