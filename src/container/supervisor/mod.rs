@@ -17,9 +17,10 @@
 //! | a client | requests (`protocol.rs`), input; room for what it did not take |
 //! | an owner's fd or time | the owner's business (published ports, announcements) |
 //!
-//! *No signals.* Children are watched by pidfd, peers by their sockets, and
-//! every send says MSG_NOSIGNAL; writes to a closed stdin rely on Rust's
-//! runtime ignoring SIGPIPE. *No timers at rest*: the poll waits for ever
+//! *No signals* but those that are to end it (read from a signalfd, below).
+//! Children are watched by pidfd, peers by their sockets, and every send says
+//! MSG_NOSIGNAL; writes to a closed stdin rely on Rust's runtime ignoring
+//! SIGPIPE. *No timers at rest*: the poll waits for ever
 //! unless a stop, a stalled client or the owner has a deadline. Two seconds
 //! after the last event, once, all buffers and resident pages are given back.
 //!

@@ -364,7 +364,8 @@ pub(super) fn next(socket: &OwnedFd, bytes: &mut [u8], end: Instant) -> Result<O
     }
 }
 
-/// A reply, and also another's question in the name of the address.
+/// A reply. Questions in the name of an address do not count: the link hears
+/// its own there.
 fn answer(bytes: &[u8]) -> Option<Answer> {
     let frame = EthernetFrame::new_checked(bytes).ok()?;
     let packet = ArpPacket::new_checked(frame.payload()).ok()?;
