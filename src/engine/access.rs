@@ -65,9 +65,9 @@ impl Engine {
         let neighbours = self.neighbours(network)?;
         if ipam::is_reserved(pool, addr)
             || self.lease_path(network, pool.subnet, addr).exists()
-            || is_neighbours(&neighbours, pool.subnet, ip)
+            || is_neighbours(&neighbours, pool.subnet, addr)
         {
-            return Err(self.in_use(network, &neighbours, ip)?);
+            return Err(self.in_use(network, &neighbours, addr)?);
         }
         let shim = host.link(host_access::shim_name(&network.id).as_str())?;
         let shim = shim.map(|link| link.index.get());
@@ -148,7 +148,7 @@ impl Engine {
         };
         let own = ip.map(|ip| Cidr::new(IpAddr::V4(ip), 32)).transpose()?;
         let leases = self.leases_of(&network.id)?;
-        let containers: Vec<Ipv4Addr> = leases.into_iter().map(|(_, ip)| ip).collect();
+        let containers: Vec<Ipv4Addr> = leases.into_iter().filter_map(|(_, ip)| ipv4(ip)).collect();
         // The journal of networks has the link, and a lease its route: these
         // steps need none.
         let mut steps: Vec<Step> = Vec::new();
@@ -170,7 +170,7 @@ impl Engine {
         attachment: &Attachment,
         journal: &mut dyn Journal,
     ) -> Result<()> {
-        let Some(IpAddr::V4(ip)) = attachment.addr.map(Cidr::addr) else {
+        let Some(ip) = attachment.addrs.ipv4().and_then(|addr| ipv4(addr.addr())) else {
             return Ok(());
         };
         let id = &attachment.network;
@@ -192,7 +192,10 @@ impl Engine {
     }
 
     /// The route to a lease that goes. The lock of addresses is held.
-    pub(super) fn shut_host_out(&self, network: &NetworkId, ip: Ipv4Addr) -> Result<()> {
+    pub(super) fn shut_host_out(&self, network: &NetworkId, ip: IpAddr) -> Result<()> {
+        let Some(ip) = ipv4(ip) else {
+            return Ok(());
+        };
         // A record that cannot be read may say "on".
         if let Ok(None) = self.with_access(network) {
             return Ok(());
@@ -207,12 +210,27 @@ impl Engine {
     }
 }
 
+/// Host access is IPv4's: no IPv6 address has a route.
+fn ipv4(ip: IpAddr) -> Option<Ipv4Addr> {
+    match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}
+
 /// Checks that the network can have it at all.
 pub(super) fn wanted_access(network: &NetworkSpec, access: HostAccess) -> Result<spec::HostAccess> {
     let access = match access {
         HostAccess::Off => return Ok(spec::HostAccess::Off),
         HostAccess::On { ip } => spec::HostAccess::On { ip },
     };
+    if network.ipv6 && !network.ipv4 {
+        return Err(Error::invalid(format!(
+            "host access is for IPv4 addresses, and network {} has none",
+            network.name
+        ))
+        .hint("make the network without --ipv4=false"));
+    }
     match &network.driver {
         Driver::Vlan(vlan) => host_access::supported(vlan.mode).map(|()| access),
         Driver::Host | Driver::Null => Err(Error::invalid(format!(
@@ -229,7 +247,8 @@ fn no_way_back(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<Vec<Strin
     else {
         return Ok(Vec::new());
     };
-    let subnets: Vec<Cidr> = network.pools.iter().map(|p| p.subnet).collect();
+    let pools = network.pools.iter().map(|p| p.subnet);
+    let subnets: Vec<Cidr> = pools.filter(|subnet| subnet.is_ipv4()).collect();
     let far = host_access::without_way_back(host, &vlan.parent, &subnets)?;
     let say = |subnet: Cidr| {
         format!(

@@ -3,7 +3,8 @@
 
 use super::record::{EndpointConfig, Record};
 use super::{Client, EndpointRequest, Engine};
-use crate::base::{Error, NetworkId, Result};
+use crate::base::{Error, NetworkId, PerFamily, Result};
+use crate::net::endpoint::EndpointOptions;
 use crate::net::spec::Driver;
 
 impl Engine {
@@ -29,6 +30,7 @@ impl Engine {
             }
             Driver::Vlan(_) => {}
         }
+        EndpointOptions::new(&endpoint.driver_options)?;
         let id = self.find(container)?;
         let joins = |record: &Record| check_join(record, &network.id, network.name.as_str());
         let mut asked = false;
@@ -51,7 +53,7 @@ impl Engine {
                     request: endpoint.clone(),
                     network: Some(network.id.clone()),
                     name: network.name.to_string(),
-                    last: None,
+                    last_ips: PerFamily::NONE,
                 });
                 record.save(&self.dirs)
             });

@@ -8,8 +8,9 @@ use std::time::SystemTime;
 use super::record::{Config, EndpointConfig, Record, State};
 use super::{EndpointRequest, Engine, ImageRequest, RunRequest};
 use crate::base::Journal;
-use crate::base::{ContainerId, ContainerName, Error, Result, Step};
+use crate::base::{ContainerId, ContainerName, Error, PerFamily, Result, Step};
 use crate::image::tester::{self, Image};
+use crate::net::endpoint::EndpointOptions;
 use crate::store::{FileJournal, Lock, file};
 use crate::sys::random;
 
@@ -183,14 +184,11 @@ fn host_name() -> Option<String> {
 fn endpoints(requests: &[EndpointRequest]) -> Result<Vec<EndpointConfig>> {
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
     for request in requests {
-        if let Some(std::net::IpAddr::V6(ip)) = request.ip {
-            return Err(Error::invalid(format!("invalid IPv4 address: {ip}"))
-                .hint("IPv6 networks are not supported yet"));
-        }
+        EndpointOptions::new(&request.driver_options)?;
         if matches!(
             request.network.as_str(),
             "host" | "none" | "bridge" | "default"
-        ) && request.ip.is_some()
+        ) && !(request.ips.is_empty() && request.link_local.is_empty())
         {
             return Err(Error::invalid(
                 "invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only",
@@ -215,7 +213,7 @@ fn endpoints(requests: &[EndpointRequest]) -> Result<Vec<EndpointConfig>> {
             request: request.clone(),
             network: None,
             name: request.network.clone(),
-            last: None,
+            last_ips: PerFamily::NONE,
         });
     }
     let plain = |e: &EndpointConfig| matches!(e.request.network.as_str(), "host" | "none");

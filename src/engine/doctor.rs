@@ -87,7 +87,7 @@ fn use_of(network: &NetworkSpec, records: &[Record]) -> Use {
     }
     found.containers = attachments
         .filter(|a| a.network == network.id)
-        .filter_map(|a| match a.addr?.addr() {
+        .filter_map(|a| match a.addrs.ipv4()?.addr() {
             IpAddr::V4(ip) => Some((ip, a.mac)),
             IpAddr::V6(_) => None,
         })

@@ -252,7 +252,7 @@ impl Engine {
     fn forget_routes(&self, record: &Record) -> Vec<Error> {
         let mut errors = Vec::new();
         for attachment in &record.state.attachments {
-            if let Some(addr) = attachment.addr {
+            if let Some(addr) = attachment.addrs.ipv4() {
                 let shim = host_access::shim_name(&attachment.network);
                 errors.extend(self.forget_route(&record.id, &shim, addr.addr()).err());
             }

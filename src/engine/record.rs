@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{EndpointRequest, ExtraHost};
-use crate::base::{ContainerId, ContainerName, NetworkId, PortMap, Result};
+use crate::base::{ContainerId, ContainerName, NetworkId, PerFamily, PortMap, Result};
 use crate::image::tester::Image;
 use crate::net::Attachment;
 use crate::net::publish::{Path as Via_, PortRequest, Via};
@@ -75,9 +75,9 @@ pub(super) struct EndpointConfig {
     /// is not the same network.
     pub network: Option<NetworkId>,
     pub name: String,
-    /// The address it had last: asked for again at the next start.
+    /// The addresses it had last: asked for again at the next start.
     #[serde(default)]
-    pub last: Option<std::net::Ipv4Addr>,
+    pub last_ips: PerFamily<std::net::IpAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

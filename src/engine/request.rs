@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Cidr, MacAddr};
+use crate::base::{Cidr, Family, MacAddr, OfFamily, PerFamily};
 
 // What a front needs of the layers below, so that it names the engine alone.
 pub use crate::container::attach::{Client, DetachKeys, Relay};
@@ -39,12 +39,33 @@ pub struct NetworkCreate {
     pub host_access: HostAccess,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolRequest {
-    pub subnet: Option<Cidr>,
+    /// `0.0.0.0/N`, `::/N`: any free one of that size; of size 0: of the usual.
+    pub subnet: Cidr,
     pub ip_range: Option<Cidr>,
     pub gateway: Option<IpAddr>,
     pub aux: BTreeMap<String, IpAddr>,
+}
+
+impl PoolRequest {
+    pub fn new(subnet: Cidr) -> Self {
+        Self {
+            subnet,
+            ip_range: None,
+            gateway: None,
+            aux: BTreeMap::new(),
+        }
+    }
+
+    /// None was given.
+    pub fn any(family: Family) -> Self {
+        Self::new(Cidr::default_of(family))
+    }
+
+    pub fn family(&self) -> Family {
+        self.subnet.family()
+    }
 }
 
 /// `network host-access NETWORK on|off [--ip ADDR]`
@@ -61,7 +82,12 @@ pub enum HostAccess {
 pub struct EndpointRequest {
     /// Id, name or prefix as typed; `none` and `host` too.
     pub network: String,
-    pub ip: Option<IpAddr>,
+    /// `--ip`, `--ip6`
+    #[serde(default)]
+    pub ips: PerFamily<IpAddr>,
+    /// `--link-local-ip`
+    #[serde(default)]
+    pub link_local: Vec<IpAddr>,
     pub mac: Option<MacAddr>,
     pub aliases: Vec<String>,
     pub driver_options: BTreeMap<String, String>,

@@ -1,11 +1,10 @@
 //! From a network and an endpoint's wishes to an interface: plan (pure), then
 //! attach (consumes the plan), later detach (from the record).
 
-use serde::{Deserialize, Serialize};
-
+use super::endpoint::Sysctl;
 use super::spec::{Driver, NetworkSpec};
 use super::{Attachment, vlan};
-use crate::base::{Cidr, IfName, MacAddr, Result};
+use crate::base::{Cidr, Family, IfName, MacAddr, PerFamily, Result};
 use crate::netlink::{Link, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
 use crate::sys::sysctl::NetSysctl;
@@ -28,19 +27,24 @@ impl HostView {
     }
 }
 
-/// One endpoint, with everything decided that needs no kernel: its address is
-/// leased, its interface name chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One endpoint, with everything decided that needs no kernel: its addresses
+/// are leased, its interface name chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// 64 hex digits.
     pub id: String,
     pub ifname: IfName,
-    pub addr: Option<Cidr>,
+    /// The sandbox has no other interface yet.
+    pub first: bool,
+    pub addrs: PerFamily<Cidr>,
+    /// `--link-local-ip`, with Docker's prefix lengths.
+    pub link_local: Vec<Cidr>,
+    pub sysctls: Vec<Sysctl>,
     pub mac: Option<MacAddr>,
-    /// The gateway of the address's subnet.
-    pub gateway: Option<std::net::IpAddr>,
-    /// Whether the container's default route goes here.
-    pub default_route: bool,
+    /// The gateways of the addresses' subnets.
+    pub gateways: PerFamily<std::net::IpAddr>,
+    /// The families whose default route goes here.
+    pub default_in: Vec<Family>,
 }
 
 /// A link to be made in a sandbox.

@@ -4,6 +4,7 @@ pub mod announce;
 pub mod dns;
 pub mod doctor;
 pub mod driver;
+pub mod endpoint;
 pub mod host_access;
 pub mod ipam;
 pub mod parent;
@@ -14,7 +15,7 @@ pub mod vlan;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Cidr, IfName, MacAddr, NetworkId};
+use crate::base::{Cidr, IfName, MacAddr, NetworkId, PerFamily};
 
 /// What was made when a container joined a network: the record that
 /// disconnect, publishing, announcing and `inspect` work from.
@@ -31,9 +32,12 @@ pub struct Attachment {
     pub mode: crate::netlink::Mode,
     /// An ipvlan's is its parent's.
     pub mac: MacAddr,
-    /// Address with the subnet's prefix length; none on an L2-only network.
-    pub addr: Option<Cidr>,
-    /// The subnet's gateway, whether or not the default route uses it.
-    pub gateway: Option<std::net::IpAddr>,
+    /// Addresses with their subnets' prefix lengths; none on an L2-only
+    /// network.
+    #[serde(default)]
+    pub addrs: PerFamily<Cidr>,
+    /// The subnets' gateways, whether or not the default route uses them.
+    #[serde(default)]
+    pub gateways: PerFamily<std::net::IpAddr>,
     pub internal: bool,
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ipam::Pool;
 use super::parent::{Made, What};
-use crate::base::{Error, IfName, MacAddr, NetworkId, NetworkName, Result};
+use crate::base::{Error, Family, IfName, MacAddr, NetworkId, NetworkName, Result};
 use crate::netlink::{IpvlanFlag, IpvlanMode, MacvlanMode, Mode};
 
 /// A network as stored in `<root>/networks/<id>.json`.
@@ -29,9 +29,11 @@ pub struct NetworkSpec {
     pub internal: bool,
     #[serde(default)]
     pub attachable: bool,
-    /// Off: an L2-only interface without an address.
+    /// Both families off: an L2-only interface without an address.
     #[serde(default = "yes")]
     pub ipv4: bool,
+    #[serde(default)]
+    pub ipv6: bool,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
@@ -149,6 +151,14 @@ impl NetworkSpec {
     /// Nothing leads out: asked for, or there is no parent to lead there.
     pub fn is_internal(&self) -> bool {
         self.internal || self.vlan().is_some_and(Vlan::is_isolated)
+    }
+
+    /// Whether its interfaces get an address of this family.
+    pub fn has(&self, family: Family) -> bool {
+        match family {
+            Family::Ipv4 => self.ipv4,
+            Family::Ipv6 => self.ipv6,
+        }
     }
 
     pub fn segment(&self) -> &str {

@@ -22,12 +22,8 @@ pub struct NetSysctl {
     ipv6: Option<OwnedFd>,
 }
 
-/// A protocol family's folder below `/proc/sys/net`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    Ipv4,
-    Ipv6,
-}
+/// Whose folder below `/proc/sys/net`.
+pub use crate::base::Family;
 
 impl NetSysctl {
     /// Of the calling thread's network namespace.

@@ -57,6 +57,7 @@ mod judge;
 mod dns;
 mod doctor;
 mod host_access;
+mod ipv6;
 mod netlink;
 mod nft;
 mod parents;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         dns::tests(),
         doctor::tests(),
         host_access::tests(),
+        ipv6::tests(),
         netlink::tests(),
         nft::tests(),
         parents::tests(),

@@ -290,7 +290,7 @@ fn macvlan_meets_a_client_behind_the_gateway() -> Verdict {
         loopback_up: true,
         addrs: vec!["10.0.2.5/24".parse()?],
         up: true,
-        gateway: Some(lan.gateway.ip.into()),
+        gateways: std::net::IpAddr::from(lan.gateway.ip).into(),
         ..Configure::default()
     };
     inside.configure(index, &configure)?;

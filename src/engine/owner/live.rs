@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::base::{Cidr, Error, Journal, Result};
+use crate::base::{Cidr, Error, Family, Journal, PerFamily, Result};
 use crate::engine::record::{EndpointConfig, Record};
 use crate::engine::{EndpointRequest, Engine};
 use crate::net::driver::{self};
@@ -26,28 +26,29 @@ impl Network {
             name: request.network.clone(),
             request,
             network: None,
-            last: None,
+            last_ips: PerFamily::NONE,
         };
-        let before = self.default_leg();
+        let before = self.default_legs();
         let leg = self.leg(engine, config)?;
-        let addr = leg.addr;
+        let addrs = leg.addrs;
         self.legs.push(leg);
         let at = self.legs.len() - 1;
-        let default = self.default_leg();
+        let default = self.default_legs();
+        // Whose default routes come here.
+        let moved = PerFamily::each(|family| {
+            let before = before.of(family);
+            before.filter(|_| default.of(family) == Some(at))
+        });
         let made = self
-            .move_default(before.filter(|_| default == Some(at)), None)
-            .and_then(|()| self.attach(engine, at, default == Some(at), journal));
+            .move_default(&moved, &PerFamily::NONE)
+            .and_then(|()| self.attach(engine, at, &default, journal));
         if let Err(error) = made {
-            let leg = self.legs.pop();
-            let released = leg
-                .zip(addr)
-                .and_then(|(leg, a)| engine.release(&leg.spec, a).err());
             let mut undo: Vec<Error> = Vec::new();
-            undo.extend(released);
-            undo.extend(
-                self.move_default(None, before.filter(|_| default == Some(at)))
-                    .err(),
-            );
+            if let Some(leg) = self.legs.pop() {
+                let released = addrs.values().map(|addr| engine.release(&leg.spec, addr));
+                undo.extend(released.filter_map(Result::err));
+            }
+            undo.extend(self.move_default(&PerFamily::NONE, &moved).err());
             return Err(error.with_undo(undo));
         }
         record
@@ -55,8 +56,9 @@ impl Network {
             .endpoints
             .retain(|e| !matches!(e.request.network.as_str(), "none"));
         record.config.endpoints.push(self.legs[at].config.clone());
-        let named = addr
-            .map_or(Ok(()), |addr| {
+        let mut addrs = addrs.values();
+        let named = addrs
+            .try_for_each(|addr| {
                 let warning = engine.add_host_line(record, addr)?;
                 self.warnings.extend(warning);
                 Ok(())
@@ -82,8 +84,9 @@ impl Network {
     ) -> Result<()> {
         let is_there = |target: &Target| {
             let mut attachments = self.legs.iter().filter_map(|l| l.attachment.as_ref());
-            attachments
-                .any(|a| a.mac == target.mac && a.addr.map(Cidr::addr) == Some(target.ip.into()))
+            attachments.any(|a| {
+                a.mac == target.mac && a.addrs.ipv4().map(Cidr::addr) == Some(target.ip.into())
+            })
         };
         let reserved = match self.publisher.take() {
             Some(publisher) if is_there(publisher.target()) => {
@@ -135,10 +138,11 @@ impl Network {
             self.pending.retain(|p| p.ifname != attachment.ifname);
             errors.extend(self.drop_route(attachment).err());
         }
-        if let Some(addr) = leg.addr {
-            // One that the host still has a route for is nobody else's yet:
-            // the container's end undoes both.
-            if errors.is_empty() {
+        // One that the host still has a route for is nobody else's yet: the
+        // container's end undoes both.
+        let may_go = errors.is_empty();
+        for addr in leg.addrs.values() {
+            if may_go {
                 errors.extend(engine.release(&leg.spec, addr).err());
             }
             match engine.remove_host_line(record, addr) {
@@ -147,8 +151,9 @@ impl Network {
             }
         }
         self.follow_networks();
-        // The kernel took the old default route with its link.
-        errors.extend(self.move_default(None, self.default_leg()).err());
+        // The kernel took the old default routes with their link.
+        let default = self.default_legs();
+        errors.extend(self.move_default(&PerFamily::NONE, &default).err());
         errors.extend(self.republish(engine, record, journal).err());
         match errors
             .into_iter()
@@ -160,7 +165,7 @@ impl Network {
     }
 
     pub(super) fn drop_route(&mut self, attachment: &Attachment) -> Result<()> {
-        match attachment.addr.map(Cidr::addr) {
+        match attachment.addrs.ipv4().map(Cidr::addr) {
             Some(IpAddr::V4(ip)) => host_access::remove(
                 &mut self.host,
                 &host_access::shim_name(&attachment.network),
@@ -170,9 +175,20 @@ impl Network {
         }
     }
 
-    /// Takes the default route from one leg and gives it to another; the
-    /// route that is there already is fine.
-    fn move_default(&mut self, from: Option<usize>, to: Option<usize>) -> Result<()> {
+    /// Takes default routes from some legs and gives them to others; a route
+    /// that is there already is fine.
+    fn move_default(&mut self, from: &PerFamily<usize>, to: &PerFamily<usize>) -> Result<()> {
+        Family::BOTH
+            .into_iter()
+            .try_for_each(|family| self.move_default_in(family, from.of(family), to.of(family)))
+    }
+
+    fn move_default_in(
+        &mut self,
+        family: Family,
+        from: Option<usize>,
+        to: Option<usize>,
+    ) -> Result<()> {
         let Some(sandbox) = self.sandbox.as_mut() else {
             return Ok(());
         };
@@ -186,17 +202,17 @@ impl Network {
             let Some(link) = sandbox.link(attachment.ifname.as_str())? else {
                 continue;
             };
-            match (leg.gateway(), add) {
+            match (leg.gateway(family), add) {
                 (Some(gateway), true) => match sandbox.add_default(gateway, link.index) {
                     Err(e) if e.is_errno(libc::EEXIST) => {}
                     other => other?,
                 },
                 (Some(gateway), false) => sandbox.del_default(gateway, link.index)?,
-                (None, true) if leg.leads_out() => {
-                    sandbox.add_link_route(Cidr::DEFAULT_V4, link.index, None)?;
+                (None, true) if leg.leads_out(family) => {
+                    sandbox.add_link_route(Cidr::default_of(family), link.index, None)?;
                 }
-                (None, false) if leg.leads_out() => {
-                    sandbox.del_link_route(Cidr::DEFAULT_V4, link.index)?;
+                (None, false) if leg.leads_out(family) => {
+                    sandbox.del_link_route(Cidr::default_of(family), link.index)?;
                 }
                 (None, _) => {}
             }

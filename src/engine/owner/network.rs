@@ -1,6 +1,7 @@
 //! The network side of one running container: leases, namespace, interfaces,
 //! announcements, published ports.
 
+use std::cmp::Reverse;
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
@@ -9,35 +10,39 @@ use std::time::{Duration, Instant};
 use super::names::NameService;
 use super::taken;
 use crate::base::{
-    Cause, Cidr, ContainerId, ContainerName, Error, IfName, Journal, MacAddr, NetworkId, Result,
+    Cause, Cidr, ContainerId, ContainerName, Error, Family, IfName, Journal, MacAddr, NetworkId,
+    OfFamily, PerFamily, Result,
 };
-use crate::engine::Engine;
 use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record, State};
+use crate::engine::{EndpointRequest, Engine};
 use crate::net::Attachment;
 use crate::net::announce::Announcer;
 use crate::net::driver::{self, Endpoint, HostView};
+use crate::net::endpoint::EndpointOptions;
 use crate::net::publish::{self, Publisher, Reserved, Target};
 use crate::net::spec::{Driver, NetworkSpec, Vlan};
 use crate::netlink::{MacvlanMode, Mode, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
 use crate::sys::random;
-use crate::sys::sysctl::{Family, NetSysctl};
+use crate::sys::sysctl::NetSysctl;
 
 /// A network that the container is on, or about to be.
 #[derive(Debug)]
 pub(super) struct Leg {
     pub(super) spec: NetworkSpec,
     pub(super) config: EndpointConfig,
-    pub(super) addr: Option<Cidr>,
+    pub(super) options: EndpointOptions,
+    pub(super) addrs: PerFamily<Cidr>,
     pub(super) attachment: Option<Attachment>,
 }
 
 impl Leg {
-    /// The next hop of a default route that goes this way.
-    pub(super) fn gateway(&self) -> Option<IpAddr> {
+    /// The next hop of a family's default route that goes this way.
+    pub(super) fn gateway(&self, family: Family) -> Option<IpAddr> {
         let addr = self
-            .addr
+            .addrs
+            .of(family)
             .filter(|_| !self.spec.is_l3() && !self.is_cut_off())?;
         self.spec
             .pools
@@ -51,11 +56,11 @@ impl Leg {
         self.spec.vlan().is_some_and(Vlan::is_isolated)
     }
 
-    /// Whether a default route can go this way: through a gateway, or by
-    /// leaving it to the host.
-    pub(super) fn leads_out(&self) -> bool {
-        let way = self.gateway().is_some() || self.spec.is_l3() && self.addr.is_some();
-        way && !self.spec.is_internal()
+    /// Whether a family's default route can go this way: through a gateway, or
+    /// by leaving it to the host.
+    pub(super) fn leads_out(&self, family: Family) -> bool {
+        let by_host = || self.spec.is_l3() && self.addrs.of(family).is_some();
+        (self.gateway(family).is_some() || by_host()) && !self.spec.is_internal()
     }
 
     fn mode(&self) -> Option<Mode> {
@@ -67,13 +72,14 @@ impl Leg {
         self.mode().is_some_and(Mode::is_passthru)
     }
 
-    /// Docker's order of preference for the default route (§5): priority,
-    /// external before internal, with a gateway before without, name.
-    pub(super) fn rank(&self) -> (std::cmp::Reverse<i32>, bool, bool, &str) {
+    /// Docker's order of preference for the default routes (§5): priority,
+    /// external before internal, by how many families it leads out in, name.
+    pub(super) fn rank(&self) -> (Reverse<i32>, bool, Reverse<usize>, &str) {
+        let ways = Family::BOTH.into_iter().filter(|f| self.leads_out(*f));
         (
-            std::cmp::Reverse(self.config.request.gw_priority),
+            Reverse(self.config.request.gw_priority),
             self.spec.is_internal(),
-            !self.leads_out(),
+            Reverse(ways.count()),
             self.spec.name.as_str(),
         )
     }
@@ -171,60 +177,83 @@ impl Network {
                 })?,
             None => engine.find_network(&config.request.network)?,
         };
-        if let Some(ip) = config.request.ip
-            && !spec.ipv4
-        {
-            return Err(Error::invalid(format!(
-                "invalid endpoint settings:\nno configured subnet contains IP address {ip}"
-            )));
-        }
-        let addr = if spec.ipv4 && spec.vlan().is_some() {
-            let wish = match (config.request.ip, config.last) {
-                (Some(IpAddr::V4(ip)), _) => Wish::Exactly(ip),
-                (_, Some(last)) => Wish::Rather(last),
-                _ => Wish::Any,
-            };
-            let own = match wish {
-                Wish::Exactly(_) => HashSet::new(),
-                Wish::Rather(_) | Wish::Any => taken::addresses(&spec, &mut self.host)?,
-            };
-            let names = self.names_on(&config);
-            let (ip, addr) = engine.lease(&spec, wish, &self.id, &names, &own)?;
-            if own.contains(&ip) {
-                self.warnings.push(format!(
-                    "{ip} is this host's own address, and network {} had no other left: \
-                     both will be hard to reach",
-                    spec.name
-                ));
-            }
-            config.last = Some(ip);
-            Some(addr)
-        } else {
-            None
-        };
-        if let Some(addr) = addr
-            && let Some(clash) = self.overlapping(addr)
-        {
-            let undo = engine.release(&spec, addr).err();
-            return Err(Error::conflict(format!(
-                "cannot program address {addr} in sandbox interface because it conflicts with existing route {clash}"
-            ))
-            .with_undo(undo.into_iter().collect()));
-        }
+        let options = EndpointOptions::new(&config.request.driver_options)?;
+        check_families(&config.request, &spec)?;
+        let addrs = self.lease_all(engine, &spec, &mut config)?;
         config.network = Some(spec.id.clone());
         config.name = spec.name.to_string();
         Ok(Leg {
             spec,
             config,
-            addr,
+            options,
+            addrs,
             attachment: None,
         })
+    }
+
+    /// An address of each family that the network has, or none at all.
+    fn lease_all(
+        &mut self,
+        engine: &Engine,
+        spec: &NetworkSpec,
+        config: &mut EndpointConfig,
+    ) -> Result<PerFamily<Cidr>> {
+        let mut addrs = PerFamily::NONE;
+        for family in Family::BOTH {
+            if !spec.has(family) || spec.vlan().is_none() {
+                continue;
+            }
+            let leased = self.lease_one(engine, spec, family, config);
+            let outcome = leased.and_then(|addr| {
+                addrs.put(addr);
+                match self.overlapping(addr) {
+                    Some(clash) => Err(Error::conflict(format!(
+                        "cannot program address {addr} in sandbox interface because it conflicts with existing route {clash}"
+                    ))),
+                    None => Ok(()),
+                }
+            });
+            if let Err(error) = outcome {
+                let undone = addrs.values().map(|addr| engine.release(spec, addr));
+                return Err(error.with_undo(undone.filter_map(Result::err).collect()));
+            }
+        }
+        Ok(addrs)
+    }
+
+    fn lease_one(
+        &mut self,
+        engine: &Engine,
+        spec: &NetworkSpec,
+        family: Family,
+        config: &mut EndpointConfig,
+    ) -> Result<Cidr> {
+        let wish = match (config.request.ips.of(family), config.last_ips.of(family)) {
+            (Some(ip), _) => Wish::Exactly(ip),
+            (None, Some(last)) => Wish::Rather(last),
+            (None, None) => Wish::Any,
+        };
+        let own = match wish {
+            Wish::Exactly(_) => HashSet::new(),
+            Wish::Rather(_) | Wish::Any => taken::addresses(spec, &mut self.host)?,
+        };
+        let names = self.names_on(config);
+        let (ip, addr) = engine.lease(spec, family, wish, &self.id, &names, &own)?;
+        if own.contains(&ip) {
+            self.warnings.push(format!(
+                "{ip} is this host's own address, and network {} had no other left: \
+                 both will be hard to reach",
+                spec.name
+            ));
+        }
+        config.last_ips.put(ip);
+        Ok(addr)
     }
 
     fn overlapping(&self, addr: Cidr) -> Option<Cidr> {
         self.legs
             .iter()
-            .filter_map(|l| l.addr)
+            .filter_map(|leg| leg.addrs.of(addr.family()))
             .map(Cidr::network)
             .find(|net| net.overlaps(addr.network()))
     }
@@ -254,10 +283,11 @@ impl Network {
 
     /// What the container holds an address on.
     pub(super) fn leases(&self) -> Vec<(NetworkSpec, Cidr)> {
-        let leases = self.legs.iter();
-        leases
-            .filter_map(|leg| Some((leg.spec.clone(), leg.addr?)))
-            .collect()
+        let of_leg = |leg: &Leg| {
+            let spec = leg.spec.clone();
+            leg.addrs.values().map(move |addr| (spec.clone(), addr))
+        };
+        self.legs.iter().flat_map(of_leg).collect()
     }
 
     pub(in crate::engine) fn take_warnings(&mut self) -> Vec<String> {
@@ -334,26 +364,51 @@ impl Network {
         record: &mut Record,
         journal: &mut dyn Journal,
     ) -> Result<()> {
-        let default = self.default_leg();
+        let default = self.default_legs();
         for at in 0..self.legs.len() {
-            self.attach(engine, at, default == Some(at), journal)?;
+            self.attach(engine, at, &default, journal)?;
         }
         self.remember(record);
         Ok(())
     }
 
-    /// The leg that the default route should use.
-    pub(super) fn default_leg(&self) -> Option<usize> {
-        (0..self.legs.len())
-            .filter(|at| self.legs[*at].leads_out())
-            .min_by(|a, b| self.legs[*a].rank().cmp(&self.legs[*b].rank()))
+    /// The legs that the default routes should use, each family's chosen by
+    /// itself.
+    pub(super) fn default_legs(&self) -> PerFamily<usize> {
+        PerFamily::each(|family| {
+            (0..self.legs.len())
+                .filter(|at| self.legs[*at].leads_out(family))
+                .min_by(|a, b| self.legs[*a].rank().cmp(&self.legs[*b].rank()))
+        })
     }
 
-    fn free_ifname(&self) -> Result<IfName> {
+    /// The name that was asked for, or the lowest free `ethN`; one that another
+    /// leg asks for is not free.
+    fn ifname(&self, at: usize) -> Result<IfName> {
+        let has = |leg: &Leg, name: &IfName| {
+            let attached = leg.attachment.as_ref().map(|a| &a.ifname);
+            attached.or(leg.options.ifname.as_ref()) == Some(name)
+        };
+        if let Some(name) = &self.legs[at].options.ifname {
+            let mut others = self.legs.iter().enumerate().filter(|(n, _)| *n != at);
+            return match others.find(|(_, leg)| has(leg, name)) {
+                Some((_, leg)) => Err(Error::conflict(format!(
+                    "error renaming interface to \"{name}\": file exists"
+                ))
+                .hint(format!(
+                    "network {} has that name in this container",
+                    leg.spec.name
+                ))),
+                None => Ok(name.clone()),
+            };
+        }
         let used: Vec<&IfName> = self
             .legs
             .iter()
-            .filter_map(|l| Some(&l.attachment.as_ref()?.ifname))
+            .filter_map(|leg| match &leg.attachment {
+                Some(attachment) => Some(&attachment.ifname),
+                None => leg.options.ifname.as_ref(),
+            })
             .collect();
         (0..=used.len())
             .map(|n| IfName::new(format!("eth{n}")))
@@ -368,12 +423,12 @@ impl Network {
         &mut self,
         engine: &Engine,
         at: usize,
-        default_route: bool,
+        default: &PerFamily<usize>,
         journal: &mut dyn Journal,
     ) -> Result<()> {
         let deadline = Instant::now() + BURIAL;
         loop {
-            match self.attach_once(engine, at, default_route, journal) {
+            match self.attach_once(engine, at, default, journal) {
                 Err(e) if e.is_errno(libc::EADDRINUSE) && Instant::now() < deadline => {
                     if self.has_live_twin(engine, at)? {
                         return Err(e);
@@ -399,13 +454,13 @@ impl Network {
         &mut self,
         engine: &Engine,
         at: usize,
-        default_route: bool,
+        default: &PerFamily<usize>,
         journal: &mut dyn Journal,
     ) -> Result<()> {
-        let ifname = self.free_ifname()?;
+        let ifname = self.ifname(at)?;
         let leg = &self.legs[at];
-        let mac = match (leg.config.request.mac, leg.addr) {
-            (None, None) if !leg.mode().is_some_and(Mode::has_parents_mac) => {
+        let mac = match (leg.config.request.mac, leg.addrs.is_empty()) {
+            (None, true) if !leg.mode().is_some_and(Mode::has_parents_mac) => {
                 Some(named_mac(&leg.spec, &self.hostname))
             }
             (mac, _) => mac,
@@ -413,10 +468,16 @@ impl Network {
         let endpoint = Endpoint {
             id: crate::engine::launch::hex(&random::bytes::<32>()?),
             ifname,
-            addr: leg.addr,
+            first: self.legs.iter().all(|leg| leg.attachment.is_none()),
+            addrs: leg.addrs,
+            link_local: link_local(&leg.config.request)?,
+            sysctls: leg.options.sysctls.clone(),
             mac,
-            gateway: leg.gateway(),
-            default_route,
+            gateways: PerFamily::each(|family| leg.gateway(family)),
+            default_in: Family::BOTH
+                .into_iter()
+                .filter(|family| default.of(*family) == Some(at))
+                .collect(),
         };
         engine.ensure_parent(&leg.spec, &mut self.host)?;
         let view = HostView::of(&leg.spec, &mut self.host)?;
@@ -453,28 +514,29 @@ impl Network {
 
     /// The first announcement now, the rest from the loop.
     fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
-        let (Some(IpAddr::V4(ip)), Some(netns)) =
-            (attachment.addr.map(Cidr::addr), self.netns.as_ref())
-        else {
+        let Some(netns) = self.netns.as_ref() else {
             return Ok(());
         };
-        // Where there is ARP.
+        // Where there are neighbours.
         if spec.announce.count == 0 || attachment.mode.is_l3() {
             return Ok(());
         }
-        let announcer = Announcer::new(netns, attachment.ifindex, attachment.mac, ip)?;
-        // A failure to announce is no reason not to start.
-        let _ = announcer.send();
         let left = spec.announce.count - 1;
-        if left > 0 {
-            let interval = spec.announce.interval();
-            self.pending.push_back(Pending {
-                ifname: attachment.ifname.clone(),
-                announcer,
-                left,
-                interval,
-                next: Instant::now() + interval,
-            });
+        let interval = spec.announce.interval();
+        for addr in attachment.addrs.values() {
+            let (index, mac) = (attachment.ifindex, attachment.mac);
+            let announcer = Announcer::new(netns, index, mac, addr.addr())?;
+            // A failure to announce is no reason not to start.
+            let _ = announcer.send();
+            if left > 0 {
+                self.pending.push_back(Pending {
+                    ifname: attachment.ifname.clone(),
+                    announcer,
+                    left,
+                    interval,
+                    next: Instant::now() + interval,
+                });
+            }
         }
         Ok(())
     }
@@ -504,7 +566,7 @@ impl Network {
 
     /// Ports are published on the default network, or else on the first.
     fn target(&self) -> Target {
-        let default = self.default_leg();
+        let default = self.default_legs().ipv4();
         let leg = default
             .or((!self.legs.is_empty()).then_some(0))
             .and_then(|at| self.legs[at].attachment.as_ref());
@@ -512,13 +574,13 @@ impl Network {
             Some(a) => Target {
                 parent: Some(a.parent.clone()),
                 mac: a.mac,
-                ip: match a.addr.map(Cidr::addr) {
+                ip: match a.addrs.ipv4().map(Cidr::addr) {
                     Some(IpAddr::V4(ip)) => ip,
                     _ => Ipv4Addr::LOCALHOST,
                 },
                 reach: match default {
                     Some(_) => None,
-                    None => a.addr,
+                    None => a.addrs.ipv4(),
                 },
                 mode: a.mode,
             },
@@ -543,6 +605,34 @@ impl Network {
         state.ports = publisher.map_or_else(Vec::new, |p| p.ports().to_vec());
         state.paths = publisher.map_or_else(Vec::new, Publisher::paths);
     }
+}
+
+/// What was asked for and the network cannot give.
+fn check_families(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()> {
+    for family in Family::BOTH {
+        if let Some(ip) = request.ips.of(family)
+            && !spec.has(family)
+        {
+            return Err(Error::invalid(format!(
+                "invalid endpoint settings:\nno configured subnet contains IP address {ip}"
+            ))
+            .hint(format!("network {} has no {family}", spec.name)));
+        }
+    }
+    let is_v6 = |ip: &&IpAddr| ip.is_ipv6();
+    match request.link_local.iter().find(is_v6) {
+        Some(ip) if !spec.ipv6 => Err(Error::invalid(format!(
+            "invalid endpoint settings:\nlink-local address {ip} needs IPv6, and network {} has none",
+            spec.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// `--link-local-ip`, with the prefix lengths of RFC 3927 and RFC 4291.
+fn link_local(request: &EndpointRequest) -> Result<Vec<Cidr>> {
+    let cidr = |ip: &IpAddr| Cidr::new(*ip, if ip.is_ipv4() { 16 } else { 64 });
+    request.link_local.iter().map(cidr).collect()
 }
 
 /// For an interface without an address: a hash of machine, network and host

@@ -57,6 +57,12 @@ pub struct Run {
     /// IPv4 address (e.g., 172.30.100.104)
     #[arg(long, value_name = "string")]
     pub ip: Option<String>,
+    /// IPv6 address (e.g., 2001:db8::33)
+    #[arg(long, value_name = "string")]
+    pub ip6: Option<String>,
+    /// Container IPv4/IPv6 link-local addresses
+    #[arg(long, value_name = "list")]
+    pub link_local_ip: Vec<String>,
     /// Set meta data on a container
     #[arg(short, long, value_name = "list", value_parser = values::label)]
     pub label: Vec<String>,
