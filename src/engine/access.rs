@@ -102,7 +102,15 @@ impl Engine {
             return Err(error.with_undo(undo.into_iter().collect()));
         }
         // It is done; what cannot be looked up is nothing to warn of.
-        Ok(no_way_back(&network, host).unwrap_or_default())
+        let mut warnings = no_way_back(&network, host).unwrap_or_default();
+        if network.ipv6 && access != spec::HostAccess::Off {
+            warnings.push(format!(
+                "host access is for IPv4 addresses: the host does not reach the IPv6 addresses of \
+                 network {}, nor they it",
+                network.name
+            ));
+        }
+        Ok(warnings)
     }
 
     /// The host-side link becomes what the record says. Both locks are held.

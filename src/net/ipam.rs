@@ -395,23 +395,27 @@ mod tests {
 
     #[test]
     fn automatic_pools() {
-        assert_eq!(automatic(&[], None).unwrap().to_string(), "172.17.0.0/16");
+        let v4 = predefined().unwrap();
+        assert_eq!(
+            automatic(&v4, &[], None).unwrap().to_string(),
+            "172.17.0.0/16"
+        );
         let avoid: Vec<Cidr> = [
             "172.16.0.0/12".parse().unwrap(),
             "192.168.0.0/20".parse().unwrap(),
         ]
         .into();
         assert_eq!(
-            automatic(&avoid, None).unwrap().to_string(),
+            automatic(&v4, &avoid, None).unwrap().to_string(),
             "192.168.16.0/20"
         );
         assert_eq!(
-            automatic(&avoid, Some(24)).unwrap().to_string(),
+            automatic(&v4, &avoid, Some(24)).unwrap().to_string(),
             "192.168.16.0/24"
         );
         let all: Vec<Cidr> = vec!["0.0.0.0/0".parse().unwrap()];
         assert!(
-            automatic(&all, None)
+            automatic(&v4, &all, None)
                 .unwrap_err()
                 .to_string()
                 .contains("fully subnetted")

@@ -11,8 +11,8 @@ use dockless::lab::Lab;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        Test::new(dual_stack_on_the_lan),
-        Test::new(ipv6_alone),
+        Test::new(dual_stack_on_the_lan).needs(&["curl"]),
+        Test::new(ipv6_alone).needs(&["curl"]),
         Test::new(sysctls_as_docker),
         Test::new(announcements).needs(&["tshark"]),
         Test::new(each_family_s_default_route),
@@ -158,7 +158,15 @@ fn dual_stack_on_the_lan() -> Verdict {
     said(&["exec", "web", "ping", "-6", "-c1", "-W2", "fd00:2::1"])?;
     let page = judge::on(
         &lan.gateway,
-        &["curl", "-gs", "-m3", "http://[fd00:2::5]:5000/json"],
+        &[
+            "curl",
+            "-gs",
+            "-m5",
+            "--retry",
+            "5",
+            "--retry-all-errors",
+            "http://[fd00:2::5]:5000/json",
+        ],
     )?;
     let page: Value = page.json()?;
     assert!(page.to_string().contains("fd00:2::5/64"), "{page}");
@@ -281,8 +289,34 @@ fn ipv6_alone() -> Verdict {
         &["network", "host-access", "v6", "on"],
         "host access is for IPv4 addresses, and network v6 has none",
     )?;
+    // Published on both of the host's addresses; the proxy leads to it.
     said(&["rm", "-f", "c1", "c2", "c3", "c4"])?;
-    said(&["network", "rm", "v6"]).map(drop)
+    let ports = ["-p", "5000:5000", "-p", "[fd00:2::4]:5000:5000"];
+    run("web", &[&["--network", "v6"], &ports[..]].concat())?;
+    for host in ["10.0.2.4", "[fd00:2::4]"] {
+        let url = format!("http://{host}:5000/json");
+        let curl = [
+            "curl",
+            "-gs",
+            "-m5",
+            "--retry",
+            "5",
+            "--retry-all-errors",
+            &url,
+        ];
+        let page: Value = judge::on(&lan.gateway, &curl)?.json()?;
+        assert!(page.to_string().contains("fd00:2::40/64"), "{page}");
+    }
+    said(&["rm", "-f", "web"])?;
+    said(&["network", "rm", "v6"])?;
+    create("dual", &[&V4[..], &V6].concat())?;
+    let on = dockless(&["network", "host-access", "dual", "on"])?.success()?;
+    assert!(
+        on.stderr.contains("host access is for IPv4 addresses"),
+        "{}",
+        on.stderr
+    );
+    said(&["network", "rm", "dual"]).map(drop)
 }
 
 /// docker-macvlan.md §2.2: `disable_ipv6` alone is set, and on each interface.

@@ -82,7 +82,11 @@ impl Network {
         record: &Record,
         journal: &mut dyn Journal,
     ) -> Result<()> {
+        let inside = self.target().parent.is_none();
         let is_there = |target: &Target| {
+            if target.parent.is_none() {
+                return inside && !self.legs.is_empty();
+            }
             let mut attachments = self.legs.iter().filter_map(|l| l.attachment.as_ref());
             attachments.any(|a| {
                 a.mac == target.mac && a.addrs.ipv4().map(Cidr::addr) == Some(target.ip.into())

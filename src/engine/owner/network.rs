@@ -564,27 +564,28 @@ impl Network {
         Ok(())
     }
 
-    /// Ports are published on the default network, or else on the first.
-    fn target(&self) -> Target {
+    /// Ports are published on the default network, or else on the first that
+    /// has an IPv4 address.
+    pub(super) fn target(&self) -> Target {
         let default = self.default_legs().ipv4();
+        let has_ipv4 = |leg: &Leg| leg.addrs.ipv4().is_some();
         let leg = default
-            .or((!self.legs.is_empty()).then_some(0))
+            .or_else(|| self.legs.iter().position(has_ipv4))
             .and_then(|at| self.legs[at].attachment.as_ref());
-        match leg {
-            Some(a) => Target {
+        let found = leg.and_then(|a| Some((a, a.addrs.ipv4()?)));
+        match found.map(|(a, addr)| (a, addr, addr.addr())) {
+            Some((a, addr, IpAddr::V4(ip))) => Target {
                 parent: Some(a.parent.clone()),
                 mac: a.mac,
-                ip: match a.addrs.ipv4().map(Cidr::addr) {
-                    Some(IpAddr::V4(ip)) => ip,
-                    _ => Ipv4Addr::LOCALHOST,
-                },
+                ip,
                 reach: match default {
                     Some(_) => None,
-                    None => a.addrs.ipv4(),
+                    None => Some(addr),
                 },
                 mode: a.mode,
             },
-            None => Target {
+            // Inside, to what listens on any address.
+            _ => Target {
                 parent: None,
                 mac: MacAddr([0; 6]),
                 ip: Ipv4Addr::LOCALHOST,
