@@ -2,20 +2,19 @@
 //! announcements, published ports.
 
 use std::cmp::Reverse;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::names::NameService;
-use super::taken;
+use super::{legs, taken};
 use crate::base::{
     Cause, Cidr, ContainerId, ContainerName, Error, Family, IfName, Journal, MacAddr, NetworkId,
-    OfFamily, PerFamily, Result,
+    PerFamily, Result,
 };
-use crate::engine::lease::Wish;
+use crate::engine::Engine;
 use crate::engine::record::{EndpointConfig, Record, State};
-use crate::engine::{EndpointRequest, Engine};
 use crate::net::Attachment;
 use crate::net::announce::Announcer;
 use crate::net::driver::{self, Endpoint, HostView};
@@ -163,99 +162,6 @@ impl Network {
             ));
         }
         Ok(network)
-    }
-
-    pub(super) fn leg(&mut self, engine: &Engine, mut config: EndpointConfig) -> Result<Leg> {
-        let spec = match &config.network {
-            Some(id) => engine
-                .find_network(id.as_str())
-                .map_err(|e| match e.cause {
-                    Cause::NotFound(_) => {
-                        Error::not_found(format!("network {} not found", config.name))
-                    }
-                    _ => e,
-                })?,
-            None => engine.find_network(&config.request.network)?,
-        };
-        let options = EndpointOptions::new(&config.request.driver_options)?;
-        check_families(&config.request, &spec)?;
-        let addrs = self.lease_all(engine, &spec, &mut config)?;
-        config.network = Some(spec.id.clone());
-        config.name = spec.name.to_string();
-        Ok(Leg {
-            spec,
-            config,
-            options,
-            addrs,
-            attachment: None,
-        })
-    }
-
-    /// An address of each family that the network has, or none at all.
-    fn lease_all(
-        &mut self,
-        engine: &Engine,
-        spec: &NetworkSpec,
-        config: &mut EndpointConfig,
-    ) -> Result<PerFamily<Cidr>> {
-        let mut addrs = PerFamily::NONE;
-        for family in Family::BOTH {
-            if !spec.has(family) || spec.vlan().is_none() {
-                continue;
-            }
-            let leased = self.lease_one(engine, spec, family, config);
-            let outcome = leased.and_then(|addr| {
-                addrs.put(addr);
-                match self.overlapping(addr) {
-                    Some(clash) => Err(Error::conflict(format!(
-                        "cannot program address {addr} in sandbox interface because it conflicts with existing route {clash}"
-                    ))),
-                    None => Ok(()),
-                }
-            });
-            if let Err(error) = outcome {
-                let undone = addrs.values().map(|addr| engine.release(spec, addr));
-                return Err(error.with_undo(undone.filter_map(Result::err).collect()));
-            }
-        }
-        Ok(addrs)
-    }
-
-    fn lease_one(
-        &mut self,
-        engine: &Engine,
-        spec: &NetworkSpec,
-        family: Family,
-        config: &mut EndpointConfig,
-    ) -> Result<Cidr> {
-        let wish = match (config.request.ips.of(family), config.last_ips.of(family)) {
-            (Some(ip), _) => Wish::Exactly(ip),
-            (None, Some(last)) => Wish::Rather(last),
-            (None, None) => Wish::Any,
-        };
-        let own = match wish {
-            Wish::Exactly(_) => HashSet::new(),
-            Wish::Rather(_) | Wish::Any => taken::addresses(spec, &mut self.host)?,
-        };
-        let names = self.names_on(config);
-        let (ip, addr) = engine.lease(spec, family, wish, &self.id, &names, &own)?;
-        if own.contains(&ip) {
-            self.warnings.push(format!(
-                "{ip} is this host's own address, and network {} had no other left: \
-                 both will be hard to reach",
-                spec.name
-            ));
-        }
-        config.last_ips.put(ip);
-        Ok(addr)
-    }
-
-    fn overlapping(&self, addr: Cidr) -> Option<Cidr> {
-        self.legs
-            .iter()
-            .filter_map(|leg| leg.addrs.of(addr.family()))
-            .map(Cidr::network)
-            .find(|net| net.overlaps(addr.network()))
     }
 
     /// Keeps ids, names and last addresses in the record.
@@ -470,7 +376,7 @@ impl Network {
             ifname,
             first: self.legs.iter().all(|leg| leg.attachment.is_none()),
             addrs: leg.addrs,
-            link_local: link_local(&leg.config.request)?,
+            link_local: legs::link_local(&leg.config.request)?,
             sysctls: leg.options.sysctls.clone(),
             mac,
             gateways: PerFamily::each(|family| leg.gateway(family)),
@@ -606,34 +512,6 @@ impl Network {
         state.ports = publisher.map_or_else(Vec::new, |p| p.ports().to_vec());
         state.paths = publisher.map_or_else(Vec::new, Publisher::paths);
     }
-}
-
-/// What was asked for and the network cannot give.
-fn check_families(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()> {
-    for family in Family::BOTH {
-        if let Some(ip) = request.ips.of(family)
-            && !spec.has(family)
-        {
-            return Err(Error::invalid(format!(
-                "invalid endpoint settings:\nno configured subnet contains IP address {ip}"
-            ))
-            .hint(format!("network {} has no {family}", spec.name)));
-        }
-    }
-    let is_v6 = |ip: &&IpAddr| ip.is_ipv6();
-    match request.link_local.iter().find(is_v6) {
-        Some(ip) if !spec.ipv6 => Err(Error::invalid(format!(
-            "invalid endpoint settings:\nlink-local address {ip} needs IPv6, and network {} has none",
-            spec.name
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// `--link-local-ip`, with the prefix lengths of RFC 3927 and RFC 4291.
-fn link_local(request: &EndpointRequest) -> Result<Vec<Cidr>> {
-    let cidr = |ip: &IpAddr| Cidr::new(*ip, if ip.is_ipv4() { 16 } else { 64 });
-    request.link_local.iter().map(cidr).collect()
 }
 
 /// For an interface without an address: a hash of machine, network and host

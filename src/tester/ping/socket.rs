@@ -238,17 +238,10 @@ impl Socket {
             };
             return Ok(Some(Some(Arrival::Local { what })));
         }
-        let (origin, unknown, describe): (u8, IpAddr, fn(u8, u8, u32) -> String) =
-            match self.target.family() {
-                Family::Ipv4 => {
-                    let unknown = Ipv4Addr::UNSPECIFIED.into();
-                    (libc::SO_EE_ORIGIN_ICMP, unknown, describe)
-                }
-                Family::Ipv6 => {
-                    let unknown = Ipv6Addr::UNSPECIFIED.into();
-                    (libc::SO_EE_ORIGIN_ICMP6, unknown, describe_v6)
-                }
-            };
+        let (origin, unknown): (u8, IpAddr) = match self.target.family() {
+            Family::Ipv4 => (libc::SO_EE_ORIGIN_ICMP, Ipv4Addr::UNSPECIFIED.into()),
+            Family::Ipv6 => (libc::SO_EE_ORIGIN_ICMP6, Ipv6Addr::UNSPECIFIED.into()),
+        };
         if error.ee_origin != origin || about != Some(self.target) {
             return Ok(Some(None));
         }
@@ -258,7 +251,10 @@ impl Socket {
         Ok(Some(Some(Arrival::Refused {
             seq,
             from: from.unwrap_or(unknown),
-            what: describe(error.ee_type, error.ee_code, error.ee_info),
+            what: match self.target.family() {
+                Family::Ipv4 => describe(error.ee_type, error.ee_code, error.ee_info),
+                Family::Ipv6 => describe_v6(error.ee_type, error.ee_code, error.ee_info),
+            },
         })))
     }
 }
