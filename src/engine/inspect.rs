@@ -9,7 +9,7 @@ use crate::base::{Cidr, Result};
 use crate::container::profile;
 use crate::net::ipam::{self, Pool};
 use crate::net::spec::{HostAccess, NetworkSpec};
-use crate::net::{Attachment, host_access, publish};
+use crate::net::{Attachment, guard, host_access, publish};
 
 /// An ipvlan has none of its own, and Docker shows none.
 fn mac(attachment: &Attachment) -> String {
@@ -245,6 +245,12 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
             mode: a.mode.to_string(),
             host_access: network.is_some_and(|n| n.host_access != HostAccess::Off),
             announcements: network.map_or(0, |n| u32::from(n.announce.count)),
+            guard: match &a.guard {
+                guard::State::Off => "off".to_owned(),
+                guard::State::On => "on".to_owned(),
+                guard::State::Unavailable { why } => format!("off: {why}"),
+            },
+            dropped: guard::Dropped::new(),
         };
         (name, link)
     });

@@ -4,6 +4,7 @@ pub mod announce;
 pub mod dns;
 pub mod doctor;
 pub mod driver;
+pub mod guard;
 pub mod host_access;
 pub mod ipam;
 pub mod parent;
@@ -36,4 +37,6 @@ pub struct Attachment {
     /// The subnet's gateway, whether or not the default route uses it.
     pub gateway: Option<std::net::IpAddr>,
     pub internal: bool,
+    #[serde(default)]
+    pub guard: guard::State,
 }

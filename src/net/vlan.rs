@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use super::Attachment;
 use super::driver::{Endpoint, HostView};
-use super::spec::{NetworkSpec, Vlan};
+use super::guard::{self, Addrs, Guard, Identity};
+use super::spec::{self, NetworkSpec, Vlan};
 use crate::base::{Cause, Cidr, Error, IfName, MacAddr, NetworkId, Result, Subject};
 use crate::netlink::route::Configure;
 use crate::netlink::{Ifindex, Mode, NewLink, Rtnl};
@@ -25,6 +26,10 @@ pub(super) struct VlanPlan {
     /// The network's other subnets, for an ipvlan whose host routes.
     others: Vec<Cidr>,
     endpoint: Endpoint,
+    guard: spec::Guard,
+    /// Whose sender the guard lets pass: an own one's, or else the parent's.
+    sender: Option<MacAddr>,
+    addrs: Addrs,
     /// The first interface of a sandbox also brings its loopback up.
     loopback: bool,
 }
@@ -68,6 +73,10 @@ pub(super) fn plan(
         (None, Some(std::net::IpAddr::V4(ip))) => Some(MacAddr::from_ipv4(ip)),
         (None, _) => Some(stable_mac(&endpoint.id)),
     };
+    let addrs = match network.ipv4 {
+        true => Addrs::Own(endpoint.addr.map(Cidr::addr).into_iter().collect()),
+        false => Addrs::Any,
+    };
     let own = endpoint.addr.map(Cidr::network);
     let subnets = network.pools.iter().map(|pool| pool.subnet);
     let others = subnets.filter(|subnet| Some(*subnet) != own && vlan.mode.is_l3());
@@ -81,6 +90,9 @@ pub(super) fn plan(
         mtu: vlan.mtu,
         mac,
         others: others.collect(),
+        guard: network.guard,
+        sender: mac.or(parent.mac),
+        addrs,
         loopback: endpoint.ifname.as_str() == "eth0",
         endpoint,
     })
@@ -117,6 +129,7 @@ impl VlanPlan {
         sandbox: &mut Rtnl<Sandbox>,
         netns: &Netns<Sandbox>,
         sysctl: &NetSysctl,
+        guard: &mut Option<Guard>,
     ) -> Result<Attachment> {
         let new = NewLink {
             name: &self.endpoint.ifname,
@@ -147,14 +160,17 @@ impl VlanPlan {
             Ok(())
         };
         let outcome = quiet
-            .and_then(|()| sandbox.configure(index, &configure))
-            .and_then(|()| self.route_l3(sandbox, index))
-            .and_then(|()| self.own_mac(sandbox, index));
-        let mac = match outcome {
-            Ok(mac) => mac,
+            .and_then(|()| self.guard(netns, guard))
+            .and_then(|state| sandbox.configure(index, &configure).map(|()| state))
+            .and_then(|state| self.route_l3(sandbox, index).map(|()| state))
+            .and_then(|state| Ok((state, self.own_mac(sandbox, index)?)));
+        let (guarded, mac) = match outcome {
+            Ok(known) => known,
             Err(error) => {
-                let undo = sandbox.delete_link(index).err();
-                return Err(error.with_undo(undo.into_iter().collect()));
+                let deleted = sandbox.delete_link(index).err();
+                let ifname = &self.endpoint.ifname;
+                let bare = guard.as_mut().and_then(|g| g.remove(ifname).err());
+                return Err(error.with_undo(deleted.into_iter().chain(bare).collect()));
             }
         };
         Ok(Attachment {
@@ -168,7 +184,21 @@ impl VlanPlan {
             addr: self.endpoint.addr,
             gateway: self.endpoint.gateway,
             internal: self.internal,
+            guard: guarded,
         })
+    }
+
+    fn guard(&self, netns: &Netns<Sandbox>, guard: &mut Option<Guard>) -> Result<guard::State> {
+        let Some(mac) = self.sender else {
+            let why = format!("the parent {} has no MAC address", self.parent);
+            return Ok(guard::State::Unavailable { why });
+        };
+        let link = Identity {
+            ifname: &self.endpoint.ifname,
+            mac,
+            addrs: &self.addrs,
+        };
+        guard::install(guard, netns, self.guard, &link)
     }
 
     /// The host routes: no next hop. Where the default route may not go this

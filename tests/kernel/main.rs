@@ -56,6 +56,7 @@ mod judge;
 
 mod dns;
 mod doctor;
+mod guard;
 mod host_access;
 mod netlink;
 mod nft;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         selfcheck::tests(),
         dns::tests(),
         doctor::tests(),
+        guard::tests(),
         host_access::tests(),
         netlink::tests(),
         nft::tests(),

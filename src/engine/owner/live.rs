@@ -99,6 +99,7 @@ impl Network {
             }
             None => self.reserve_ports(engine, record)?,
         };
+        self.let_answers_out()?;
         self.publish(record, reserved, journal)
     }
 
@@ -123,7 +124,7 @@ impl Network {
         if let (Some(attachment), Some(sandbox)) =
             (&self.legs[at].attachment, self.sandbox.as_mut())
         {
-            driver::detach(attachment, sandbox)?;
+            driver::detach(attachment, sandbox, &mut self.guard)?;
         }
         let leg = self.legs.remove(at);
         record
@@ -226,7 +227,7 @@ impl Network {
             if let (true, Some(attachment), Some(sandbox)) =
                 (leg.is_passthru(), &leg.attachment, &mut self.sandbox)
             {
-                errors.extend(driver::detach(attachment, sandbox).err());
+                errors.extend(driver::detach(attachment, sandbox, &mut self.guard).err());
             }
         }
         errors

@@ -12,11 +12,13 @@ use crate::base::{
     Cause, Cidr, ContainerId, ContainerName, Error, IfName, Journal, MacAddr, NetworkId, Result,
 };
 use crate::engine::Engine;
+use crate::engine::counters::Counters;
 use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record, State};
 use crate::net::Attachment;
 use crate::net::announce::Announcer;
 use crate::net::driver::{self, Endpoint, HostView};
+use crate::net::guard::{self, Guard};
 use crate::net::publish::{self, Publisher, Reserved, Target};
 use crate::net::spec::{Driver, NetworkSpec, Vlan};
 use crate::netlink::{MacvlanMode, Mode, Rtnl};
@@ -103,6 +105,7 @@ pub(in crate::engine) struct Network {
     pub(super) sysctl: Option<NetSysctl>,
     pub(super) publisher: Option<Publisher>,
     pub(super) names: Option<NameService>,
+    pub(super) guard: Option<Guard>,
     pub(super) pending: VecDeque<Pending>,
     pub(super) warnings: Vec<String>,
 }
@@ -133,6 +136,7 @@ impl Network {
             sysctl: None,
             publisher: None,
             names: None,
+            guard: None,
             pending: VecDeque::new(),
             warnings: Vec::new(),
         };
@@ -435,7 +439,7 @@ impl Network {
         let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
         let spec = leg.spec.clone();
         let attachment = plan
-            .attach(&mut self.host, sandbox, netns, sysctl)
+            .attach(&mut self.host, sandbox, netns, sysctl, &mut self.guard)
             .map_err(|error| engine.name_holder(error, &spec))?;
         let known = engine
             .let_host_in(&mut self.host, &attachment, journal)
@@ -443,9 +447,15 @@ impl Network {
         if let Err(error) = known {
             // The container may go on running without this network.
             let sandbox = self.sandbox.as_mut();
-            let detached = sandbox.map(|s| driver::detach(&attachment, s));
+            let detached = sandbox.map(|s| driver::detach(&attachment, s, &mut self.guard));
             let undone = [detached.unwrap_or(Ok(())), self.drop_route(&attachment)];
             return Err(error.with_undo(undone.into_iter().filter_map(Result::err).collect()));
+        }
+        if let guard::State::Unavailable { why } = &attachment.guard {
+            self.warnings.push(format!(
+                "network {} has no guard: {why}; what the container sends is not checked",
+                spec.name
+            ));
         }
         self.legs[at].attachment = Some(attachment);
         Ok(())
@@ -499,7 +509,21 @@ impl Network {
             netns,
             journal,
         )?);
-        Ok(())
+        self.let_answers_out()
+    }
+
+    /// What is published answers from other addresses than the container's.
+    pub(super) fn let_answers_out(&mut self) -> Result<()> {
+        let aliases = self.publisher.as_ref().and_then(Publisher::aliases);
+        let Some(guard) = &mut self.guard else {
+            return Ok(());
+        };
+        let mut attachments = self.legs.iter().filter_map(|l| l.attachment.as_ref());
+        let on = aliases.and_then(|(parent, mac, block)| {
+            let link = attachments.find(|a| a.parent == *parent && a.mac == mac)?;
+            Some((&link.ifname, mac, block))
+        });
+        guard.publish(on)
     }
 
     /// Ports are published on the default network, or else on the first.
@@ -530,6 +554,13 @@ impl Network {
                 mode: MacvlanMode::Bridge.into(),
             },
         }
+    }
+
+    pub(super) fn counters(&mut self) -> Result<Counters> {
+        let guard = self.guard.as_mut().map(Guard::dropped).transpose()?;
+        Ok(Counters {
+            guard: guard.unwrap_or_default(),
+        })
     }
 
     /// Fills in what the record says of a running container.

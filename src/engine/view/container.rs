@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::net::guard::Dropped;
+
 use super::{Empty, HostConfig, NEVER, Ports};
 
 /// A container, as `docker inspect` shows it.
@@ -267,4 +269,9 @@ pub struct LinkExtra {
     pub host_access: bool,
     /// How many ARP announcements a start sends.
     pub announcements: u32,
+    /// `on`, `off`, or `off: ` and why it could not be had.
+    pub guard: String,
+    /// What the guard has dropped, by what was forged; only where there was
+    /// any, and only of one container that is asked for by name.
+    pub dropped: Dropped,
 }

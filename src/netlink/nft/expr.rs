@@ -89,6 +89,13 @@ impl Field {
             len,
         }
     }
+
+    /// Counted from the Ethernet header's first byte: what leaves on the wire,
+    /// wherever the sender says that the network header begins.
+    pub const fn frame(offset: u32, len: u32) -> Self {
+        Self::new(Header::Link, offset, len)
+    }
+
     pub const ETHER_DADDR: Self = Self::new(Header::Link, 0, 6);
     pub const ETHER_SADDR: Self = Self::new(Header::Link, 6, 6);
     /// The two bytes with the fragment flags and offset.
