@@ -13,6 +13,8 @@ use crate::net::guard::{Dropped, State};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Counters {
     pub guard: BTreeMap<IfName, Dropped>,
+    #[serde(default)]
+    pub rules: Vec<(String, u64)>,
 }
 
 impl Counters {
@@ -21,7 +23,7 @@ impl Counters {
     /// Whether there are any to ask for.
     pub(super) fn exist(record: &Record) -> bool {
         let mut links = record.state.attachments.iter();
-        links.any(|a| a.guard == State::On)
+        links.any(|a| a.guard == State::On) || !record.config.rules.is_empty()
     }
 
     pub(super) fn ask(client: &mut Client) -> Result<Self> {
@@ -35,6 +37,10 @@ impl Counters {
             let ifname = IfName::new(link.interface.clone());
             let dropped = ifname.ok().and_then(|name| self.guard.remove(&name));
             link.dropped = dropped.unwrap_or_default();
+        }
+        for rule in &mut container.dockless.rules {
+            let known = self.rules.iter().find(|(text, _)| *text == rule.rule);
+            rule.packets = known.map(|(_, packets)| *packets).unwrap_or_default();
         }
     }
 }

@@ -7,6 +7,7 @@ use super::record::{EndpointConfig, Record, Status};
 use super::{Engine, view};
 use crate::base::{Cidr, Result};
 use crate::container::profile;
+use crate::net::guard::rule::{self, Rule};
 use crate::net::ipam::{self, Pool};
 use crate::net::spec::{HostAccess, NetworkSpec};
 use crate::net::{Attachment, guard, host_access, publish};
@@ -221,6 +222,15 @@ impl Engine {
     }
 }
 
+fn rules(rules: &[Rule]) -> Vec<view::RuleExtra> {
+    let mut all: Vec<String> = rules.iter().map(ToString::to_string).collect();
+    if rule::default(rules) == rule::Verdict::Deny {
+        all.push(guard::REST.to_owned());
+    }
+    let shown = |rule| view::RuleExtra { rule, packets: 0 };
+    all.into_iter().map(shown).collect()
+}
+
 fn pool(pool: &Pool) -> view::Pool {
     view::Pool {
         subnet: pool.subnet.to_string(),
@@ -273,6 +283,7 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
             })
             .collect(),
         links: links.collect(),
+        rules: rules(&record.config.rules),
     }
 }
 

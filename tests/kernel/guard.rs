@@ -33,6 +33,8 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(without_an_address_the_mac_counts),
         Test::new(neighbours_and_routers_of_ipv6),
         Test::new(a_kernel_without_it),
+        Test::new(rules_in_both_directions),
+        Test::new(rules_stay_and_let_published_ports_in),
     ];
     let mut all: Vec<Test> = judged
         .into_iter()
@@ -70,6 +72,13 @@ const SUBNET: [&str; 2] = ["--subnet=10.0.2.0/24", "--gateway=10.0.2.1"];
 fn run(name: &str, network: &str, flags: &[&str]) -> Verdict {
     let head = ["run", "-d", "--name", name, "--network", network];
     said(&[&head[..], flags, &["tester"]].concat()).map(drop)
+}
+
+/// Nothing may outlive a test.
+fn remove_all() -> Verdict {
+    let all = said(&["ps", "-aq"])?;
+    let ids: Vec<&str> = all.lines().collect();
+    said(&[&["rm", "-f"], &ids[..]].concat()).map(drop)
 }
 
 fn inspect(name: &str, template: &str) -> Verdict<String> {
@@ -196,6 +205,11 @@ fn play(forger: &Tap, judges: &[(&str, &Tap)], cases: &[Case]) -> Verdict {
     for (who, judge) in judges {
         let heard = judge.heard_until(&last)?;
         for (name, frame, forgery) in cases {
+            // A macvlan hears only the groups that it has joined.
+            let is_group = frame[0] & 1 != 0 && frame[..6] != ALL;
+            if *who == "sibling" && is_group {
+                continue;
+            }
             let (is, should) = (heard.contains(frame), forgery.is_none());
             assert_eq!(is, should, "{name}: heard by the {who}");
         }
@@ -351,9 +365,9 @@ fn forged_frames_stay_inside() -> Verdict {
     run("forger", "lan", &["--ip", "10.0.2.5"])?;
     run("sibling", "lan", &["--ip", "10.0.2.6"])?;
     let (inside, beside) = (netns("forger")?, netns("sibling")?);
-    let gateway = Tap::open(&lan.gateway.netns, "eth0", ETH_P_ALL)?;
+    let wire = Tap::open(&lan.host.netns, "eth1", ETH_P_ALL)?;
     let sibling = Tap::open(&beside, "eth0", ETH_P_ALL)?;
-    let judges = [("gateway", &gateway), ("sibling", &sibling)];
+    let judges = [("wire", &wire), ("sibling", &sibling)];
     let cases = cases();
     play(&Tap::open(&inside, "eth0", 0)?, &judges, &cases)?;
     assert_eq!(guard_of("forger")?, ("on".to_owned(), counts(&cases)));
@@ -363,7 +377,8 @@ fn forged_frames_stay_inside() -> Verdict {
     said(&["exec", "forger", "ping", "-c", "1", "-W", "2", "10.0.2.6"])?;
     said(&["restart", "-t", "0", "forger"])?;
     said(&["exec", "forger", "ping", "-c", "1", "-W", "2", "10.0.2.1"])?;
-    play(&Tap::open(&inside, "eth0", 0)?, &judges, &cases)
+    play(&Tap::open(&inside, "eth0", 0)?, &judges, &cases)?;
+    remove_all()
 }
 
 /// Unicast to a sibling passes none of the parent's egress hooks.
@@ -401,7 +416,8 @@ fn a_forged_answer_never_reaches_a_sibling() -> Verdict {
         &Tap::open(&netns("forger")?, "eth0", 0)?,
         &[("sibling", &sibling)],
         &cases,
-    )
+    )?;
+    remove_all()
 }
 
 /// The sender of a raw frame tells the kernel what it is.
@@ -410,7 +426,7 @@ fn lies_about_the_frame_do_not_help() -> Verdict {
     network("lan", &SUBNET)?;
     run("forger", "lan", &["--ip", "10.0.2.5"])?;
     let inside = netns("forger")?;
-    let gateway = Tap::open(&lan.gateway.netns, "eth0", ETH_P_ALL)?;
+    let wire = Tap::open(&lan.host.netns, "eth1", ETH_P_ALL)?;
     let forged: Vec<Case> = cases()
         .into_iter()
         .filter(|(_, _, forgery)| forgery.is_some())
@@ -418,11 +434,11 @@ fn lies_about_the_frame_do_not_help() -> Verdict {
     for claim in [0x0800, 0x0806, 0x86dd, 0x8100, 0x88cc, 1] {
         play(
             &Tap::open(&inside, "eth0", claim)?,
-            &[("gateway", &gateway)],
+            &[("wire", &wire)],
             &forged,
         )?;
     }
-    Ok(())
+    remove_all()
 }
 
 /// PACKET_QDISC_BYPASS: straight to the driver.
@@ -439,7 +455,7 @@ for frame in sys.argv[1:]:
     let lan = Lab::here(0)?;
     network("lan", &SUBNET)?;
     run("forger", "lan", &["--ip", "10.0.2.5"])?;
-    let gateway = Tap::open(&lan.gateway.netns, "eth0", ETH_P_ALL)?;
+    let wire = Tap::open(&lan.host.netns, "eth1", ETH_P_ALL)?;
     let hex = |frame: &[u8]| -> String { frame.iter().map(|b| format!("{b:02x}")).collect() };
     let forged = ethernet(ALL, MAC, 0x0806, &arp(2, MAC, GATEWAY, GATEWAY));
     let honest = ethernet(ALL, MAC, 0x0806, &arp(2, MAC, IP, IP));
@@ -452,9 +468,9 @@ for frame in sys.argv[1:]:
         "nsenter", &net, "python3", "-c", PROGRAM, &frames[0], &frames[1],
     ])?
     .success()?;
-    assert!(!gateway.heard_until(&honest)?.contains(&forged));
+    assert!(!wire.heard_until(&honest)?.contains(&forged));
     assert_eq!(guard_of("forger")?.1, json!({"ARP": 1}));
-    Ok(())
+    remove_all()
 }
 
 fn nobody_else_can_take_it_away() -> Verdict {
@@ -482,15 +498,15 @@ fn nobody_else_can_take_it_away() -> Verdict {
     nft(&["add chain netdev t c { type filter hook egress device eth0 priority 0; }"])?
         .success()?;
     nft(&["add rule netdev t c ether saddr set 02:1a:0a:00:02:01 accept"])?.success()?;
-    let gateway = Tap::open(&lan.gateway.netns, "eth0", ETH_P_ALL)?;
+    let wire = Tap::open(&lan.host.netns, "eth1", ETH_P_ALL)?;
     let inside = netns("forger")?;
     let forger = Tap::open(&inside, "eth0", 0)?;
     let frame = ethernet(ALL, MAC, 0x0806, &arp(2, MAC, IP, IP));
     forger.send(&frame);
     nft(&["delete table netdev t"])?.success()?;
-    play(&forger, &[("gateway", &gateway)], &cases())?;
+    play(&forger, &[("wire", &wire)], &cases())?;
     assert!(guard_of("forger")?.1["MAC"].as_u64() >= Some(3));
-    Ok(())
+    remove_all()
 }
 
 fn published_ports_answer() -> Verdict {
@@ -510,7 +526,7 @@ fn published_ports_answer() -> Verdict {
     );
     // Only its own aliases, and only TCP.
     let inside = netns("web")?;
-    let gateway = Tap::open(&lan.gateway.netns, "eth0", ETH_P_ALL)?;
+    let wire = Tap::open(&lan.host.netns, "eth1", ETH_P_ALL)?;
     let from =
         |alias, protocol| ethernet(ALL, MAC, 0x0800, &ipv4(alias, [255; 4], protocol, &[9; 20]));
     let other = [169, 254, 64, 1];
@@ -520,11 +536,8 @@ fn published_ports_answer() -> Verdict {
         ("somebody else's alias", from(other, 6), Some("IPv4")),
         ("own alias, UDP", from([169, 254, 96, 80], 17), Some("IPv4")),
     ];
-    play(
-        &Tap::open(&inside, "eth0", 0)?,
-        &[("gateway", &gateway)],
-        &cases,
-    )
+    play(&Tap::open(&inside, "eth0", 0)?, &[("wire", &wire)], &cases)?;
+    remove_all()
 }
 
 fn networks_come_and_go() -> Verdict {
@@ -559,12 +572,12 @@ fn networks_come_and_go() -> Verdict {
         said(&["network", "connect", "--ip", "10.0.2.5", "lan", "web"])?;
         ping("10.0.2.1")?;
     }
-    Ok(())
+    remove_all()
 }
 
 fn every_mode_has_it() -> Verdict {
     let lan = Lab::here(0)?;
-    let gateway = Tap::open(&lan.gateway.netns, "eth0", ETH_P_ALL)?;
+    let wire = Tap::open(&lan.host.netns, "eth1", ETH_P_ALL)?;
     let sources = format!("macvlan_sources={}", MacAddr(GATEWAY_MAC));
     for (mode, more) in [
         ("private", &[][..]),
@@ -579,7 +592,7 @@ fn every_mode_has_it() -> Verdict {
         let inside = netns("forger")?;
         play(
             &Tap::open(&inside, "eth0", 0)?,
-            &[("gateway", &gateway)],
+            &[("wire", &wire)],
             &cases(),
         )?;
         said(&["exec", "forger", "ping", "-c", "1", "-W", "2", "10.0.2.1"])?;
@@ -602,15 +615,15 @@ fn off_is_off() -> Verdict {
     let lan = Lab::here(0)?;
     network("lan", &[&SUBNET[..], &["-o", "guard=off"]].concat())?;
     run("forger", "lan", &["--ip", "10.0.2.5"])?;
-    let gateway = Tap::open(&lan.gateway.netns, "eth0", ETH_P_ALL)?;
+    let wire = Tap::open(&lan.host.netns, "eth1", ETH_P_ALL)?;
     let forger = Tap::open(&netns("forger")?, "eth0", 0)?;
     let all: Vec<Case> = cases()
         .into_iter()
         .map(|(name, frame, _)| (name, frame, None))
         .collect();
-    play(&forger, &[("gateway", &gateway)], &all)?;
+    play(&forger, &[("wire", &wire)], &all)?;
     assert_eq!(guard_of("forger")?, ("off".to_owned(), json!({})));
-    Ok(())
+    remove_all()
 }
 
 /// A network without IPv4: whatever is configured inside, by whom ever.
@@ -619,7 +632,7 @@ fn without_an_address_the_mac_counts() -> Verdict {
     network("lan", &["--ipv4=false"])?;
     let mac = MacAddr(MAC).to_string();
     run("forger", "lan", &["--mac-address", &mac])?;
-    let gateway = Tap::open(&lan.gateway.netns, "eth0", ETH_P_ALL)?;
+    let wire = Tap::open(&lan.host.netns, "eth1", ETH_P_ALL)?;
     let forger = Tap::open(&netns("forger")?, "eth0", 0)?;
     let free = ["IPv4", "IPv6"];
     let cases: Vec<Case> = cases()
@@ -630,9 +643,9 @@ fn without_an_address_the_mac_counts() -> Verdict {
             (name, frame, forgery.filter(|_| !passes))
         })
         .collect();
-    play(&forger, &[("gateway", &gateway)], &cases)?;
+    play(&forger, &[("wire", &wire)], &cases)?;
     assert_eq!(guard_of("forger")?, ("on".to_owned(), counts(&cases)));
-    Ok(())
+    remove_all()
 }
 
 const OWN6: &str = "fd00:2::5";
@@ -793,7 +806,7 @@ fn neighbours_and_routers_of_ipv6() -> Verdict {
     let inside = netns("forger")?;
     let eth0 = IfName::new("eth0")?;
     let mut guard = Guard::new(&inside)?;
-    let gateway = Tap::open(&lan.gateway.netns, "eth0", ETH_P_ALL)?;
+    let wire = Tap::open(&lan.host.netns, "eth1", ETH_P_ALL)?;
     let addrs: [IpAddr; 2] = [IP.into(), OWN6.parse()?];
     // Installed twice: it is another's from then on, without a trace.
     for addrs in [&addrs[..1], &addrs[..]] {
@@ -806,16 +819,12 @@ fn neighbours_and_routers_of_ipv6() -> Verdict {
         })?;
     }
     let cases = cases6();
-    play(
-        &Tap::open(&inside, "eth0", 0)?,
-        &[("gateway", &gateway)],
-        &cases,
-    )?;
+    play(&Tap::open(&inside, "eth0", 0)?, &[("wire", &wire)], &cases)?;
     let dropped = guard.dropped()?;
     assert_eq!(json!(dropped[&eth0]), counts(&cases));
     guard.remove(&eth0)?;
     assert!(guard.dropped()?.is_empty());
-    Ok(())
+    remove_all()
 }
 
 /// socket(AF_NETLINK, …, NETLINK_NETFILTER) fails as where nf_tables is not
@@ -857,9 +866,163 @@ fn a_kernel_without_it() -> Verdict {
 
     let answer = dockless(&[&head[..], &["strict", "tester"]].concat())?;
     assert_eq!(answer.code, Some(125), "{}", answer.stderr);
-    for words in ["Protocol not supported", "Linux 5.16", "-o guard=off"] {
+    for words in ["protocol not supported", "Linux 5.16", "-o guard=off"] {
         assert!(answer.stderr.contains(words), "{}", answer.stderr);
     }
     said(&["rm", "web"])?;
     said(&["network", "rm", "lan", "strict"]).map(drop)
+}
+
+// ---- --allow and --deny -----------------------------------------------------
+
+fn rules_of(name: &str) -> Verdict<Vec<(String, u64)>> {
+    let rules: Value = serde_json::from_str(&inspect(name, "{{json .Dockless.Rules}}")?)?;
+    let one = |rule: &Value| {
+        let text = rule["Rule"].as_str().unwrap_or_default().to_owned();
+        (text, rule["Packets"].as_u64().unwrap_or_default())
+    };
+    Ok(rules.as_array().into_iter().flatten().map(one).collect())
+}
+
+fn rules_in_both_directions() -> Verdict {
+    let lan = Lab::here(1)?;
+    network("lan", &SUBNET)?;
+    let other = &lan.others[0];
+    let get = |from: &dockless::lab::Machine| {
+        let page = SocketAddrV4::new(IP.into(), 5000);
+        from.get(page, "/json", Duration::from_millis(600)).is_ok()
+    };
+    let reaches = |from: &dockless::lab::Machine| -> Verdict<bool> {
+        let argv = ["ping", "-c", "1", "-W", "1", "10.0.2.5"];
+        Ok(judge::on(from, &argv)?.is_success())
+    };
+    let pings = |to: &str| -> Verdict<bool> {
+        let argv = ["exec", "web", "ping", "-c", "1", "-W", "1", to];
+        Ok(dockless(&argv)?.is_success())
+    };
+    let ready = SocketAddrV4::new(IP.into(), 5000);
+    // (flags; page from the gateway, from the other; ping from the gateway,
+    // from the other; ping to the gateway, to the other)
+    for (flags, expected) in [
+        (
+            &["--allow", "5000"][..],
+            [true, true, false, false, false, false],
+        ),
+        (
+            &["--deny", "5000/tcp"],
+            [false, false, true, true, true, true],
+        ),
+        (&["--deny", "5000/udp"], [true; 6]),
+        (
+            &[
+                "--allow",
+                "4999-5001",
+                "--allow",
+                "out:icmp",
+                "--deny",
+                "all",
+            ],
+            [true, true, false, false, true, true],
+        ),
+        (
+            &["--allow", "10.0.2.1", "--deny", "10.0.2.0/24"],
+            [true, false, true, false, true, false],
+        ),
+        (
+            &["--allow", "in:10.0.2.0/30:5000", "--deny", "in:all"],
+            [true, false, false, false, true, true],
+        ),
+        (
+            &["--deny", "out:10.0.2.7"],
+            [true, true, true, true, true, false],
+        ),
+        (
+            &["--deny", "10.0.2.7:icmp"],
+            [true, true, true, false, true, false],
+        ),
+        (
+            &["--deny", "10.0.2.7", "--allow", "tcp", "--allow", "icmp"],
+            [true, false, true, false, true, false],
+        ),
+    ] {
+        run("web", "lan", &[&["--ip", "10.0.2.5"], flags].concat())?;
+        // The program listens: asked from inside, over the loopback link.
+        let inside = dockless::lab::Machine {
+            name: "web".to_owned(),
+            netns: netns("web")?,
+            ifname: IfName::new("eth0")?,
+            ip: IP.into(),
+        };
+        inside.get_soon(ready, "/json", LIMIT)?;
+        let is = [
+            get(&lan.gateway),
+            get(other),
+            reaches(&lan.gateway)?,
+            reaches(other)?,
+            pings("10.0.2.1")?,
+            pings("10.0.2.7")?,
+        ];
+        assert_eq!(is, expected, "{flags:?}");
+        said(&["rm", "-f", "web"])?;
+    }
+    Ok(())
+}
+
+fn rules_stay_and_let_published_ports_in() -> Verdict {
+    let lan = Lab::here(0)?;
+    network("lan", &SUBNET)?;
+    let flags = [
+        "--ip",
+        "10.0.2.5",
+        "-p",
+        "5000:5000",
+        "--allow",
+        "out:10.0.2.1:icmp",
+        "--deny",
+        "all",
+    ];
+    run("web", "lan", &flags)?;
+    let get = |at: [u8; 4]| {
+        lan.gateway.get(
+            SocketAddrV4::new(at.into(), 5000),
+            "/json",
+            Duration::from_millis(600),
+        )
+    };
+    let check = || -> Verdict {
+        lan.gateway.get_soon(
+            SocketAddrV4::new([10, 0, 2, 4].into(), 5000),
+            "/json",
+            LIMIT,
+        )?;
+        assert!(get(IP).is_err());
+        said(&["exec", "web", "ping", "-c", "1", "-W", "2", "10.0.2.1"]).map(drop)
+    };
+    check()?;
+    assert_eq!(
+        inspect("web", "{{(index .Dockless.Published 0).Path}}")?,
+        "fast-path"
+    );
+    let rules = rules_of("web")?;
+    let texts: Vec<&str> = rules.iter().map(|(text, _)| text.as_str()).collect();
+    assert_eq!(texts, ["allow out:10.0.2.1:icmp", "deny all"]);
+    assert!(rules.iter().all(|(_, packets)| *packets > 0), "{rules:?}");
+    let net = format!("--net=/proc/{}/ns/net", inspect("web", "{{.State.Pid}}")?);
+    judge::run(&["nsenter", &net, "nft", "flush", "ruleset"])?.success()?;
+    check()?;
+    said(&["restart", "-t", "0", "web"])?;
+    check()?;
+    said(&["stop", "-t", "0", "web"])?;
+    assert_eq!(rules_of("web")?.len(), 2);
+    said(&["start", "web"])?;
+    check()?;
+    // Nothing is tracked where there are no rules.
+    run("free", "lan", &["--ip", "10.0.2.6"])?;
+    let net = format!("--net=/proc/{}/ns/net", inspect("free", "{{.State.Pid}}")?);
+    let all = judge::run(&["nsenter", &net, "nft", "list", "ruleset"])?.stdout;
+    assert!(
+        !all.contains("ct state") && !all.contains("dockless-rules"),
+        "{all}"
+    );
+    remove_all()
 }

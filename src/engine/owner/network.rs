@@ -331,6 +331,20 @@ impl Network {
         Ok(())
     }
 
+    /// `--allow` and `--deny`, before there is a link.
+    pub(in crate::engine) fn filter(&mut self, record: &Record) -> Result<()> {
+        let rules = &record.config.rules;
+        if rules.is_empty() || self.host_mode {
+            return Ok(());
+        }
+        let netns = self.netns.as_ref().ok_or_else(not_made)?;
+        let guard = match &mut self.guard {
+            Some(guard) => guard,
+            None => self.guard.insert(Guard::new(netns)?),
+        };
+        guard.filter(rules)
+    }
+
     /// Every leg, in command-line order: eth0, eth1, …
     pub(in crate::engine) fn attach_all(
         &mut self,
@@ -558,8 +572,10 @@ impl Network {
 
     pub(super) fn counters(&mut self) -> Result<Counters> {
         let guard = self.guard.as_mut().map(Guard::dropped).transpose()?;
+        let rules = self.guard.as_mut().map(Guard::filtered).transpose()?;
         Ok(Counters {
             guard: guard.unwrap_or_default(),
+            rules: rules.unwrap_or_default(),
         })
     }
 

@@ -247,6 +247,18 @@ pub struct ContainerExtra {
     pub published: Vec<Published>,
     /// Per network name: interface and parent.
     pub links: BTreeMap<String, LinkExtra>,
+    /// `--allow` and `--deny` in their order, and what holds for the rest.
+    pub rules: Vec<RuleExtra>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RuleExtra {
+    /// `allow 443/tcp`
+    pub rule: String,
+    /// Packets that it decided about: of what is allowed, each connection's
+    /// first. Only of one container that is asked for by name.
+    pub packets: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,16 +19,23 @@
 //! namespace, so there is nothing to undo but for a link that goes alone: from
 //! Linux 6.16 on a hook waits for the next link of the same name.
 //!
+//! The same socket owns the table of `--allow` and `--deny` (`rule.rs` says
+//! what they mean, `filter.rs` how the kernel is told).
+//!
 //! *What* passes is in `rules.rs`. A kernel without the hook (before 5.16) or
 //! without nf_tables gets no guard: with the default that is a warning and a
 //! line in `inspect`, with `-o guard=on` a refusal.
 
+mod filter;
+pub mod rule;
 mod rules;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+use rule::Rule;
 
 use super::spec;
 use crate::base::{Cidr, Error, IfName, MacAddr, Result};
@@ -128,7 +135,22 @@ pub struct Guard {
     links: Vec<IfName>,
     /// The link that answers for published ports, and its rule's handle.
     aliases: Option<(IfName, Cidr, u64)>,
+    /// `--allow` and `--deny`, once they are in force.
+    filter: Option<Filter>,
 }
+
+/// The rule before them that lets in what published ports bring.
+#[derive(Clone, Copy, Debug)]
+struct Filter {
+    published: Option<(Cidr, u64)>,
+}
+
+const FILTER: Table<'static> = Table {
+    family: Family::Inet,
+    name: "dockless-rules",
+};
+/// What no rule speaks of.
+pub const REST: &str = "deny the rest";
 
 impl Guard {
     pub fn new(netns: &Netns<Sandbox>) -> Result<Self> {
@@ -142,7 +164,64 @@ impl Guard {
             owned,
             links: Vec::new(),
             aliases: None,
+            filter: None,
         })
+    }
+
+    /// Puts `--allow` and `--deny` in force.
+    pub fn filter(&mut self, rules: &[Rule]) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.create_owned_table(FILTER, self.owned);
+        filter::write(&mut batch, FILTER, rules);
+        self.nft.commit(&batch).map_err(|error| {
+            error.hint(
+                "--allow and --deny need nf_tables with its inet family, connection tracking \
+                 (nft_ct) and nft_reject_inet: load these modules, or leave the rules out",
+            )
+        })?;
+        self.filter = Some(Filter { published: None });
+        Ok(())
+    }
+
+    /// Packets by rule, in order; of a rule for both directions, both.
+    pub fn filtered(&mut self) -> Result<Vec<(String, u64)>> {
+        let mut all: Vec<(String, u64)> = Vec::new();
+        if self.filter.is_none() {
+            return Ok(all);
+        }
+        for rule in self.nft.rules(FILTER, None)? {
+            let (Some(text), Some((packets, _))) = (rule.comment, rule.counter) else {
+                continue;
+            };
+            match all.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, sum)) => *sum += packets,
+                None => all.push((text, packets)),
+            }
+        }
+        Ok(all)
+    }
+
+    /// What published ports bring in is let in, whatever the rules say.
+    fn let_in(&mut self, block: Option<Cidr>) -> Result<()> {
+        let Some(Filter { published: had }) = self.filter else {
+            return Ok(());
+        };
+        if had.map(|(had, _)| had) == block {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        if let Some((_, handle)) = had {
+            batch.delete_rule(FILTER, filter::IN, Some(handle));
+        }
+        if let Some(block) = block {
+            let comment = Some("published ports");
+            batch.insert_rule(FILTER, filter::IN, &filter::published(block), comment);
+            batch.echo();
+        }
+        let handle = self.nft.commit(&batch)?.first().copied();
+        let published = block.zip(handle);
+        self.filter = Some(Filter { published });
+        Ok(())
     }
 
     /// Guards a link from now on; one that is guarded already has another
@@ -183,6 +262,7 @@ impl Guard {
     /// Published ports answer on this link from a block of aliases; `None`: on
     /// none any more.
     pub fn publish(&mut self, on: Option<(&IfName, MacAddr, Cidr)>) -> Result<()> {
+        self.let_in(on.map(|(_, _, block)| block))?;
         let is = |had: &(IfName, Cidr, u64)| on.is_some_and(|(l, _, b)| had.0 == *l && had.1 == b);
         if self.aliases.as_ref().is_some_and(is) {
             return Ok(());
