@@ -22,6 +22,7 @@ use crate::sys::cgroup::Cgroup;
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::process::{self, ExitStatus, SingleThreaded};
 
+mod guard;
 mod live;
 mod names;
 mod network;

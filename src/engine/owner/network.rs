@@ -12,7 +12,6 @@ use crate::base::{
     Cause, Cidr, ContainerId, ContainerName, Error, IfName, Journal, MacAddr, NetworkId, Result,
 };
 use crate::engine::Engine;
-use crate::engine::counters::Counters;
 use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record, State};
 use crate::net::Attachment;
@@ -113,7 +112,7 @@ pub(in crate::engine) struct Network {
 /// How long a dead container's namespace may take to go.
 const BURIAL: Duration = Duration::from_secs(2);
 
-fn not_made() -> Error {
+pub(super) fn not_made() -> Error {
     Error::state(
         "use network",
         "",
@@ -331,20 +330,6 @@ impl Network {
         Ok(())
     }
 
-    /// `--allow` and `--deny`, before there is a link.
-    pub(in crate::engine) fn filter(&mut self, record: &Record) -> Result<()> {
-        let rules = &record.config.rules;
-        if rules.is_empty() || self.host_mode {
-            return Ok(());
-        }
-        let netns = self.netns.as_ref().ok_or_else(not_made)?;
-        let guard = match &mut self.guard {
-            Some(guard) => guard,
-            None => self.guard.insert(Guard::new(netns)?),
-        };
-        guard.filter(rules)
-    }
-
     /// Every leg, in command-line order: eth0, eth1, …
     pub(in crate::engine) fn attach_all(
         &mut self,
@@ -526,20 +511,6 @@ impl Network {
         self.let_answers_out()
     }
 
-    /// What is published answers from other addresses than the container's.
-    pub(super) fn let_answers_out(&mut self) -> Result<()> {
-        let aliases = self.publisher.as_ref().and_then(Publisher::aliases);
-        let Some(guard) = &mut self.guard else {
-            return Ok(());
-        };
-        let mut attachments = self.legs.iter().filter_map(|l| l.attachment.as_ref());
-        let on = aliases.and_then(|(parent, mac, block)| {
-            let link = attachments.find(|a| a.parent == *parent && a.mac == mac)?;
-            Some((&link.ifname, mac, block))
-        });
-        guard.publish(on)
-    }
-
     /// Ports are published on the default network, or else on the first.
     fn target(&self) -> Target {
         let default = self.default_leg();
@@ -568,15 +539,6 @@ impl Network {
                 mode: MacvlanMode::Bridge.into(),
             },
         }
-    }
-
-    pub(super) fn counters(&mut self) -> Result<Counters> {
-        let guard = self.guard.as_mut().map(Guard::dropped).transpose()?;
-        let rules = self.guard.as_mut().map(Guard::filtered).transpose()?;
-        Ok(Counters {
-            guard: guard.unwrap_or_default(),
-            rules: rules.unwrap_or_default(),
-        })
     }
 
     /// Fills in what the record says of a running container.
