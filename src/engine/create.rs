@@ -11,6 +11,7 @@ use crate::base::Journal;
 use crate::base::{ContainerId, ContainerName, Error, PerFamily, Result, Step};
 use crate::image::tester::{self, Image};
 use crate::net::endpoint::EndpointOptions;
+use crate::net::guard::rule::{self, Rule};
 use crate::store::{FileJournal, Lock, file};
 use crate::sys::random;
 
@@ -173,7 +174,24 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
         dns_search: request.dns_search.clone(),
         dns_options: request.dns_options.clone(),
         extra_hosts: request.extra_hosts.clone(),
+        rules: rules(request)?,
     })
+}
+
+/// There must be something that they are about.
+fn rules(request: &RunRequest) -> Result<Vec<Rule>> {
+    rule::check(&request.rules)?;
+    let mode = request.networks.first().map(|n| n.network.as_str());
+    match (request.rules.first(), mode) {
+        (Some(rule), Some(mode @ ("host" | "none"))) => Err(Error::invalid(format!(
+            "conflicting options: --{rule} and the network mode {mode}"
+        ))
+        .hint(match mode {
+            "host" => "its rules would be the host's: set those by `nft`",
+            _ => "nothing reaches it but its own loopback link",
+        })),
+        _ => Ok(request.rules.clone()),
+    }
 }
 
 /// A container on the host's network goes by the host's name, as in Docker.

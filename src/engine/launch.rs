@@ -169,6 +169,7 @@ impl Engine {
         let mut cloned = launch::clone(&token, &spec, cgroup.as_ref(), record.config.open_stdin)?;
         let reserved = network.reserve_ports(self, &record)?;
         network.make_namespace()?;
+        network.filter(&record)?;
         cloned.join(network.netns()?)?;
         network.attach_all(self, &mut record, &mut journal)?;
         network.serve_names(self, names)?;

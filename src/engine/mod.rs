@@ -9,6 +9,7 @@
 
 mod access;
 mod connect;
+mod counters;
 mod create;
 mod doctor;
 mod etc;
@@ -46,6 +47,7 @@ use crate::store::Lock;
 use crate::sys::process::SingleThreaded;
 
 pub use crate::container::init::docker_init;
+use counters::Counters;
 use hold::{Found, Held};
 pub use listing::Listing;
 use record::{Record, Status};
@@ -313,19 +315,27 @@ impl Engine {
         let record = self.truth(&id)?;
         let mut record = record.ok_or_else(|| missing(&id))?;
         // Which way a port takes depends on what listens now.
+        let (has_ports, counts) = (!record.state.paths.is_empty(), Counters::exist(&record));
+        let mut counters = Counters::default();
         if record.state.status.is_live()
-            && !record.state.paths.is_empty()
+            && (has_ports || counts)
             && let Ok(Some(mut client)) = Client::connect(&self.dirs.live(&id))
             && client.patience(Duration::from_secs(1)).is_ok()
-            && client.command("look", serde_json::Value::Null, &[]).is_ok()
         {
-            record = self.record(&id)?;
+            if has_ports && client.command("look", serde_json::Value::Null, &[]).is_ok() {
+                record = self.record(&id)?;
+            }
+            if counts {
+                counters = Counters::ask(&mut client).unwrap_or_default();
+            }
         }
         let attachments = record.state.attachments.iter();
         let networks: Vec<_> = attachments
             .filter_map(|a| self.find_network(a.network.as_str()).ok())
             .collect();
-        self.describe(&record, &networks)
+        let mut view = self.describe(&record, &networks)?;
+        counters.show(&mut view);
+        Ok(view)
     }
 
     /// To be called first of all by a program that is about to [`Engine::exec`]:

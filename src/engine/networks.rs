@@ -121,6 +121,7 @@ impl Engine {
         check_subnets(&request.pools, ipv4, ipv6)?;
         let wish = Wish::from_options(link.mode, &request.options)?;
         let announce = Announce::from_options(&request.options)?;
+        let guard = spec::Guard::from_options(&request.options)?;
         self.prepare()?;
         // One network is made at a time: name, pool and parent are checked
         // against those that exist.
@@ -170,6 +171,7 @@ impl Engine {
             ipam_options: request.ipam_options,
             announce,
             host_access: spec::HostAccess::Off,
+            guard,
         };
         let access = wanted_access(&network, request.host_access)?;
         let addresses = self.address_lock()?;

@@ -15,6 +15,7 @@ use super::{EndpointRequest, ExtraHost};
 use crate::base::{ContainerId, ContainerName, NetworkId, PerFamily, PortMap, Result};
 use crate::image::tester::Image;
 use crate::net::Attachment;
+use crate::net::guard::rule::Rule;
 use crate::net::publish::{Path as Via_, PortRequest, Via};
 use crate::store::Dirs;
 use crate::store::file::{self, Durability};
@@ -65,6 +66,9 @@ pub(super) struct Config {
     /// `--add-host`
     #[serde(default)]
     pub extra_hosts: Vec<ExtraHost>,
+    /// `--allow`, `--deny`, in their order.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
 }
 
 /// One network that the container is (to be) on.

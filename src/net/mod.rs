@@ -5,6 +5,7 @@ pub mod dns;
 pub mod doctor;
 pub mod driver;
 pub mod endpoint;
+pub mod guard;
 pub mod host_access;
 pub mod ipam;
 pub mod parent;
@@ -40,4 +41,6 @@ pub struct Attachment {
     #[serde(default)]
     pub gateways: PerFamily<std::net::IpAddr>,
     pub internal: bool,
+    #[serde(default)]
+    pub guard: guard::State,
 }

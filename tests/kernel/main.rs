@@ -56,6 +56,7 @@ mod judge;
 
 mod dns;
 mod doctor;
+mod guard;
 mod host_access;
 mod ipv6;
 mod netlink;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         selfcheck::tests(),
         dns::tests(),
         doctor::tests(),
+        guard::tests(),
         host_access::tests(),
         ipv6::tests(),
         netlink::tests(),

@@ -106,6 +106,7 @@ impl Network {
             }
             None => self.reserve_ports(engine, record)?,
         };
+        self.let_answers_out()?;
         self.publish(record, reserved, journal)
     }
 
@@ -130,7 +131,7 @@ impl Network {
         if let (Some(attachment), Some(sandbox)) =
             (&self.legs[at].attachment, self.sandbox.as_mut())
         {
-            driver::detach(attachment, sandbox)?;
+            driver::detach(attachment, sandbox, &mut self.guard)?;
         }
         let leg = self.legs.remove(at);
         record
@@ -246,7 +247,7 @@ impl Network {
             if let (true, Some(attachment), Some(sandbox)) =
                 (leg.is_passthru(), &leg.attachment, &mut self.sandbox)
             {
-                errors.extend(driver::detach(attachment, sandbox).err());
+                errors.extend(driver::detach(attachment, sandbox, &mut self.guard).err());
             }
         }
         errors

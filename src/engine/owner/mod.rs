@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::counters::Counters;
 use super::launch::Report;
 use super::record::{Record, Status};
 use super::{EndpointRequest, Engine};
@@ -21,6 +22,7 @@ use crate::sys::cgroup::Cgroup;
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::process::{self, ExitStatus, SingleThreaded};
 
+mod guard;
 mod legs;
 mod live;
 mod names;
@@ -337,6 +339,10 @@ impl Owner for Owned {
 
     fn command(&mut self, verb: &str, body: Value, _fds: Vec<OwnedFd>) -> Result<Value> {
         let parse = |e: serde_json::Error| Error::parse("read request", verb, e);
+        if verb == Counters::VERB {
+            let counters = self.network.counters()?;
+            return serde_json::to_value(counters).map_err(parse);
+        }
         match verb {
             "connect" => self.connect(serde_json::from_value(body).map_err(parse)?),
             "disconnect" => self.disconnect(&serde_json::from_value(body).map_err(parse)?),

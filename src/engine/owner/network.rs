@@ -19,6 +19,7 @@ use crate::net::Attachment;
 use crate::net::announce::Announcer;
 use crate::net::driver::{self, Endpoint, HostView};
 use crate::net::endpoint::EndpointOptions;
+use crate::net::guard::{self, Guard};
 use crate::net::publish::{self, Publisher, Reserved, Target};
 use crate::net::spec::{Driver, NetworkSpec, Vlan};
 use crate::netlink::{MacvlanMode, Mode, Rtnl};
@@ -108,6 +109,7 @@ pub(in crate::engine) struct Network {
     pub(super) sysctl: Option<NetSysctl>,
     pub(super) publisher: Option<Publisher>,
     pub(super) names: Option<NameService>,
+    pub(super) guard: Option<Guard>,
     pub(super) pending: VecDeque<Pending>,
     pub(super) warnings: Vec<String>,
 }
@@ -115,7 +117,7 @@ pub(in crate::engine) struct Network {
 /// How long a dead container's namespace may take to go.
 const BURIAL: Duration = Duration::from_secs(2);
 
-fn not_made() -> Error {
+pub(super) fn not_made() -> Error {
     Error::state(
         "use network",
         "",
@@ -138,6 +140,7 @@ impl Network {
             sysctl: None,
             publisher: None,
             names: None,
+            guard: None,
             pending: VecDeque::new(),
             warnings: Vec::new(),
         };
@@ -402,7 +405,7 @@ impl Network {
         let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
         let spec = leg.spec.clone();
         let attachment = plan
-            .attach(&mut self.host, sandbox, netns, sysctl)
+            .attach(&mut self.host, sandbox, netns, sysctl, &mut self.guard)
             .map_err(|error| engine.name_holder(error, &spec))?;
         let known = engine
             .let_host_in(&mut self.host, &attachment, journal)
@@ -410,9 +413,15 @@ impl Network {
         if let Err(error) = known {
             // The container may go on running without this network.
             let sandbox = self.sandbox.as_mut();
-            let detached = sandbox.map(|s| driver::detach(&attachment, s));
+            let detached = sandbox.map(|s| driver::detach(&attachment, s, &mut self.guard));
             let undone = [detached.unwrap_or(Ok(())), self.drop_route(&attachment)];
             return Err(error.with_undo(undone.into_iter().filter_map(Result::err).collect()));
+        }
+        if let guard::State::Unavailable { why } = &attachment.guard {
+            self.warnings.push(format!(
+                "network {} has no guard: {why}; what the container sends is not checked",
+                spec.name
+            ));
         }
         self.legs[at].attachment = Some(attachment);
         Ok(())
@@ -467,7 +476,7 @@ impl Network {
             netns,
             journal,
         )?);
-        Ok(())
+        self.let_answers_out()
     }
 
     /// Ports are published on the default network, or else on the first that

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{World, conflict, env, given, hosts, keys, network, not_yet, pairs, ports};
 use crate::base::{Error, Result};
-use crate::engine::{ImageRequest, RunRequest, Via};
+use crate::engine::{ImageRequest, Rule, RunRequest, Via};
 use crate::front::cli::args::run::Run;
 
 pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
@@ -55,6 +55,12 @@ pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
         dns_search: each(&a.dns_search, hosts::search)?,
         dns_options: each(&a.dns_option, hosts::option)?,
         extra_hosts: each(&a.add_host, hosts::extra_host)?,
+        rules: a
+            .rules
+            .0
+            .iter()
+            .map(|(verdict, text)| Rule::new(*verdict, text))
+            .collect::<Result<_>>()?,
     })
 }
 
