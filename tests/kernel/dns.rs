@@ -842,7 +842,8 @@ fn asked_or_not_it_sleeps_afterwards() -> Verdict {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let own = rollup.lines().find_map(|l| l.strip_prefix("Pss_Anon:"));
     let own: u64 = own.unwrap().trim().trim_end_matches(" kB").parse()?;
-    assert!(own < 250, "{own} KiB\n{rollup}");
+    // Of a debug build; some KiB are the buffers of the guard's socket.
+    assert!(own < 280, "{own} KiB\n{rollup}");
     down(&["box", "peer"])
 }
 
