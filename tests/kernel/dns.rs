@@ -822,9 +822,10 @@ fn asked_or_not_it_sleeps_afterwards() -> Verdict {
     short("box", &["+tcp", "www.example"])?;
     short("box", &["www.example"])?;
     up("peer", &["--network", "lan"])?;
+    // `inspect` asks it what its guard has counted.
+    let pid = supervisor("box")?;
     // Announcements, and the memory given back.
     thread::sleep(Duration::from_secs(6));
-    let pid = supervisor("box")?;
     let switches = || -> Verdict<u64> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let lines = status.lines().filter(|l| l.contains("ctxt_switches"));
@@ -841,7 +842,8 @@ fn asked_or_not_it_sleeps_afterwards() -> Verdict {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let own = rollup.lines().find_map(|l| l.strip_prefix("Pss_Anon:"));
     let own: u64 = own.unwrap().trim().trim_end_matches(" kB").parse()?;
-    assert!(own < 250, "{own} KiB\n{rollup}");
+    // Of a debug build; some KiB are the buffers of the guard's socket.
+    assert!(own < 280, "{own} KiB\n{rollup}");
     down(&["box", "peer"])
 }
 
