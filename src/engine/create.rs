@@ -10,6 +10,7 @@ use super::{EndpointRequest, Engine, ImageRequest, RunRequest};
 use crate::base::Journal;
 use crate::base::{ContainerId, ContainerName, Error, Result, Step};
 use crate::image::tester::{self, Image};
+use crate::net::acd::Acd;
 use crate::store::{FileJournal, Lock, file};
 use crate::sys::random;
 
@@ -47,6 +48,7 @@ impl Engine {
         }
         let image = self.image(&request.image)?;
         let config = config(&image, &request)?;
+        self.check_acd(&request)?;
         let id = ContainerId::from_bytes(random::bytes()?);
         let name = match name {
             Some(name) => name,
@@ -68,6 +70,31 @@ impl Engine {
                 Err(error.with_undo(undo.into_iter().collect()))
             }
         }
+    }
+
+    /// Who asks for a look at the LAN means an address that can be asked for.
+    fn check_acd(&self, request: &RunRequest) -> Result<()> {
+        let Some(acd @ (Acd::Fast | Acd::Strict)) = request.acd else {
+            return Ok(());
+        };
+        let mut why = Vec::new();
+        for endpoint in &request.networks {
+            let network = self.find_network(&endpoint.network)?;
+            let name = &network.name;
+            why.push(match network.vlan() {
+                None => format!("{name} has no interface of the container's own"),
+                Some(_) if network.is_l3() => format!("in {name} (ipvlan l3) there is no ARP"),
+                Some(_) if !network.ipv4 => format!("{name} gives no IPv4 address"),
+                Some(_) => return Ok(()),
+            });
+        }
+        if why.is_empty() {
+            why.push("the container is on no network".to_owned());
+        }
+        Err(
+            Error::invalid(format!("--acd={acd} cannot be done: {}", why.join(", ")))
+                .hint("leave it out"),
+        )
     }
 
     fn make(&self, record: &mut Record, cidfile: Option<&Path>) -> Result<()> {
@@ -172,6 +199,7 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
         dns_search: request.dns_search.clone(),
         dns_options: request.dns_options.clone(),
         extra_hosts: request.extra_hosts.clone(),
+        acd: request.acd.unwrap_or_default(),
     })
 }
 

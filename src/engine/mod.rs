@@ -73,6 +73,13 @@ pub struct Run {
     pub warnings: Vec<String>,
 }
 
+/// What `start` gives back.
+#[derive(Debug, Default)]
+pub struct Started {
+    pub client: Option<Client>,
+    pub warnings: Vec<String>,
+}
+
 impl Engine {
     pub fn new(dirs: Dirs) -> Self {
         Self { dirs }
@@ -177,13 +184,22 @@ impl Engine {
         })
     }
 
-    pub fn start(&self, wanted: &str, attach: bool) -> Result<Option<Client>> {
+    pub fn start(&self, wanted: &str, attach: bool) -> Result<Started> {
         self.prepare()?;
         let id = self.find(wanted)?;
         match self.hold(&id)? {
             // Docker: starting what runs is no error.
-            Held::Live(client) => Ok(attach.then_some(client)),
-            Held::Still(record, lock) => Ok(self.launch(&record, lock, attach)?.client),
+            Held::Live(client) => Ok(Started {
+                client: attach.then_some(client),
+                warnings: Vec::new(),
+            }),
+            Held::Still(record, lock) => {
+                let launched = self.launch(&record, lock, attach)?;
+                Ok(Started {
+                    client: launched.client,
+                    warnings: launched.warnings,
+                })
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crate::base::{Cidr, MacAddr};
 
 // What a front needs of the layers below, so that it names the engine alone.
 pub use crate::container::attach::{Client, DetachKeys, Relay};
+pub use crate::net::acd::Acd;
 pub use crate::net::publish::{PortRequest, Via};
 pub use crate::store::Dirs;
 pub use crate::sys::process::ExitStatus;
@@ -132,6 +133,8 @@ pub struct RunRequest {
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
     pub extra_hosts: Vec<ExtraHost>,
+    /// `None`: not said.
+    pub acd: Option<Acd>,
 }
 
 /// `exec`

@@ -41,6 +41,10 @@ pub struct Endpoint {
     pub gateway: Option<std::net::IpAddr>,
     /// Whether the container's default route goes here.
     pub default_route: bool,
+    /// Answers no ARP question yet: whether the address is free is still asked
+    /// (see `acd`).
+    #[serde(default)]
+    pub silent: bool,
 }
 
 /// A link to be made in a sandbox.

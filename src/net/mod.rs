@@ -1,5 +1,6 @@
 //! Networks: from options to interfaces in a `Netns<Sandbox>`.
 
+pub mod acd;
 pub mod announce;
 pub mod dns;
 pub mod doctor;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Attachment;
+use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
 use super::spec::{NetworkSpec, Vlan};
 use crate::base::{Cause, Cidr, Error, IfName, MacAddr, NetworkId, Result, Subject};
@@ -146,7 +147,14 @@ impl VlanPlan {
         } else {
             Ok(())
         };
+        let silent = if self.endpoint.silent {
+            let name = format!("conf/{}/arp_ignore", self.endpoint.ifname);
+            sysctl.write(Family::Ipv4, &name, SILENT)
+        } else {
+            Ok(())
+        };
         let outcome = quiet
+            .and(silent)
             .and_then(|()| sandbox.configure(index, &configure))
             .and_then(|()| self.route_l3(sandbox, index))
             .and_then(|()| self.own_mac(sandbox, index));

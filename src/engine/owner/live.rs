@@ -6,21 +6,48 @@ use std::net::IpAddr;
 use crate::base::{Cidr, Error, Journal, Result};
 use crate::engine::record::{EndpointConfig, Record};
 use crate::engine::{EndpointRequest, Engine};
+use crate::net::acd::MAX_CONFLICTS;
 use crate::net::driver::{self};
 use crate::net::publish::{self, Target};
 use crate::net::spec::HostAccess;
 use crate::net::{Attachment, host_access};
 
+use super::claims::{JOIN_WAIT, Taken};
 use super::network::Network;
 
 impl Network {
-    /// One more network, live.
+    /// One more network, live. An address that turns out to be somebody's is
+    /// refused if it was asked for; else the next one is tried.
     pub(super) fn connect(
         &mut self,
         engine: &Engine,
         record: &mut Record,
         request: EndpointRequest,
         journal: &mut dyn Journal,
+    ) -> Result<()> {
+        let mut taken = Vec::new();
+        loop {
+            let before = taken.len();
+            let once = self.connect_once(engine, record, request.clone(), journal, &mut taken);
+            let again = taken.len() > before && taken.len() < MAX_CONFLICTS;
+            match once {
+                Err(error) if again && error.undo.is_empty() => {}
+                done => {
+                    let avoided = taken.iter().map(Taken::conflict);
+                    avoided.for_each(|conflict| record.state.add_conflict(conflict));
+                    return done;
+                }
+            }
+        }
+    }
+
+    fn connect_once(
+        &mut self,
+        engine: &Engine,
+        record: &mut Record,
+        request: EndpointRequest,
+        journal: &mut dyn Journal,
+        taken: &mut Vec<Taken>,
     ) -> Result<()> {
         let config = EndpointConfig {
             name: request.network.clone(),
@@ -29,20 +56,28 @@ impl Network {
             last: None,
         };
         let before = self.default_leg();
-        let leg = self.leg(engine, config)?;
+        let leg = self.leg(engine, config, taken)?;
         let addr = leg.addr;
         self.legs.push(leg);
         let at = self.legs.len() - 1;
         let default = self.default_leg();
         let made = self
             .move_default(before.filter(|_| default == Some(at)), None)
-            .and_then(|()| self.attach(engine, at, default == Some(at), journal));
+            .and_then(|()| self.attach(engine, at, default == Some(at), journal))
+            .and_then(|()| self.settle(JOIN_WAIT, taken));
         if let Err(error) = made {
-            let leg = self.legs.pop();
+            let mut leg = self.legs.pop();
+            let attachment = leg.as_mut().and_then(|leg| leg.attachment.take());
+            let detached = attachment.and_then(|attachment| {
+                let sandbox = self.sandbox.as_mut();
+                let link = sandbox.and_then(|s| driver::detach(&attachment, s).err());
+                link.or_else(|| self.drop_route(&attachment).err())
+            });
             let released = leg
                 .zip(addr)
                 .and_then(|(leg, a)| engine.release(&leg.spec, a).err());
             let mut undo: Vec<Error> = Vec::new();
+            undo.extend(detached);
             undo.extend(released);
             undo.extend(
                 self.move_default(None, before.filter(|_| default == Some(at)))

@@ -21,17 +21,21 @@ use crate::sys::cgroup::Cgroup;
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::process::{self, ExitStatus, SingleThreaded};
 
+mod claims;
 mod live;
 mod names;
 mod network;
 mod taken;
 
+pub(super) use claims::Taken;
 pub(super) use network::Network;
 
 /// The publisher's keys, apart from any other of the owner's.
 const PUBLISH_BASE: u64 = 1 << 40;
 /// The resolver's.
 const NAMES_BASE: u64 = 1 << 41;
+/// Those of the claims to addresses: plus the interface's index.
+const CLAIMS_BASE: u64 = 1 << 42;
 
 /// Everything of one running container, in its supervisor.
 #[derive(Debug)]
@@ -194,6 +198,7 @@ impl Owned {
         {
             publisher.register(epoll, PUBLISH_BASE)?;
         }
+        self.network.register_claims(epoll)?;
         match &mut self.network.names {
             Some(names) if !names.resolver.is_registered() => {
                 names.resolver.register(epoll, NAMES_BASE)
@@ -262,6 +267,18 @@ impl Owned {
         polled.and(self.save())
     }
 
+    /// Somebody else claims an address of ours.
+    fn contradicted(&mut self, key: u64) -> Result<()> {
+        let Some(epoll) = &self.epoll else {
+            return Ok(());
+        };
+        let state = &mut self.record.state;
+        match self.network.contradicted(key, epoll, state)? {
+            Some(_) => self.save(),
+            None => Ok(()),
+        }
+    }
+
     /// Records that a published port goes another way than before.
     fn note_paths(&mut self) -> Result<()> {
         let publisher = self.network.publisher.as_mut();
@@ -289,6 +306,9 @@ impl Owner for Owned {
     }
 
     fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {
+        if key >= CLAIMS_BASE {
+            return self.contradicted(key);
+        }
         if let (Some(names), Some(key)) = (&mut self.network.names, key.checked_sub(NAMES_BASE)) {
             return names.resolver.ready(key, events, &mut names.roster);
         }
@@ -310,7 +330,9 @@ impl Owner for Owned {
             .and_then(Publisher::deadline);
         let names = self.network.names.as_ref();
         let names = names.and_then(|names| names.resolver.deadline());
-        announce.into_iter().chain(publish).chain(names).min()
+        let claims = self.network.claims_deadline();
+        let all = [announce, publish, names, claims];
+        all.into_iter().flatten().min()
     }
 
     fn on_time(&mut self, now: Instant) -> Result<()> {
@@ -322,6 +344,9 @@ impl Owner for Owned {
             }
         }
         self.network.pending.retain(|p| p.left > 0);
+        if let Some(epoll) = &self.epoll {
+            self.network.claims_on_time(now, epoll)?;
+        }
         if let Some(names) = &mut self.network.names {
             names.resolver.on_time(now, &mut names.roster);
         }

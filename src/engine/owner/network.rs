@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use super::claims::{Claim, Taken};
 use super::names::NameService;
 use super::taken;
 use crate::base::{
@@ -15,6 +16,7 @@ use crate::engine::Engine;
 use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record, State};
 use crate::net::Attachment;
+use crate::net::acd::Acd;
 use crate::net::announce::Announcer;
 use crate::net::driver::{self, Endpoint, HostView};
 use crate::net::publish::{self, Publisher, Reserved, Target};
@@ -31,6 +33,9 @@ pub(super) struct Leg {
     pub(super) config: EndpointConfig,
     pub(super) addr: Option<Cidr>,
     pub(super) attachment: Option<Attachment>,
+    /// The right to the address, unless it has none or `--acd=off`.
+    pub(super) claim: Option<Claim>,
+    pub(super) is_announced: bool,
 }
 
 impl Leg {
@@ -105,12 +110,13 @@ pub(in crate::engine) struct Network {
     pub(super) names: Option<NameService>,
     pub(super) pending: VecDeque<Pending>,
     pub(super) warnings: Vec<String>,
+    pub(super) acd: Acd,
 }
 
 /// How long a dead container's namespace may take to go.
 const BURIAL: Duration = Duration::from_secs(2);
 
-fn not_made() -> Error {
+pub(super) fn not_made() -> Error {
     Error::state(
         "use network",
         "",
@@ -120,7 +126,12 @@ fn not_made() -> Error {
 
 impl Network {
     /// Resolves the container's networks and leases its addresses.
-    pub(in crate::engine) fn lease(engine: &Engine, record: &mut Record) -> Result<Self> {
+    /// Not those that were found `taken`.
+    pub(in crate::engine) fn lease(
+        engine: &Engine,
+        record: &mut Record,
+        taken: &[Taken],
+    ) -> Result<Self> {
         let mut network = Self {
             id: record.id.clone(),
             name: record.name.clone(),
@@ -135,9 +146,10 @@ impl Network {
             names: None,
             pending: VecDeque::new(),
             warnings: Vec::new(),
+            acd: record.config.acd,
         };
         for config in record.config.endpoints.clone() {
-            let leg = network.leg(engine, config)?;
+            let leg = network.leg(engine, config, taken)?;
             match leg.spec.driver {
                 Driver::Host => network.host_mode = true,
                 Driver::Null => {}
@@ -159,7 +171,12 @@ impl Network {
         Ok(network)
     }
 
-    pub(super) fn leg(&mut self, engine: &Engine, mut config: EndpointConfig) -> Result<Leg> {
+    pub(super) fn leg(
+        &mut self,
+        engine: &Engine,
+        mut config: EndpointConfig,
+        taken: &[Taken],
+    ) -> Result<Leg> {
         let spec = match &config.network {
             Some(id) => engine
                 .find_network(id.as_str())
@@ -184,12 +201,20 @@ impl Network {
                 (_, Some(last)) => Wish::Rather(last),
                 _ => Wish::Any,
             };
-            let own = match wish {
+            let mut own = match wish {
                 Wish::Exactly(_) => HashSet::new(),
                 Wish::Rather(_) | Wish::Any => taken::addresses(&spec, &mut self.host)?,
             };
+            let taken = taken.iter().filter(|t| t.network == spec.id);
+            own.extend(taken.clone().map(|t| t.ip));
             let names = self.names_on(&config);
             let (ip, addr) = engine.lease(&spec, wish, &self.id, &names, &own)?;
+            if let Some(last) = taken.clone().find(|t| t.ip == ip) {
+                let undo = engine.release(&spec, addr).err();
+                let error = last.none_left(spec.name.as_str());
+                return Err(error.with_undo(undo.into_iter().collect()));
+            }
+            self.warnings.extend(taken.map(|t| t.told(ip)));
             if own.contains(&ip) {
                 self.warnings.push(format!(
                     "{ip} is this host's own address, and network {} had no other left: \
@@ -218,6 +243,8 @@ impl Network {
             config,
             addr,
             attachment: None,
+            claim: None,
+            is_announced: false,
         })
     }
 
@@ -417,7 +444,9 @@ impl Network {
             mac,
             gateway: leg.gateway(),
             default_route,
+            silent: self.acd != Acd::Off && leg.has_arp(),
         };
+        let is_silent = endpoint.silent;
         engine.ensure_parent(&leg.spec, &mut self.host)?;
         let view = HostView::of(&leg.spec, &mut self.host)?;
         if let Some(down) = view.parent.as_ref().filter(|parent| !parent.up) {
@@ -437,22 +466,28 @@ impl Network {
         let attachment = plan
             .attach(&mut self.host, sandbox, netns, sysctl)
             .map_err(|error| engine.name_holder(error, &spec))?;
+        let parent = view.parent.as_ref().map(|link| link.index.get());
         let known = engine
             .let_host_in(&mut self.host, &attachment, journal)
-            .and_then(|()| self.announce(&attachment, &spec));
-        if let Err(error) = known {
+            .and_then(|()| match is_silent {
+                true => self.probe(&attachment, parent),
+                false => Ok(None),
+            });
+        let claim = known.map_err(|error| {
             // The container may go on running without this network.
             let sandbox = self.sandbox.as_mut();
             let detached = sandbox.map(|s| driver::detach(&attachment, s));
             let undone = [detached.unwrap_or(Ok(())), self.drop_route(&attachment)];
-            return Err(error.with_undo(undone.into_iter().filter_map(Result::err).collect()));
-        }
-        self.legs[at].attachment = Some(attachment);
+            error.with_undo(undone.into_iter().filter_map(Result::err).collect())
+        })?;
+        let leg = &mut self.legs[at];
+        leg.attachment = Some(attachment);
+        leg.claim = claim;
         Ok(())
     }
 
     /// The first announcement now, the rest from the loop.
-    fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
+    pub(super) fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
         let (Some(IpAddr::V4(ip)), Some(netns)) =
             (attachment.addr.map(Cidr::addr), self.netns.as_ref())
         else {

@@ -245,6 +245,24 @@ pub struct ContainerExtra {
     pub published: Vec<Published>,
     /// Per network name: interface and parent.
     pub links: BTreeMap<String, LinkExtra>,
+    /// Address conflicts of the last start and since.
+    pub conflicts: Vec<Conflict>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Conflict {
+    pub network: String,
+    #[serde(rename = "IPv4Address")]
+    pub ipv4_address: String,
+    /// Of the other machine.
+    pub mac_address: String,
+    /// `avoided`, `shared` or `defended`
+    pub outcome: String,
+    pub first: String,
+    pub last: String,
+    pub seen: u32,
+    pub defended: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
