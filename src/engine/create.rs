@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::events;
 use super::record::{Config, EndpointConfig, Record, State};
 use super::{EndpointRequest, Engine, ImageRequest, RunRequest};
 use crate::base::Journal;
@@ -118,6 +119,7 @@ impl Engine {
         if !record.config.auto_remove {
             file::remove(&made)?;
         }
+        self.note(&[events::of_container(record, "create", &[])]);
         Ok(())
     }
 }

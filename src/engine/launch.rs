@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
+use super::events;
 use super::owner::{Network, Owned, Taken};
 use super::record::{Record, Status};
 use crate::base::{Cause, Error, Journal, Result, Step};
@@ -208,7 +209,10 @@ impl Engine {
             // The more time for an answer, at no cost.
             cloned.ready()?;
         }
-        network.settle(Duration::ZERO, taken)?;
+        if let Err(error) = network.settle(Duration::ZERO, taken) {
+            // A passthru link must be gone before the next is made.
+            return Err(error.with_undo(network.close(self)));
+        }
         let running = cloned.go()?;
         let state = &mut record.state;
         state.status = Status::Running;
@@ -223,6 +227,11 @@ impl Engine {
             state.cgroup = cgroup.folders().to_vec();
         }
         record.save_live(&self.dirs)?;
+        let conflicts = record.state.conflicts.iter();
+        let mut happened: Vec<_> = conflicts.map(|c| events::of_conflict(&record, c)).collect();
+        happened.extend(network.events("connect"));
+        happened.push(events::of_container(&record, "start", &[]));
+        self.note(&happened);
         let owned = Owned::new(self.clone(), record, network, cgroup, journal);
         Ok((owned, running))
     }

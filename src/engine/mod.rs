@@ -12,6 +12,7 @@ mod connect;
 mod create;
 mod doctor;
 mod etc;
+mod events;
 mod gc;
 mod hold;
 mod inspect;
@@ -291,6 +292,7 @@ impl Engine {
                 }
                 Found::Held(Held::Still(record, lock)) => {
                     self.discard(&record)?;
+                    self.note(&[events::of_container(&record, "destroy", &[])]);
                     return lock.unlink();
                 }
                 Found::Damaged(_, lock) => return self.discard_damaged(&id, lock),

@@ -150,6 +150,13 @@ pub struct ExecRequest {
     pub detach_keys: DetachKeys,
 }
 
+/// `events`
+#[derive(Clone, Debug, Default)]
+pub struct EventsRequest {
+    pub since: Option<SystemTime>,
+    pub until: Option<SystemTime>,
+}
+
 /// `logs`
 #[derive(Clone, Debug, Default)]
 pub struct LogsRequest {

@@ -181,13 +181,17 @@ impl Watch {
     }
 
     /// Everything that has come in: how many frames, and whose the last was.
-    pub fn heard(&self) -> Result<Option<(MacAddr, u32)>> {
+    /// Not those of `own`, the container's interfaces: on one segment each of
+    /// them speaks for all addresses of the container (Linux's `arp_ignore` and
+    /// `arp_announce` as they are by default).
+    pub fn heard(&self, own: &[MacAddr]) -> Result<Option<(MacAddr, u32)>> {
         let mut heard: Option<(MacAddr, u32)> = None;
         let mut frame = [0; 64];
         loop {
             match recv(self.as_fd().as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => {
-                    if let Some(mac) = frame.get(..length).and_then(arp::sender) {
+                    let sender = frame.get(..length).and_then(arp::sender);
+                    if let Some(mac) = sender.filter(|mac| !own.contains(mac)) {
                         heard = Some((mac, heard.map_or(1, |(_, n)| n.saturating_add(1))));
                     }
                 }
@@ -211,11 +215,15 @@ impl AsFd for Watch {
 
 /// The first of these that hears something, and from whom; at the latest when
 /// the time is up.
-fn wait(watches: &[&mut Watch], time: Duration) -> Result<Option<(usize, MacAddr)>> {
+fn wait(
+    watches: &[&mut Watch],
+    own: &[MacAddr],
+    time: Duration,
+) -> Result<Option<(usize, MacAddr)>> {
     let end = Instant::now() + time;
     loop {
         for (at, watch) in watches.iter().enumerate() {
-            if let Some((mac, _)) = watch.heard()? {
+            if let Some((mac, _)) = watch.heard(own)? {
                 return Ok(Some((at, mac)));
             }
         }
@@ -237,20 +245,28 @@ fn wait(watches: &[&mut Watch], time: Duration) -> Result<Option<(usize, MacAddr
 
 /// Which of these addresses is somebody else's, and whose: of what has been
 /// answered by now, or within `time`.
-pub fn verdict(watches: &mut [&mut Watch], time: Duration) -> Result<Option<(usize, MacAddr)>> {
-    match wait(watches, time)? {
-        Some((at, _)) => confirm(watches, at),
+pub fn verdict(
+    watches: &mut [&mut Watch],
+    own: &[MacAddr],
+    time: Duration,
+) -> Result<Option<(usize, MacAddr)>> {
+    match wait(watches, own, time)? {
+        Some((at, _)) => confirm(watches, own, at),
         None => Ok(None),
     }
 }
 
 /// One that was contradicted is asked for again, until nobody answers.
-fn confirm(watches: &mut [&mut Watch], first: usize) -> Result<Option<(usize, MacAddr)>> {
+fn confirm(
+    watches: &mut [&mut Watch],
+    own: &[MacAddr],
+    first: usize,
+) -> Result<Option<(usize, MacAddr)>> {
     let mut last = None;
     for _ in 0..CONFIRM_ROUNDS {
         let round = Instant::now();
         watches[first].probe()?;
-        last = wait(watches, CONFIRM_EVERY)?;
+        last = wait(watches, own, CONFIRM_EVERY)?;
         if last.is_none() {
             return Ok(None);
         }
@@ -260,10 +276,10 @@ fn confirm(watches: &mut [&mut Watch], first: usize) -> Result<Option<(usize, Ma
 }
 
 /// The whole of RFC 5227 §2.1.1, for all of them at once.
-pub fn strict(watches: &mut [&mut Watch]) -> Result<Option<(usize, MacAddr)>> {
+pub fn strict(watches: &mut [&mut Watch], own: &[MacAddr]) -> Result<Option<(usize, MacAddr)>> {
     let mut pause = random_within(Duration::ZERO, PROBE_WAIT)?;
     for _ in 0..PROBE_NUM {
-        if let found @ Some(_) = verdict(watches, pause)? {
+        if let found @ Some(_) = verdict(watches, own, pause)? {
             return Ok(found);
         }
         for watch in watches.iter_mut() {
@@ -271,7 +287,7 @@ pub fn strict(watches: &mut [&mut Watch]) -> Result<Option<(usize, MacAddr)>> {
         }
         pause = random_within(PROBE_MIN, PROBE_MAX)?;
     }
-    verdict(watches, ANNOUNCE_WAIT)
+    verdict(watches, own, ANNOUNCE_WAIT)
 }
 
 fn random_within(from: Duration, to: Duration) -> Result<Duration> {

@@ -54,8 +54,10 @@
 mod harness;
 mod judge;
 
+mod acd;
 mod dns;
 mod doctor;
+mod events;
 mod host_access;
 mod netlink;
 mod nft;
@@ -76,8 +78,10 @@ use harness::Test;
 fn main() -> ExitCode {
     let tests: Vec<Test> = [
         selfcheck::tests(),
+        acd::tests(),
         dns::tests(),
         doctor::tests(),
+        events::tests(),
         host_access::tests(),
         netlink::tests(),
         nft::tests(),

@@ -140,6 +140,7 @@ impl Network {
         wait: Duration,
         taken: &mut Vec<Taken>,
     ) -> Result<()> {
+        let own = self.macs();
         let (legs, mut watches): (Vec<usize>, Vec<&mut Watch>) = self
             .legs
             .iter_mut()
@@ -150,8 +151,8 @@ impl Network {
             })
             .unzip();
         let found = match self.acd {
-            Acd::Strict if !watches.is_empty() => acd::strict(&mut watches)?,
-            _ => acd::verdict(&mut watches, wait)?,
+            Acd::Strict if !watches.is_empty() => acd::strict(&mut watches, &own)?,
+            _ => acd::verdict(&mut watches, &own, wait)?,
         };
         if let Some((at, mac)) = found
             && let Some(at) = legs.get(at)
@@ -162,6 +163,12 @@ impl Network {
             self.claim(at)?;
         }
         Ok(())
+    }
+
+    /// Of all its interfaces.
+    fn macs(&self) -> Vec<MacAddr> {
+        let attachments = self.legs.iter().filter_map(|leg| leg.attachment.as_ref());
+        attachments.map(|attachment| attachment.mac).collect()
     }
 
     fn conflict(&self, at: usize, mac: MacAddr, taken: &mut Vec<Taken>) -> Error {
@@ -251,13 +258,14 @@ impl Network {
         epoll: &Epoll,
         state: &mut State,
     ) -> Result<Option<Conflict>> {
+        let own = self.macs();
         let Some(leg) = self.legs.iter_mut().find(|leg| leg.key() == Some(key)) else {
             return Ok(None);
         };
         let (Some(claim), Some(attachment)) = (&mut leg.claim, &leg.attachment) else {
             return Ok(None);
         };
-        let Some((mac, seen)) = claim.watch.heard()? else {
+        let Some((mac, seen)) = claim.watch.heard(&own)? else {
             return Ok(None);
         };
         let now = Instant::now();

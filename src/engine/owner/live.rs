@@ -243,7 +243,7 @@ impl Network {
     /// what is ours alone as long as we have it: addresses and ports. Passthru
     /// links go now, and not some time after: the host gets its parent back,
     /// with its own MAC.
-    pub(super) fn close(&mut self, engine: &Engine) -> Vec<Error> {
+    pub(in crate::engine) fn close(&mut self, engine: &Engine) -> Vec<Error> {
         let mut errors = Vec::new();
         if let Some(publisher) = &mut self.publisher {
             errors.extend(publisher.stop().err());

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::launch::Report;
 use super::record::{Record, Status};
-use super::{EndpointRequest, Engine};
+use super::{EndpointRequest, Engine, events, view};
 use crate::base::{Cidr, ContainerName, Error, NetworkId, Result};
 use crate::container::launch::{self, Running};
 use crate::container::supervisor::{Owner, Settings};
@@ -53,6 +53,8 @@ pub(super) struct Owned {
     doubtful: bool,
     /// Ended in good order: nothing is left but files.
     finished: bool,
+    /// Its end was asked for.
+    stopped: bool,
 }
 
 impl Owned {
@@ -73,6 +75,7 @@ impl Owned {
             epoll: None,
             doubtful: false,
             finished: false,
+            stopped: false,
         }
     }
 
@@ -131,6 +134,7 @@ impl Owned {
         let dirs = self.engine.dirs.clone();
         let id = &self.record.id;
         let leases = self.network.leases();
+        let left = self.network.events("disconnect");
         let mut errors = self.network.close(&self.engine);
         if let Some(cgroup) = self.cgroup.take() {
             let folders = cgroup.folders().to_vec();
@@ -152,12 +156,22 @@ impl Owned {
             errors.extend(leases.into_iter().filter_map(release));
         }
         self.network.publisher = None;
+        let died = self.died(code);
         self.record.state.end(code);
         if self.record.config.auto_remove {
             errors.extend(self.engine.retire(&self.record).err());
         } else {
             errors.extend(self.record.save(&dirs).err());
         }
+        let mut happened = vec![died];
+        happened.extend(left);
+        if self.stopped {
+            happened.push(events::of_container(&self.record, "stop", &[]));
+        }
+        if self.record.config.auto_remove {
+            happened.push(events::of_container(&self.record, "destroy", &[]));
+        }
+        self.engine.note(&happened);
         if errors.is_empty() {
             self.finished = true;
             Ok(())
@@ -166,6 +180,23 @@ impl Owned {
             let first = errors.remove(0);
             Err(first.with_undo(errors))
         }
+    }
+
+    /// The end of the program, and how long it ran.
+    fn died(&self, code: i32) -> view::Event {
+        let started = humantime::parse_rfc3339(&self.record.state.started).ok();
+        let ran = started.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        let more = [
+            ("execDuration", ran.as_secs().to_string()),
+            ("exitCode", code.to_string()),
+        ];
+        let more = more.each_ref().map(|(key, value)| (*key, value.as_str()));
+        events::of_container(&self.record, "die", &more)
+    }
+
+    fn note(&self, action: &str, more: &[(&str, &str)]) {
+        let event = events::of_container(&self.record, action, more);
+        self.engine.note(&[event]);
     }
 
     /// What nobody needs to wait for: deleting files, once every client has
@@ -209,10 +240,13 @@ impl Owned {
 
     /// What is not recorded has not happened.
     fn connect(&mut self, request: EndpointRequest) -> Result<()> {
+        let conflicts = self.record.state.conflicts.clone();
         let (engine, journal) = (&self.engine, &mut self.journal);
         self.network
             .connect(engine, &mut self.record, request, journal)?;
         let Err(error) = self.note_network() else {
+            self.network
+                .note_last(&self.engine, &self.record, &conflicts);
             return Ok(());
         };
         let last = self.network.last_network();
@@ -223,6 +257,7 @@ impl Owned {
     /// The record goes first: where it cannot be written, nothing happens.
     fn disconnect(&mut self, network: &NetworkId) -> Result<()> {
         let before = self.record.clone();
+        let event = self.network.event_of(network, "disconnect");
         let Record { config, state, .. } = &mut self.record;
         state.attachments.retain(|a| a.network != *network);
         config
@@ -240,6 +275,8 @@ impl Owned {
         );
         if self.network.is_on(network) {
             self.record = before;
+        } else {
+            self.engine.note(event.as_slice());
         }
         match (left, self.note_network()) {
             (Err(error), noted) => Err(error.with_undo(noted.err().into_iter().collect())),
@@ -255,9 +292,11 @@ impl Owned {
         let old = std::mem::replace(&mut self.record.name, name);
         self.save().map_err(|error| {
             let undone = self.network.rename(&self.engine, &old);
-            self.record.name = old;
+            self.record.name.clone_from(&old);
             error.with_undo(undone.err().into_iter().collect())
-        })
+        })?;
+        self.note("rename", &[("oldName", old.as_str())]);
+        Ok(())
     }
 
     /// Records where the container is and what leads to it.
@@ -273,10 +312,12 @@ impl Owned {
             return Ok(());
         };
         let state = &mut self.record.state;
-        match self.network.contradicted(key, epoll, state)? {
-            Some(_) => self.save(),
-            None => Ok(()),
-        }
+        let Some(conflict) = self.network.contradicted(key, epoll, state)? else {
+            return Ok(());
+        };
+        let event = events::of_conflict(&self.record, &conflict);
+        self.engine.note(&[event]);
+        self.save()
     }
 
     /// Records that a published port goes another way than before.
@@ -381,6 +422,8 @@ impl Owner for Owned {
 
     fn exited(&mut self, status: ExitStatus, restart: bool) -> Result<()> {
         if restart {
+            let stop = events::of_container(&self.record, "stop", &[]);
+            self.engine.note(&[self.died(status.code()), stop]);
             return Ok(());
         }
         self.finish(status.code())
@@ -405,7 +448,15 @@ impl Owner for Owned {
             publisher.restarted();
         }
         self.save()?;
+        let happened = ["start", "restart"].map(|a| events::of_container(&self.record, a, &[]));
+        self.engine.note(&happened);
+        self.stopped = false;
         Ok(running)
+    }
+
+    fn signalled(&mut self, signal: i32, stop: bool) {
+        self.stopped |= stop;
+        self.note("kill", &[("signal", &signal.to_string())]);
     }
 
     fn not_relaunched(&mut self, why: &Error) -> ExitStatus {
@@ -432,6 +483,7 @@ impl Owner for Owned {
         }
         cgroup.freeze(on)?;
         self.record.state.status = if on { Status::Paused } else { Status::Running };
+        self.note(if on { "pause" } else { "unpause" }, &[]);
         self.save()
     }
 

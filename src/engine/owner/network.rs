@@ -12,9 +12,9 @@ use super::taken;
 use crate::base::{
     Cause, Cidr, ContainerId, ContainerName, Error, IfName, Journal, MacAddr, NetworkId, Result,
 };
-use crate::engine::Engine;
 use crate::engine::lease::Wish;
-use crate::engine::record::{EndpointConfig, Record, State};
+use crate::engine::record::{Conflict, EndpointConfig, Record, State};
+use crate::engine::{Engine, events, view};
 use crate::net::Attachment;
 use crate::net::acd::Acd;
 use crate::net::announce::Announcer;
@@ -565,6 +565,31 @@ impl Network {
                 mode: MacvlanMode::Bridge.into(),
             },
         }
+    }
+
+    pub(super) fn event_of(&self, network: &NetworkId, action: &str) -> Option<view::Event> {
+        let leg = self.legs.iter().find(|leg| leg.spec.id == *network)?;
+        Some(events::of_network(
+            &leg.spec,
+            action,
+            Some(self.id.as_str()),
+        ))
+    }
+
+    /// What a live `connect` has done: `before` are the conflicts until then.
+    pub(super) fn note_last(&self, engine: &Engine, record: &Record, before: &[Conflict]) {
+        let conflicts = record.state.conflicts.iter();
+        let new = conflicts.filter(|c| !before.contains(c));
+        let mut happened: Vec<_> = new.map(|c| events::of_conflict(record, c)).collect();
+        let last = self.last_network();
+        happened.extend(last.and_then(|network| self.event_of(&network, "connect")));
+        engine.note(&happened);
+    }
+
+    /// `connect` or `disconnect`, of every network.
+    pub(in crate::engine) fn events(&self, action: &str) -> Vec<view::Event> {
+        let of = |leg: &Leg| events::of_network(&leg.spec, action, Some(self.id.as_str()));
+        self.legs.iter().map(of).collect()
     }
 
     /// Fills in what the record says of a running container.
