@@ -262,7 +262,7 @@ impl<'a> Events<'a> {
                 "config", "daemon", "node", "plugin", "secret", "service", "volume",
             ]
             .into_iter()
-            .all(|kind| of_kind(kind))
+            .all(of_kind)
             && any("event", &|v| event.action == v)
             && any("image", &|v| {
                 attribute("image").is_some_and(|i| bare(i) == bare(v))
