@@ -252,7 +252,7 @@ mod tests {
         parent.go().unwrap();
         drop(parent);
         assert!(child.await_go().is_err());
-        let (mut parent, child) = pair().unwrap();
+        let (parent, child) = pair().unwrap();
         drop(parent);
         assert!(child.take_netns().is_err());
         assert!(child.await_go().is_err());

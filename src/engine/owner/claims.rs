@@ -20,12 +20,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::CLAIMS_BASE;
-use super::network::{Leg, Network, not_made};
+use super::network::{Leg, Network, Pending, not_made};
 use crate::base::{Cidr, Error, MacAddr, NetworkId, Result};
 use crate::engine::record::{Conflict, Outcome, State};
 use crate::engine::rfc3339;
 use crate::net::Attachment;
 use crate::net::acd::{self, Acd, DEFEND_INTERVAL, Watch};
+use crate::net::announce::Announcer;
+use crate::net::spec::NetworkSpec;
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::sysctl::Family;
 
@@ -217,6 +219,34 @@ impl Network {
             sysctl.write(Family::Ipv4, &name, &usual)?;
         }
         self.announce(&attachment, &spec)
+    }
+
+    /// The first announcement now, the rest from the loop.
+    fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
+        let (Some(IpAddr::V4(ip)), Some(netns)) =
+            (attachment.addr.map(Cidr::addr), self.netns.as_ref())
+        else {
+            return Ok(());
+        };
+        // Where there is ARP.
+        if spec.announce.count == 0 || attachment.mode.is_l3() {
+            return Ok(());
+        }
+        let announcer = Announcer::new(netns, attachment.ifindex, attachment.mac, ip)?;
+        // A failure to announce is no reason not to start.
+        let _ = announcer.send();
+        let left = spec.announce.count - 1;
+        if left > 0 {
+            let interval = spec.announce.interval();
+            self.pending.push_back(Pending {
+                ifname: attachment.ifname.clone(),
+                announcer,
+                left,
+                interval,
+                next: Instant::now() + interval,
+            });
+        }
+        Ok(())
     }
 
     /// Puts what is claimed into the poll set.

@@ -25,6 +25,7 @@ mod claims;
 mod live;
 mod names;
 mod network;
+mod notes;
 mod taken;
 
 pub(super) use claims::Taken;

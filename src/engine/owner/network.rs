@@ -12,9 +12,9 @@ use super::taken;
 use crate::base::{
     Cause, Cidr, ContainerId, ContainerName, Error, IfName, Journal, MacAddr, NetworkId, Result,
 };
+use crate::engine::Engine;
 use crate::engine::lease::Wish;
-use crate::engine::record::{Conflict, EndpointConfig, Record, State};
-use crate::engine::{Engine, events, view};
+use crate::engine::record::{EndpointConfig, Record, State};
 use crate::net::Attachment;
 use crate::net::acd::Acd;
 use crate::net::announce::Announcer;
@@ -486,34 +486,6 @@ impl Network {
         Ok(())
     }
 
-    /// The first announcement now, the rest from the loop.
-    pub(super) fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
-        let (Some(IpAddr::V4(ip)), Some(netns)) =
-            (attachment.addr.map(Cidr::addr), self.netns.as_ref())
-        else {
-            return Ok(());
-        };
-        // Where there is ARP.
-        if spec.announce.count == 0 || attachment.mode.is_l3() {
-            return Ok(());
-        }
-        let announcer = Announcer::new(netns, attachment.ifindex, attachment.mac, ip)?;
-        // A failure to announce is no reason not to start.
-        let _ = announcer.send();
-        let left = spec.announce.count - 1;
-        if left > 0 {
-            let interval = spec.announce.interval();
-            self.pending.push_back(Pending {
-                ifname: attachment.ifname.clone(),
-                announcer,
-                left,
-                interval,
-                next: Instant::now() + interval,
-            });
-        }
-        Ok(())
-    }
-
     pub(in crate::engine) fn publish(
         &mut self,
         record: &Record,
@@ -565,31 +537,6 @@ impl Network {
                 mode: MacvlanMode::Bridge.into(),
             },
         }
-    }
-
-    pub(super) fn event_of(&self, network: &NetworkId, action: &str) -> Option<view::Event> {
-        let leg = self.legs.iter().find(|leg| leg.spec.id == *network)?;
-        Some(events::of_network(
-            &leg.spec,
-            action,
-            Some(self.id.as_str()),
-        ))
-    }
-
-    /// What a live `connect` has done: `before` are the conflicts until then.
-    pub(super) fn note_last(&self, engine: &Engine, record: &Record, before: &[Conflict]) {
-        let conflicts = record.state.conflicts.iter();
-        let new = conflicts.filter(|c| !before.contains(c));
-        let mut happened: Vec<_> = new.map(|c| events::of_conflict(record, c)).collect();
-        let last = self.last_network();
-        happened.extend(last.and_then(|network| self.event_of(&network, "connect")));
-        engine.note(&happened);
-    }
-
-    /// `connect` or `disconnect`, of every network.
-    pub(in crate::engine) fn events(&self, action: &str) -> Vec<view::Event> {
-        let of = |leg: &Leg| events::of_network(&leg.spec, action, Some(self.id.as_str()));
-        self.legs.iter().map(of).collect()
     }
 
     /// Fills in what the record says of a running container.
