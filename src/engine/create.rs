@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::events;
 use super::record::{Config, EndpointConfig, Record, State};
 use super::{EndpointRequest, Engine, ImageRequest, RunRequest};
 use crate::base::Journal;
 use crate::base::{ContainerId, ContainerName, Error, PerFamily, Result, Step};
 use crate::image::tester::{self, Image};
+use crate::net::acd::Acd;
 use crate::net::endpoint::EndpointOptions;
 use crate::net::guard::rule::{self, Rule};
 use crate::store::{FileJournal, Lock, file};
@@ -49,6 +51,7 @@ impl Engine {
         }
         let image = self.image(&request.image)?;
         let config = config(&image, &request)?;
+        self.check_acd(&request)?;
         let id = ContainerId::from_bytes(random::bytes()?);
         let name = match name {
             Some(name) => name,
@@ -72,6 +75,31 @@ impl Engine {
         }
     }
 
+    /// Who asks for a look at the LAN means an address that can be asked for.
+    fn check_acd(&self, request: &RunRequest) -> Result<()> {
+        let Some(acd @ (Acd::Fast | Acd::Strict)) = request.acd else {
+            return Ok(());
+        };
+        let mut why = Vec::new();
+        for endpoint in &request.networks {
+            let network = self.find_network(&endpoint.network)?;
+            let name = &network.name;
+            why.push(match network.vlan() {
+                None => format!("{name} has no interface of the container's own"),
+                Some(_) if network.is_l3() => format!("in {name} (ipvlan l3) there is no ARP"),
+                Some(_) if !network.ipv4 => format!("{name} gives no IPv4 address"),
+                Some(_) => return Ok(()),
+            });
+        }
+        if why.is_empty() {
+            why.push("the container is on no network".to_owned());
+        }
+        Err(
+            Error::invalid(format!("--acd={acd} cannot be done: {}", why.join(", ")))
+                .hint("leave it out"),
+        )
+    }
+
     fn make(&self, record: &mut Record, cidfile: Option<&Path>) -> Result<()> {
         let id = &record.id;
         file::make_dir(&self.dirs.live(id), 0o700)?;
@@ -93,6 +121,7 @@ impl Engine {
         if !record.config.auto_remove {
             file::remove(&made)?;
         }
+        self.note(&[events::of_container(record, "create", &[])]);
         Ok(())
     }
 }
@@ -175,6 +204,7 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
         dns_options: request.dns_options.clone(),
         extra_hosts: request.extra_hosts.clone(),
         rules: rules(request)?,
+        acd: request.acd.unwrap_or_default(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{EndpointConfig, Record, Status};
+use super::record::{Conflict, EndpointConfig, Record, Status};
 use super::{Engine, view};
 use crate::base::{Cidr, Result};
 use crate::container::profile;
@@ -292,6 +292,26 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
             .collect(),
         links: links.collect(),
         rules: rules(&record.config.rules),
+        conflicts: state
+            .conflicts
+            .iter()
+            .map(|conflict| conflict_view(conflict, networks))
+            .collect(),
+    }
+}
+
+fn conflict_view(conflict: &Conflict, networks: &[NetworkSpec]) -> view::Conflict {
+    let network = networks.iter().find(|n| n.id == conflict.network);
+    let short = || conflict.network.short().to_owned();
+    view::Conflict {
+        network: network.map_or_else(short, |n| n.name.to_string()),
+        ipv4_address: conflict.ip.to_string(),
+        mac_address: conflict.mac.to_string(),
+        outcome: conflict.outcome.as_str().to_owned(),
+        first: conflict.first.clone(),
+        last: conflict.last.clone(),
+        seen: conflict.seen,
+        defended: conflict.defended,
     }
 }
 

@@ -13,6 +13,7 @@ mod counters;
 mod create;
 mod doctor;
 mod etc;
+mod events;
 mod gc;
 mod hold;
 mod inspect;
@@ -72,6 +73,13 @@ pub struct Run {
     pub id: ContainerId,
     pub client: Option<Client>,
     pub relay: Relay,
+    pub warnings: Vec<String>,
+}
+
+/// What `start` gives back.
+#[derive(Debug, Default)]
+pub struct Started {
+    pub client: Option<Client>,
     pub warnings: Vec<String>,
 }
 
@@ -179,13 +187,22 @@ impl Engine {
         })
     }
 
-    pub fn start(&self, wanted: &str, attach: bool) -> Result<Option<Client>> {
+    pub fn start(&self, wanted: &str, attach: bool) -> Result<Started> {
         self.prepare()?;
         let id = self.find(wanted)?;
         match self.hold(&id)? {
             // Docker: starting what runs is no error.
-            Held::Live(client) => Ok(attach.then_some(client)),
-            Held::Still(record, lock) => Ok(self.launch(&record, lock, attach)?.client),
+            Held::Live(client) => Ok(Started {
+                client: attach.then_some(client),
+                warnings: Vec::new(),
+            }),
+            Held::Still(record, lock) => {
+                let launched = self.launch(&record, lock, attach)?;
+                Ok(Started {
+                    client: launched.client,
+                    warnings: launched.warnings,
+                })
+            }
         }
     }
 
@@ -277,6 +294,7 @@ impl Engine {
                 }
                 Found::Held(Held::Still(record, lock)) => {
                     self.discard(&record)?;
+                    self.note(&[events::of_container(&record, "destroy", &[])]);
                     return lock.unlink();
                 }
                 Found::Damaged(_, lock) => return self.discard_damaged(&id, lock),

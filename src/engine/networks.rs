@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::access::wanted_access;
 use super::names::list;
 use super::record::Record;
-use super::{Engine, Listing, NetworkCreate, NetworkMade, PoolRequest};
+use super::{Engine, Listing, NetworkCreate, NetworkMade, PoolRequest, events};
 use crate::base::{Cidr, ContainerId, Error, Family, NetworkId, NetworkName, OfFamily, Result};
 use crate::net::ipam::{self, Pool};
 use crate::net::parent::{self, Wish};
@@ -189,6 +189,9 @@ impl Engine {
         }
         // With the network's file there is nothing to undo.
         undo.extend(self.rewind_networks(Some(&addresses)));
+        if outcome.is_ok() {
+            self.note(&[events::of_network(&network, "create", None)]);
+        }
         match outcome {
             Ok(warnings) => Ok(NetworkMade {
                 id: network.id,
@@ -328,6 +331,9 @@ impl Engine {
             self.record_parents(&vlan.made)?;
         }
         file::remove_replaced(&self.dirs.network(network))?;
+        if let Some(spec) = &spec {
+            self.note(&[events::of_network(spec, "destroy", None)]);
+        }
         // The network is gone; a parent that stays is the next command's.
         let _ = self.rewind_networks(Some(&addresses));
         Ok(())

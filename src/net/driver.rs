@@ -46,6 +46,9 @@ pub struct Endpoint {
     pub gateways: PerFamily<std::net::IpAddr>,
     /// The families whose default route goes here.
     pub default_in: Vec<Family>,
+    /// Answers no ARP question yet: whether the address is free is still asked
+    /// (see `acd`).
+    pub silent: bool,
 }
 
 /// A link to be made in a sandbox.

@@ -1,5 +1,6 @@
 //! Networks: from options to interfaces in a `Netns<Sandbox>`.
 
+pub mod acd;
 pub mod announce;
 pub mod dns;
 pub mod doctor;
@@ -43,4 +44,13 @@ pub struct Attachment {
     pub internal: bool,
     #[serde(default)]
     pub guard: guard::State,
+}
+
+impl Attachment {
+    pub(crate) fn ipv4(&self) -> Option<std::net::Ipv4Addr> {
+        match self.addrs.ipv4()?.addr() {
+            std::net::IpAddr::V4(ip) => Some(ip),
+            std::net::IpAddr::V6(_) => None,
+        }
+    }
 }

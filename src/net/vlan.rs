@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Attachment;
+use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
 use super::guard::{self, Addrs, Guard, Identity};
 use super::spec::{self, NetworkSpec, Vlan};
@@ -151,6 +152,7 @@ impl VlanPlan {
         let index = made.map_err(|error| not_made(self.mode, error))?;
         let outcome = self
             .set_ipv6(sysctl)
+            .and_then(|()| self.silence(sysctl))
             .and_then(|()| self.guard(netns, guard))
             .and_then(|state| self.configure(sandbox, index, sysctl).map(|()| state))
             .and_then(|state| self.route_l3(sandbox, index).map(|()| state))
@@ -194,6 +196,15 @@ impl VlanPlan {
         }
         let name = format!("conf/{}/disable_ipv6", self.endpoint.ifname);
         sysctl.write(Family::Ipv6, &name, if self.ipv6 { "0" } else { "1" })
+    }
+
+    /// Whether the address is free is still asked: no ARP question is answered.
+    fn silence(&self, sysctl: &NetSysctl) -> Result<()> {
+        if !self.endpoint.silent {
+            return Ok(());
+        }
+        let name = format!("conf/{}/arp_ignore", self.endpoint.ifname);
+        sysctl.write(Family::Ipv4, &name, SILENT)
     }
 
     /// All in one batch, unless there are sysctls to be set between addresses

@@ -78,12 +78,12 @@ impl Dirs {
             (
                 &self.root,
                 "--root DIR or DOCKLESS_ROOT",
-                &["containers", "networks", "names"],
+                &["containers", "networks", "names"][..],
             ),
             (
                 &self.state,
                 "--state DIR or DOCKLESS_STATE",
-                &["containers", "leases", "locks"],
+                &["containers", "events", "leases", "locks"],
             ),
         ] {
             make_top(top, below).map_err(|error| {

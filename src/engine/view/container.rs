@@ -249,6 +249,8 @@ pub struct ContainerExtra {
     pub links: BTreeMap<String, LinkExtra>,
     /// `--allow` and `--deny` in their order, and what holds for the rest.
     pub rules: Vec<RuleExtra>,
+    /// Address conflicts of the last start and since.
+    pub conflicts: Vec<Conflict>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,6 +261,22 @@ pub struct RuleExtra {
     /// Packets that it decided about: of what is allowed, each connection's
     /// first. Only of one container that is asked for by name.
     pub packets: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Conflict {
+    pub network: String,
+    #[serde(rename = "IPv4Address")]
+    pub ipv4_address: String,
+    /// Of the other machine.
+    pub mac_address: String,
+    /// `avoided`, `shared` or `defended`
+    pub outcome: String,
+    pub first: String,
+    pub last: String,
+    pub seen: u32,
+    pub defended: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,10 @@ use crate::engine::Verdict;
 // Help texts are Docker's; the order is the alphabet's, as in Docker's help.
 #[derive(Debug, Parser)]
 pub struct Run {
+    /// Ask the LAN whether an IPv4 address is free: "fast" while the container
+    /// starts (default), "strict" for the 4 to 7 s of RFC 5227 before, or "off"
+    #[arg(long, value_name = "string")]
+    pub acd: Option<String>,
     /// Add a custom host-to-IP mapping (host:ip)
     #[arg(long, value_name = "list")]
     pub add_host: Vec<String>,
