@@ -85,6 +85,11 @@ impl Sysctl {
         })
     }
 
+    /// Which ARP questions are answered.
+    pub fn is_arp_ignore(&self) -> bool {
+        self.family == Family::Ipv4 && self.folder == "conf" && self.name == "arp_ignore"
+    }
+
     /// Below `/proc/sys/net/<family>`.
     pub fn path(&self, ifname: &IfName) -> String {
         format!("{}/{ifname}/{}", self.folder, self.name)

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::Attachment;
 use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
+use super::endpoint::Sysctl;
 use super::guard::{self, Addrs, Guard, Identity};
 use super::spec::{self, NetworkSpec, Vlan};
 use crate::base::{
@@ -242,7 +243,9 @@ impl VlanPlan {
             return sandbox.configure(index, &all);
         }
         sandbox.configure(index, &before)?;
-        for one in &endpoint.sysctls {
+        // One that would end the silence waits for the verdict.
+        let speaks = |one: &&Sysctl| !(endpoint.silent && one.is_arp_ignore());
+        for one in endpoint.sysctls.iter().filter(speaks) {
             sysctl.write(one.family, &one.path(&endpoint.ifname), &one.value)?;
         }
         sandbox.configure(index, &after)

@@ -211,7 +211,11 @@ impl Network {
             claim.watch.claim()?;
             claim.is_held = true;
             let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
-            let usual = sysctl.read_ipv4("conf/default/arp_ignore")?;
+            let asked = leg.options.sysctls.iter().rfind(|s| s.is_arp_ignore());
+            let usual = match asked {
+                Some(asked) => asked.value.clone(),
+                None => sysctl.read_ipv4("conf/default/arp_ignore")?,
+            };
             let name = format!("conf/{}/arp_ignore", attachment.ifname);
             sysctl.write(Family::Ipv4, &name, &usual)?;
         }
