@@ -126,8 +126,8 @@ fn question(id: u16, name: &str, family: Family) -> Option<Vec<u8>> {
     let mut packet = Packet::new_query(id);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
     let kind = match family {
-        Family::V4 => TYPE::A,
-        Family::V6 => TYPE::AAAA,
+        Family::Ipv4 => TYPE::A,
+        Family::Ipv6 => TYPE::AAAA,
     };
     let (kind, class) = (QTYPE::TYPE(kind), QCLASS::CLASS(CLASS::IN));
     packet
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_taken_and_nothing_else() {
-        let sent = question(7, "web", Family::V4).unwrap();
+        let sent = question(7, "web", Family::Ipv4).unwrap();
         assert_eq!(judge(&sent, &sent), None);
         assert_eq!(judge(&sent, b"noise"), None);
         let mut reply = Packet::new_reply(7);
