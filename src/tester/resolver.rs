@@ -108,14 +108,13 @@ pub(super) fn address(name: &str, family: Option<Family>) -> Result<IpAddr, Unkn
 /// One name, of all servers.
 fn ask(config: &Config, name: &str, family: Family) -> Result<IpAddr, Unknown> {
     // What cannot be asked for is nowhere.
-    let id = std::process::id() as u16;
+    let id = u16::try_from(std::process::id() & 0xffff).unwrap_or_default();
     let question = question(id, name, family).ok_or(Unknown::Nowhere)?;
     for _ in 0..config.attempts {
         for server in &config.servers {
-            match exchange(*server, &question, config.timeout) {
-                Ok(Some(answer)) => return answer,
-                // Refused or silent: another may know better.
-                Ok(None) | Err(_) => {}
+            // Where it refuses or is silent, another may know better.
+            if let Ok(Some(answer)) = exchange(*server, &question, config.timeout) {
+                return answer;
             }
         }
     }

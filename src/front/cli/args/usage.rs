@@ -50,9 +50,9 @@ fn needs(name: &str, arity: Arity) -> String {
             format!("'dockless {name}' requires {min} {}", plural(min))
         }
         Arity {
-            min,
+            min: 0,
             max: Some(max),
-        } if min == 0 => format!("'dockless {name}' requires at most {max} {}", plural(max)),
+        } => format!("'dockless {name}' requires at most {max} {}", plural(max)),
         Arity {
             min,
             max: Some(max),
