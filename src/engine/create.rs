@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::events;
 use super::record::{Config, EndpointConfig, Record, State};
 use super::{EndpointRequest, Engine, ImageRequest, RunRequest};
 use crate::base::Journal;
 use crate::base::{ContainerId, ContainerName, Error, PerFamily, Result, Step};
 use crate::image::tester::{self, Image};
+use crate::net::acd::Acd;
 use crate::net::endpoint::EndpointOptions;
+use crate::net::guard::rule::{self, Rule};
 use crate::store::{FileJournal, Lock, file};
 use crate::sys::random;
 
@@ -54,6 +57,7 @@ impl Engine {
         }
         let image = self.image(&request.image)?;
         let config = config(&image, &request)?;
+        self.check_acd(&request)?;
         let id = ContainerId::from_bytes(random::bytes()?);
         let name = match name {
             Some(name) => name,
@@ -77,6 +81,31 @@ impl Engine {
         }
     }
 
+    /// Who asks for a look at the LAN means an address that can be asked for.
+    fn check_acd(&self, request: &RunRequest) -> Result<()> {
+        let Some(acd @ (Acd::Fast | Acd::Strict)) = request.acd else {
+            return Ok(());
+        };
+        let mut why = Vec::new();
+        for endpoint in &request.networks {
+            let network = self.find_network(&endpoint.network)?;
+            let name = &network.name;
+            why.push(match network.vlan() {
+                None => format!("{name} has no interface of the container's own"),
+                Some(_) if network.is_l3() => format!("in {name} (ipvlan l3) there is no ARP"),
+                Some(_) if !network.ipv4 => format!("{name} gives no IPv4 address"),
+                Some(_) => return Ok(()),
+            });
+        }
+        if why.is_empty() {
+            why.push("the container is on no network".to_owned());
+        }
+        Err(
+            Error::invalid(format!("--acd={acd} cannot be done: {}", why.join(", ")))
+                .hint("leave it out"),
+        )
+    }
+
     fn make(&self, record: &mut Record, cidfile: Option<&Path>) -> Result<()> {
         let id = &record.id;
         file::make_dir(&self.dirs.live(id), 0o700)?;
@@ -98,6 +127,7 @@ impl Engine {
         if !record.config.auto_remove {
             file::remove(&made)?;
         }
+        self.note(&[events::of_container(record, "create", &[])]);
         Ok(())
     }
 }
@@ -185,7 +215,25 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
         dns_search: request.dns_search.clone(),
         dns_options: request.dns_options.clone(),
         extra_hosts: request.extra_hosts.clone(),
+        rules: rules(request)?,
+        acd: request.acd.unwrap_or_default(),
     })
+}
+
+/// There must be something that they are about.
+fn rules(request: &RunRequest) -> Result<Vec<Rule>> {
+    rule::check(&request.rules)?;
+    let mode = request.networks.first().map(|n| n.network.as_str());
+    match (request.rules.first(), mode) {
+        (Some(rule), Some(mode @ ("host" | "none"))) => Err(Error::invalid(format!(
+            "conflicting options: --{rule} and the network mode {mode}"
+        ))
+        .hint(match mode {
+            "host" => "its rules would be the host's: set those by `nft`",
+            _ => "nothing reaches it but its own loopback link",
+        })),
+        _ => Ok(request.rules.clone()),
+    }
 }
 
 /// A container on the host's network goes by the host's name, as in Docker.

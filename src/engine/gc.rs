@@ -25,9 +25,9 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::Engine;
 use super::names::list;
 use super::record::Record;
+use super::{Engine, events};
 use crate::base::{ContainerId, Error, IfName, Result, Step};
 use crate::image::tester;
 use crate::net::{host_access, publish};
@@ -178,6 +178,9 @@ impl Engine {
             {
                 record.state.end_unwatched();
                 errors.extend(record.save(&self.dirs).err());
+                let code = record.state.exit_code.to_string();
+                let more = [("exitCode", code.as_str())];
+                self.note(&[events::of_container(&record, "die", &more)]);
                 let text = format!("{}: marked {} exited", id.short(), record.name);
                 found.did.push(text);
             }

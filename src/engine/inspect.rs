@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{EndpointConfig, Record, Status};
+use super::record::{Conflict, EndpointConfig, Record, Status};
 use super::{Engine, view};
 use crate::base::{Cidr, Result};
 use crate::container::profile;
+use crate::net::guard::rule::{self, Rule};
 use crate::net::ipam::{self, Pool};
 use crate::net::spec::{HostAccess, NetworkSpec};
-use crate::net::{Attachment, host_access, publish};
+use crate::net::{Attachment, guard, host_access, publish};
 
 /// An ipvlan has none of its own, and Docker shows none.
 /// Docker's way to say nothing is the empty string.
@@ -229,6 +230,15 @@ impl Engine {
     }
 }
 
+fn rules(rules: &[Rule]) -> Vec<view::RuleExtra> {
+    let mut all: Vec<String> = rules.iter().map(ToString::to_string).collect();
+    if rule::default(rules) == rule::Verdict::Deny {
+        all.push(guard::REST.to_owned());
+    }
+    let shown = |rule| view::RuleExtra { rule, packets: 0 };
+    all.into_iter().map(shown).collect()
+}
+
 fn pool(pool: &Pool) -> view::Pool {
     view::Pool {
         subnet: pool.subnet.to_string(),
@@ -253,6 +263,12 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
             mode: a.mode.to_string(),
             host_access: network.is_some_and(|n| n.host_access != HostAccess::Off),
             announcements: network.map_or(0, |n| u32::from(n.announce.count)),
+            guard: match &a.guard {
+                guard::State::Off => "off".to_owned(),
+                guard::State::On => "on".to_owned(),
+                guard::State::Unavailable { why } => format!("off: {why}"),
+            },
+            dropped: guard::Dropped::new(),
         };
         (name, link)
     });
@@ -275,6 +291,27 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
             })
             .collect(),
         links: links.collect(),
+        rules: rules(&record.config.rules),
+        conflicts: state
+            .conflicts
+            .iter()
+            .map(|conflict| conflict_view(conflict, networks))
+            .collect(),
+    }
+}
+
+fn conflict_view(conflict: &Conflict, networks: &[NetworkSpec]) -> view::Conflict {
+    let network = networks.iter().find(|n| n.id == conflict.network);
+    let short = || conflict.network.short().to_owned();
+    view::Conflict {
+        network: network.map_or_else(short, |n| n.name.to_string()),
+        ipv4_address: conflict.ip.to_string(),
+        mac_address: conflict.mac.to_string(),
+        outcome: conflict.outcome.as_str().to_owned(),
+        first: conflict.first.clone(),
+        last: conflict.last.clone(),
+        seen: conflict.seen,
+        defended: conflict.defended,
     }
 }
 

@@ -9,9 +9,11 @@
 
 mod access;
 mod connect;
+mod counters;
 mod create;
 mod doctor;
 mod etc;
+mod events;
 mod gc;
 mod hold;
 mod inspect;
@@ -47,6 +49,7 @@ use crate::store::Lock;
 use crate::sys::process::SingleThreaded;
 
 pub use crate::container::init::docker_init;
+use counters::Counters;
 use hold::{Found, Held};
 pub use listing::Listing;
 use record::{Record, Status};
@@ -72,6 +75,13 @@ pub struct Run {
     pub id: ContainerId,
     pub client: Option<Client>,
     pub relay: Relay,
+    pub warnings: Vec<String>,
+}
+
+/// What `start` gives back.
+#[derive(Debug, Default)]
+pub struct Started {
+    pub client: Option<Client>,
     pub warnings: Vec<String>,
 }
 
@@ -181,13 +191,22 @@ impl Engine {
         })
     }
 
-    pub fn start(&self, wanted: &str, attach: bool) -> Result<Option<Client>> {
+    pub fn start(&self, wanted: &str, attach: bool) -> Result<Started> {
         self.prepare()?;
         let id = self.find(wanted)?;
         match self.hold(&id)? {
             // Docker: starting what runs is no error.
-            Held::Live(client) => Ok(attach.then_some(client)),
-            Held::Still(record, lock) => Ok(self.launch(&record, lock, attach)?.client),
+            Held::Live(client) => Ok(Started {
+                client: attach.then_some(client),
+                warnings: Vec::new(),
+            }),
+            Held::Still(record, lock) => {
+                let launched = self.launch(&record, lock, attach)?;
+                Ok(Started {
+                    client: launched.client,
+                    warnings: launched.warnings,
+                })
+            }
         }
     }
 
@@ -290,6 +309,7 @@ impl Engine {
                 }
                 Found::Held(Held::Still(record, lock)) => {
                     self.discard(&record)?;
+                    self.note(&[events::of_container(&record, "destroy", &[])]);
                     return lock.unlink();
                 }
                 Found::Damaged(_, lock) => return self.discard_damaged(&id, lock),
@@ -328,19 +348,27 @@ impl Engine {
         let record = self.truth(&id)?;
         let mut record = record.ok_or_else(|| missing(&id))?;
         // Which way a port takes depends on what listens now.
+        let (has_ports, counts) = (!record.state.paths.is_empty(), Counters::exist(&record));
+        let mut counters = Counters::default();
         if record.state.status.is_live()
-            && !record.state.paths.is_empty()
+            && (has_ports || counts)
             && let Ok(Some(mut client)) = Client::connect(&self.dirs.live(&id))
             && client.patience(Duration::from_secs(1)).is_ok()
-            && client.command("look", serde_json::Value::Null, &[]).is_ok()
         {
-            record = self.record(&id)?;
+            if has_ports && client.command("look", serde_json::Value::Null, &[]).is_ok() {
+                record = self.record(&id)?;
+            }
+            if counts {
+                counters = Counters::ask(&mut client).unwrap_or_default();
+            }
         }
         let attachments = record.state.attachments.iter();
         let networks: Vec<_> = attachments
             .filter_map(|a| self.find_network(a.network.as_str()).ok())
             .collect();
-        self.describe(&record, &networks)
+        let mut view = self.describe(&record, &networks)?;
+        counters.show(&mut view);
+        Ok(view)
     }
 
     /// To be called first of all by a program that is about to [`Engine::exec`]:

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::access::wanted_access;
 use super::names::list;
 use super::record::Record;
-use super::{Engine, Listing, NetworkCreate, NetworkMade, PoolRequest};
+use super::{Engine, Listing, NetworkCreate, NetworkMade, PoolRequest, events};
 use crate::base::{Cidr, ContainerId, Error, Family, NetworkId, NetworkName, OfFamily, Result};
 use crate::net::ipam::{self, Pool};
 use crate::net::parent::{self, Wish};
@@ -121,6 +121,7 @@ impl Engine {
         check_subnets(&request.pools, ipv4, ipv6)?;
         let wish = Wish::from_options(link.mode, &request.options)?;
         let announce = Announce::from_options(&request.options)?;
+        let guard = spec::Guard::from_options(&request.options)?;
         self.prepare()?;
         // One network is made at a time: name, pool and parent are checked
         // against those that exist.
@@ -170,6 +171,7 @@ impl Engine {
             ipam_options: request.ipam_options,
             announce,
             host_access: spec::HostAccess::Off,
+            guard,
         };
         let access = wanted_access(&network, request.host_access)?;
         let addresses = self.address_lock()?;
@@ -187,6 +189,9 @@ impl Engine {
         }
         // With the network's file there is nothing to undo.
         undo.extend(self.rewind_networks(Some(&addresses)));
+        if outcome.is_ok() {
+            self.note(&[events::of_network(&network, "create", None)]);
+        }
         match outcome {
             Ok(warnings) => Ok(NetworkMade {
                 id: network.id,
@@ -326,6 +331,9 @@ impl Engine {
             self.record_parents(&vlan.made)?;
         }
         file::remove_replaced(&self.dirs.network(network))?;
+        if let Some(spec) = &spec {
+            self.note(&[events::of_network(spec, "destroy", None)]);
+        }
         // The network is gone; a parent that stays is the next command's.
         let _ = self.rewind_networks(Some(&addresses));
         Ok(())

@@ -12,6 +12,8 @@ use crate::base::{Cidr, Family, MacAddr, OfFamily, PerFamily};
 
 // What a front needs of the layers below, so that it names the engine alone.
 pub use crate::container::attach::{Client, DetachKeys, Relay};
+pub use crate::net::acd::Acd;
+pub use crate::net::guard::rule::{Rule, Verdict};
 pub use crate::net::publish::{PortRequest, Via};
 pub use crate::store::Dirs;
 pub use crate::sys::process::ExitStatus;
@@ -158,6 +160,10 @@ pub struct RunRequest {
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
     pub extra_hosts: Vec<ExtraHost>,
+    /// `--allow`, `--deny`, in their order.
+    pub rules: Vec<Rule>,
+    /// `None`: not said.
+    pub acd: Option<Acd>,
 }
 
 /// `exec`
@@ -171,6 +177,13 @@ pub struct ExecRequest {
     pub tty: bool,
     pub detach: bool,
     pub detach_keys: DetachKeys,
+}
+
+/// `events`
+#[derive(Clone, Debug, Default)]
+pub struct EventsRequest {
+    pub since: Option<SystemTime>,
+    pub until: Option<SystemTime>,
 }
 
 /// `logs`

@@ -2,6 +2,7 @@
 //! attach (consumes the plan), later detach (from the record).
 
 use super::endpoint::Sysctl;
+use super::guard::Guard;
 use super::spec::{Driver, NetworkSpec};
 use super::{Attachment, vlan};
 use crate::base::{Cidr, Family, IfName, MacAddr, PerFamily, Result};
@@ -45,6 +46,9 @@ pub struct Endpoint {
     pub gateways: PerFamily<std::net::IpAddr>,
     /// The families whose default route goes here.
     pub default_in: Vec<Family>,
+    /// Answers no ARP question yet: whether the address is free is still asked
+    /// (see `acd`).
+    pub silent: bool,
 }
 
 /// A link to be made in a sandbox.
@@ -65,21 +69,36 @@ pub fn plan(network: &NetworkSpec, endpoint: Endpoint, view: &HostView) -> Resul
 }
 
 impl Plan {
-    /// Makes the interface in `netns`. On failure nothing is left: the link
-    /// is deleted again, and the errors of that are attached.
+    /// Makes the interface in `netns`, guarded before it is up. On failure
+    /// nothing is left: the link is deleted again, and the errors of that are
+    /// attached.
     pub fn attach(
         self,
         host: &mut Rtnl<Host>,
         sandbox: &mut Rtnl<Sandbox>,
         netns: &Netns<Sandbox>,
         sysctl: &NetSysctl,
+        guard: &mut Option<Guard>,
     ) -> Result<Attachment> {
-        self.link.attach(host, sandbox, netns, sysctl)
+        self.link.attach(host, sandbox, netns, sysctl, guard)
     }
 }
 
-/// Removes the interface that the record names; one that is gone is fine.
-pub fn detach(attachment: &Attachment, sandbox: &mut Rtnl<Sandbox>) -> Result<()> {
+/// Removes the interface that the record names, and then its guard; one that
+/// is gone is fine.
+pub fn detach(
+    attachment: &Attachment,
+    sandbox: &mut Rtnl<Sandbox>,
+    guard: &mut Option<Guard>,
+) -> Result<()> {
+    delete(attachment, sandbox)?;
+    match guard {
+        Some(guard) => guard.remove(&attachment.ifname),
+        None => Ok(()),
+    }
+}
+
+fn delete(attachment: &Attachment, sandbox: &mut Rtnl<Sandbox>) -> Result<()> {
     let name = attachment.ifname.as_str();
     match sandbox.link(name)? {
         Some(link) if link.index.get() == attachment.ifindex => {

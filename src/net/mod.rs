@@ -1,10 +1,12 @@
 //! Networks: from options to interfaces in a `Netns<Sandbox>`.
 
+pub mod acd;
 pub mod announce;
 pub mod dns;
 pub mod doctor;
 pub mod driver;
 pub mod endpoint;
+pub mod guard;
 pub mod host_access;
 pub mod ipam;
 pub mod parent;
@@ -40,4 +42,15 @@ pub struct Attachment {
     #[serde(default)]
     pub gateways: PerFamily<std::net::IpAddr>,
     pub internal: bool,
+    #[serde(default)]
+    pub guard: guard::State,
+}
+
+impl Attachment {
+    pub(crate) fn ipv4(&self) -> Option<std::net::Ipv4Addr> {
+        match self.addrs.ipv4()?.addr() {
+            std::net::IpAddr::V4(ip) => Some(ip),
+            std::net::IpAddr::V6(_) => None,
+        }
+    }
 }

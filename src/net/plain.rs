@@ -36,5 +36,6 @@ fn plain(name: &str, driver: Driver, tag: u8) -> Result<NetworkSpec> {
         ipam_options: BTreeMap::new(),
         announce: Announce::default(),
         host_access: HostAccess::Off,
+        guard: super::spec::Guard::Off,
     })
 }

@@ -42,6 +42,8 @@ pub struct NetworkSpec {
     pub announce: Announce,
     #[serde(default)]
     pub host_access: HostAccess,
+    #[serde(default)]
+    pub guard: Guard,
 }
 
 fn yes() -> bool {
@@ -56,6 +58,34 @@ pub enum HostAccess {
     Off,
     /// With an address of its own for the host-side link, or without.
     On { ip: Option<std::net::Ipv4Addr> },
+}
+
+/// Whether frames leave only with a container's own MAC and addresses
+/// ([`guard`](super::guard)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guard {
+    /// Also of networks that were made before there was one.
+    #[default]
+    Off,
+    /// Where the kernel can: a new network's.
+    Auto,
+    /// Or the container does not start.
+    On,
+}
+
+impl Guard {
+    pub fn from_options(options: &BTreeMap<String, String>) -> Result<Self> {
+        match options.get(GUARD).map(String::as_str) {
+            None => Ok(Self::Auto),
+            Some("on") => Ok(Self::On),
+            Some("off") => Ok(Self::Off),
+            Some(other) => Err(Error::invalid(format!(
+                "invalid value '{other}' of -o {GUARD}: it is 'on' or 'off'"
+            ))
+            .hint("without it, the guard is on where the kernel can")),
+        }
+    }
 }
 
 /// Who makes the interfaces of a network.
@@ -137,6 +167,7 @@ impl Announce {
     }
 }
 
+const GUARD: &str = "guard";
 const MODE: &str = "macvlan_mode";
 const SOURCES: &str = "macvlan_sources";
 const IPVLAN_MODE: &str = "ipvlan_mode";

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use super::Attachment;
+use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
-use super::spec::{NetworkSpec, Vlan};
+use super::guard::{self, Addrs, Guard, Identity};
+use super::spec::{self, NetworkSpec, Vlan};
 use crate::base::{
     Cause, Cidr, Error, Family, IfName, MacAddr, NetworkId, OfFamily, PerFamily, Result, Subject,
 };
@@ -28,6 +30,10 @@ pub(super) struct VlanPlan {
     /// The network's other subnets, for an ipvlan whose host routes.
     others: Vec<Cidr>,
     endpoint: Endpoint,
+    guard: spec::Guard,
+    /// Whose sender the guard lets pass: an own one's, or else the parent's.
+    sender: Option<MacAddr>,
+    senders: Addrs,
 }
 
 pub(super) fn plan(
@@ -69,6 +75,14 @@ pub(super) fn plan(
         (None, Some(addr)) => Some(MacAddr::from_ip(addr.addr())),
         (None, None) => Some(stable_mac(&endpoint.id)),
     };
+    let own = endpoint
+        .addrs
+        .values()
+        .chain(endpoint.link_local.iter().copied());
+    let senders = match network.ipv4 || network.ipv6 {
+        true => Addrs::Own(own.map(Cidr::addr).collect()),
+        false => Addrs::Any,
+    };
     let subnets = network.pools.iter().map(|pool| pool.subnet);
     let is_other = |subnet: &Cidr| {
         let own = endpoint.addrs.of(subnet.family());
@@ -86,6 +100,9 @@ pub(super) fn plan(
         mtu: vlan.mtu,
         mac,
         others,
+        guard: network.guard,
+        sender: mac.or(parent.mac),
+        senders,
         endpoint,
     })
 }
@@ -121,6 +138,7 @@ impl VlanPlan {
         sandbox: &mut Rtnl<Sandbox>,
         netns: &Netns<Sandbox>,
         sysctl: &NetSysctl,
+        guard: &mut Option<Guard>,
     ) -> Result<Attachment> {
         let new = NewLink {
             name: &self.endpoint.ifname,
@@ -134,14 +152,18 @@ impl VlanPlan {
         let index = made.map_err(|error| not_made(self.mode, error))?;
         let outcome = self
             .set_ipv6(sysctl)
-            .and_then(|()| self.configure(sandbox, index, sysctl))
-            .and_then(|()| self.route_l3(sandbox, index))
-            .and_then(|()| self.own_mac(sandbox, index));
-        let mac = match outcome {
-            Ok(mac) => mac,
+            .and_then(|()| self.silence(sysctl))
+            .and_then(|()| self.guard(netns, guard))
+            .and_then(|state| self.configure(sandbox, index, sysctl).map(|()| state))
+            .and_then(|state| self.route_l3(sandbox, index).map(|()| state))
+            .and_then(|state| Ok((state, self.own_mac(sandbox, index)?)));
+        let (guarded, mac) = match outcome {
+            Ok(known) => known,
             Err(error) => {
-                let undo = sandbox.delete_link(index).err();
-                return Err(error.with_undo(undo.into_iter().collect()));
+                let deleted = sandbox.delete_link(index).err();
+                let ifname = &self.endpoint.ifname;
+                let bare = guard.as_mut().and_then(|g| g.remove(ifname).err());
+                return Err(error.with_undo(deleted.into_iter().chain(bare).collect()));
             }
         };
         Ok(Attachment {
@@ -155,6 +177,7 @@ impl VlanPlan {
             addrs: self.endpoint.addrs,
             gateways: self.endpoint.gateways,
             internal: self.internal,
+            guard: guarded,
         })
     }
 
@@ -173,6 +196,15 @@ impl VlanPlan {
         }
         let name = format!("conf/{}/disable_ipv6", self.endpoint.ifname);
         sysctl.write(Family::Ipv6, &name, if self.ipv6 { "0" } else { "1" })
+    }
+
+    /// Whether the address is free is still asked: no ARP question is answered.
+    fn silence(&self, sysctl: &NetSysctl) -> Result<()> {
+        if !self.endpoint.silent {
+            return Ok(());
+        }
+        let name = format!("conf/{}/arp_ignore", self.endpoint.ifname);
+        sysctl.write(Family::Ipv4, &name, SILENT)
     }
 
     /// All in one batch, unless there are sysctls to be set between addresses
@@ -219,6 +251,19 @@ impl VlanPlan {
     /// Whether a family's default route goes this way.
     fn is_way(&self, family: Family) -> bool {
         self.endpoint.default_in.contains(&family) && !self.internal
+    }
+
+    fn guard(&self, netns: &Netns<Sandbox>, guard: &mut Option<Guard>) -> Result<guard::State> {
+        let Some(mac) = self.sender else {
+            let why = format!("the parent {} has no MAC address", self.parent);
+            return Ok(guard::State::Unavailable { why });
+        };
+        let link = Identity {
+            ifname: &self.endpoint.ifname,
+            mac,
+            addrs: &self.senders,
+        };
+        guard::install(guard, netns, self.guard, &link)
     }
 
     /// The host routes: no next hop. Where the default route may not go this

@@ -97,12 +97,12 @@ impl Dirs {
             (
                 &self.root,
                 ROOT_OPTION,
-                &["containers", "networks", "names"],
+                &["containers", "networks", "names"][..],
             ),
             (
                 &self.state,
                 "--state DIR or DOCKLESS_STATE",
-                &["containers", "leases", "locks"],
+                &["containers", "events", "leases", "locks"],
             ),
         ] {
             make_top(top, below).map_err(|error| refused(error, option))?;

@@ -46,6 +46,16 @@ impl NetSysctl {
         self.ipv6.is_some()
     }
 
+    /// Reads `net.ipv4.<name>`, `name` with slashes.
+    pub fn read_ipv4(&self, name: &str) -> Result<String> {
+        let fail = |e: nix::Error| Error::sys("read sysctl", format!("net/ipv4/{name}"), e);
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let fd = openat(self.ipv4.as_fd(), name, flags, Mode::empty()).map_err(fail)?;
+        let mut bytes = [0; 64];
+        let length = nix::unistd::read(&fd, &mut bytes).map_err(fail)?;
+        Ok(String::from_utf8_lossy(&bytes[..length]).trim().to_owned())
+    }
+
     /// Writes `net.<family>.<name>`, `name` with slashes.
     pub fn write(&self, family: Family, name: &str, value: &str) -> Result<()> {
         let (folder, family) = match family {

@@ -54,8 +54,11 @@
 mod harness;
 mod judge;
 
+mod acd;
 mod dns;
 mod doctor;
+mod events;
+mod guard;
 mod host_access;
 mod ipv6;
 mod netlink;
@@ -77,8 +80,11 @@ use harness::Test;
 fn main() -> ExitCode {
     let tests: Vec<Test> = [
         selfcheck::tests(),
+        acd::tests(),
         dns::tests(),
         doctor::tests(),
+        guard::tests(),
+        events::tests(),
         host_access::tests(),
         ipv6::tests(),
         netlink::tests(),

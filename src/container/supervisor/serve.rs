@@ -136,7 +136,12 @@ impl Supervisor {
         match request.op {
             Op::Attach(attach) => self.attach(id, attach),
             Op::Wait => later(self, Pending::Wait),
-            Op::Signal(signal) => self.signal(signal, owner).map(|_| Some(Value::Null)),
+            Op::Signal(signal) => {
+                if self.signal(signal, owner)? {
+                    owner.signalled(signal, false);
+                }
+                Ok(Some(Value::Null))
+            }
             Op::Stop(how) => {
                 self.stop(how, false, owner)?;
                 later(self, Pending::Stop)
@@ -198,7 +203,10 @@ impl Supervisor {
     }
 
     pub(super) fn stop(&mut self, how: Stop, restart: bool, owner: &mut dyn Owner) -> Result<()> {
-        self.signal(how.signal.unwrap_or(self.settings.stop_signal), owner)?;
+        let signal = how.signal.unwrap_or(self.settings.stop_signal);
+        if self.signal(signal, owner)? {
+            owner.signalled(signal, true);
+        }
         if self.paused {
             owner.pause(false)?;
             self.paused = false;

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::claims::Taken;
 use super::network::{Leg, Network};
 use super::taken;
 use crate::base::{
@@ -15,7 +16,13 @@ use crate::net::endpoint::EndpointOptions;
 use crate::net::spec::NetworkSpec;
 
 impl Network {
-    pub(super) fn leg(&mut self, engine: &Engine, mut config: EndpointConfig) -> Result<Leg> {
+    /// `taken`: addresses that turned out to be somebody's.
+    pub(super) fn leg(
+        &mut self,
+        engine: &Engine,
+        mut config: EndpointConfig,
+        taken: &[Taken],
+    ) -> Result<Leg> {
         let spec = match &config.network {
             Some(id) => engine
                 .find_network(id.as_str())
@@ -27,7 +34,7 @@ impl Network {
         };
         let options = EndpointOptions::new(&config.request.driver_options)?;
         check_families(&config.request, &spec)?;
-        let addrs = self.lease_all(engine, &spec, &mut config)?;
+        let addrs = self.lease_all(engine, &spec, &mut config, taken)?;
         config.network = Some(spec.id.clone());
         config.name = spec.name.to_string();
         Ok(Leg {
@@ -36,6 +43,8 @@ impl Network {
             options,
             addrs,
             attachment: None,
+            claim: None,
+            is_announced: false,
         })
     }
 
@@ -45,13 +54,14 @@ impl Network {
         engine: &Engine,
         spec: &NetworkSpec,
         config: &mut EndpointConfig,
+        taken: &[Taken],
     ) -> Result<PerFamily<Cidr>> {
         let mut addrs = PerFamily::NONE;
         for family in Family::BOTH {
             if !spec.has(family) || spec.vlan().is_none() {
                 continue;
             }
-            let leased = self.lease_one(engine, spec, family, config);
+            let leased = self.lease_one(engine, spec, family, config, taken);
             let outcome = leased.and_then(|addr| {
                 addrs.put(addr);
                 match self.overlapping(addr) {
@@ -75,15 +85,26 @@ impl Network {
         spec: &NetworkSpec,
         family: Family,
         config: &mut EndpointConfig,
+        taken: &[Taken],
     ) -> Result<Cidr> {
         let wish = match (config.request.ips.of(family), config.last_ips.of(family)) {
             (Some(ip), _) => Wish::Exactly(ip),
             (None, Some(last)) => Wish::Rather(last),
             (None, None) => Wish::Any,
         };
-        let own = taken::addresses(spec, &mut self.host)?;
+        let mut own = taken::addresses(spec, &mut self.host)?;
+        let taken = taken
+            .iter()
+            .filter(|t| t.network == spec.id && family == Family::Ipv4);
+        own.extend(taken.clone().map(|t| IpAddr::V4(t.ip)));
         let names = self.names_on(config);
         let (ip, addr) = engine.lease(spec, family, wish, &self.id, &names, &own)?;
+        if let Some(last) = taken.clone().find(|t| ip == t.ip) {
+            let undo = engine.release(spec, addr).err();
+            let error = last.none_left(spec.name.as_str());
+            return Err(error.with_undo(undo.into_iter().collect()));
+        }
+        self.warnings.extend(taken.map(|t| t.told(ip)));
         if own.contains(&ip) {
             let why = match wish {
                 Wish::Exactly(_) => String::new(),

@@ -6,21 +6,48 @@ use std::net::IpAddr;
 use crate::base::{Cidr, Error, Family, Journal, PerFamily, Result};
 use crate::engine::record::{EndpointConfig, Record};
 use crate::engine::{EndpointRequest, Engine};
+use crate::net::acd::MAX_CONFLICTS;
 use crate::net::driver::{self};
 use crate::net::publish::{self, Target};
 use crate::net::spec::HostAccess;
 use crate::net::{Attachment, host_access};
 
+use super::claims::{JOIN_WAIT, Taken};
 use super::network::Network;
 
 impl Network {
-    /// One more network, live.
+    /// One more network, live. An address that turns out to be somebody's is
+    /// refused if it was asked for; else the next one is tried.
     pub(super) fn connect(
         &mut self,
         engine: &Engine,
         record: &mut Record,
         request: EndpointRequest,
         journal: &mut dyn Journal,
+    ) -> Result<()> {
+        let mut taken = Vec::new();
+        loop {
+            let before = taken.len();
+            let once = self.connect_once(engine, record, request.clone(), journal, &mut taken);
+            let again = taken.len() > before && taken.len() < MAX_CONFLICTS;
+            match once {
+                Err(error) if again && error.undo.is_empty() => {}
+                done => {
+                    let avoided = taken.iter().map(Taken::conflict);
+                    avoided.for_each(|conflict| record.state.add_conflict(conflict));
+                    return done;
+                }
+            }
+        }
+    }
+
+    fn connect_once(
+        &mut self,
+        engine: &Engine,
+        record: &mut Record,
+        request: EndpointRequest,
+        journal: &mut dyn Journal,
+        taken: &mut Vec<Taken>,
     ) -> Result<()> {
         let config = EndpointConfig {
             name: request.network.clone(),
@@ -29,7 +56,7 @@ impl Network {
             last_ips: PerFamily::NONE,
         };
         let before = self.default_legs();
-        let leg = self.leg(engine, config)?;
+        let leg = self.leg(engine, config, taken)?;
         let addrs = leg.addrs;
         self.legs.push(leg);
         let at = self.legs.len() - 1;
@@ -41,10 +68,18 @@ impl Network {
         });
         let made = self
             .move_default(&moved, &PerFamily::NONE)
-            .and_then(|()| self.attach(engine, at, &default, journal));
+            .and_then(|()| self.attach(engine, at, &default, journal))
+            .and_then(|()| self.settle(JOIN_WAIT, taken));
         if let Err(error) = made {
             let mut undo: Vec<Error> = Vec::new();
             if let Some(leg) = self.legs.pop() {
+                if let Some(attachment) = &leg.attachment {
+                    let sandbox = self.sandbox.as_mut();
+                    let detached =
+                        sandbox.map_or(Ok(()), |s| driver::detach(attachment, s, &mut self.guard));
+                    let forgotten = detached.and_then(|()| self.drop_route(attachment));
+                    undo.extend(forgotten.err());
+                }
                 let released = addrs.values().map(|addr| engine.release(&leg.spec, addr));
                 undo.extend(released.filter_map(Result::err));
             }
@@ -106,6 +141,7 @@ impl Network {
             }
             None => self.reserve_ports(engine, record)?,
         };
+        self.let_answers_out()?;
         self.publish(record, reserved, journal)
     }
 
@@ -130,7 +166,7 @@ impl Network {
         if let (Some(attachment), Some(sandbox)) =
             (&self.legs[at].attachment, self.sandbox.as_mut())
         {
-            driver::detach(attachment, sandbox)?;
+            driver::detach(attachment, sandbox, &mut self.guard)?;
         }
         let leg = self.legs.remove(at);
         record
@@ -228,7 +264,7 @@ impl Network {
     /// what is ours alone as long as we have it: addresses and ports. Passthru
     /// links go now, and not some time after: the host gets its parent back,
     /// with its own MAC.
-    pub(super) fn close(&mut self, engine: &Engine) -> Vec<Error> {
+    pub(in crate::engine) fn close(&mut self, engine: &Engine) -> Vec<Error> {
         let mut errors = Vec::new();
         if let Some(publisher) = &mut self.publisher {
             errors.extend(publisher.stop().err());
@@ -246,7 +282,7 @@ impl Network {
             if let (true, Some(attachment), Some(sandbox)) =
                 (leg.is_passthru(), &leg.attachment, &mut self.sandbox)
             {
-                errors.extend(driver::detach(attachment, sandbox).err());
+                errors.extend(driver::detach(attachment, sandbox, &mut self.guard).err());
             }
         }
         errors

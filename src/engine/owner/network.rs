@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use super::claims::{Claim, Taken};
 use super::names::NameService;
 use super::{legs, taken};
 use crate::base::{
@@ -16,9 +17,11 @@ use crate::base::{
 use crate::engine::Engine;
 use crate::engine::record::{EndpointConfig, Record, State};
 use crate::net::Attachment;
+use crate::net::acd::Acd;
 use crate::net::announce::Announcer;
 use crate::net::driver::{self, Endpoint, HostView};
 use crate::net::endpoint::EndpointOptions;
+use crate::net::guard::{self, Guard};
 use crate::net::publish::{self, Publisher, Reserved, Target};
 use crate::net::spec::{Driver, NetworkSpec, Vlan};
 use crate::netlink::{MacvlanMode, Mode, Rtnl};
@@ -34,6 +37,9 @@ pub(super) struct Leg {
     pub(super) options: EndpointOptions,
     pub(super) addrs: PerFamily<Cidr>,
     pub(super) attachment: Option<Attachment>,
+    /// The right to the address, unless it has none or `--acd=off`.
+    pub(super) claim: Option<Claim>,
+    pub(super) is_announced: bool,
 }
 
 impl Leg {
@@ -108,14 +114,16 @@ pub(in crate::engine) struct Network {
     pub(super) sysctl: Option<NetSysctl>,
     pub(super) publisher: Option<Publisher>,
     pub(super) names: Option<NameService>,
+    pub(super) guard: Option<Guard>,
     pub(super) pending: VecDeque<Pending>,
     pub(super) warnings: Vec<String>,
+    pub(super) acd: Acd,
 }
 
 /// How long a dead container's namespace may take to go.
 const BURIAL: Duration = Duration::from_secs(2);
 
-fn not_made() -> Error {
+pub(super) fn not_made() -> Error {
     Error::state(
         "use network",
         "",
@@ -125,7 +133,12 @@ fn not_made() -> Error {
 
 impl Network {
     /// Resolves the container's networks and leases its addresses.
-    pub(in crate::engine) fn lease(engine: &Engine, record: &mut Record) -> Result<Self> {
+    /// Not those that were found `taken`.
+    pub(in crate::engine) fn lease(
+        engine: &Engine,
+        record: &mut Record,
+        taken: &[Taken],
+    ) -> Result<Self> {
         let mut network = Self {
             id: record.id.clone(),
             name: record.name.clone(),
@@ -138,11 +151,13 @@ impl Network {
             sysctl: None,
             publisher: None,
             names: None,
+            guard: None,
             pending: VecDeque::new(),
             warnings: Vec::new(),
+            acd: record.config.acd,
         };
         for config in record.config.endpoints.clone() {
-            let leg = network.leg(engine, config)?;
+            let leg = network.leg(engine, config, taken)?;
             match leg.spec.driver {
                 Driver::Host => network.host_mode = true,
                 Driver::Null => {}
@@ -384,7 +399,9 @@ impl Network {
                 .into_iter()
                 .filter(|family| default.of(*family) == Some(at))
                 .collect(),
+            silent: self.acd != Acd::Off && leg.has_arp(),
         };
+        let is_silent = endpoint.silent;
         engine.ensure_parent(&leg.spec, &mut self.host)?;
         let view = HostView::of(&leg.spec, &mut self.host)?;
         if let Some(down) = view.parent.as_ref().filter(|parent| !parent.up) {
@@ -402,48 +419,31 @@ impl Network {
         let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
         let spec = leg.spec.clone();
         let attachment = plan
-            .attach(&mut self.host, sandbox, netns, sysctl)
+            .attach(&mut self.host, sandbox, netns, sysctl, &mut self.guard)
             .map_err(|error| engine.name_holder(error, &spec))?;
+        let parent = view.parent.as_ref().map(|link| link.index.get());
         let known = engine
             .let_host_in(&mut self.host, &attachment, journal)
-            .and_then(|()| self.announce(&attachment, &spec));
-        if let Err(error) = known {
+            .and_then(|()| match is_silent {
+                true => self.probe(&attachment, parent),
+                false => Ok(None),
+            });
+        let claim = known.map_err(|error| {
             // The container may go on running without this network.
             let sandbox = self.sandbox.as_mut();
-            let detached = sandbox.map(|s| driver::detach(&attachment, s));
+            let detached = sandbox.map(|s| driver::detach(&attachment, s, &mut self.guard));
             let undone = [detached.unwrap_or(Ok(())), self.drop_route(&attachment)];
-            return Err(error.with_undo(undone.into_iter().filter_map(Result::err).collect()));
+            error.with_undo(undone.into_iter().filter_map(Result::err).collect())
+        })?;
+        if let guard::State::Unavailable { why } = &attachment.guard {
+            self.warnings.push(format!(
+                "network {} has no guard: {why}; what the container sends is not checked",
+                spec.name
+            ));
         }
-        self.legs[at].attachment = Some(attachment);
-        Ok(())
-    }
-
-    /// The first announcement now, the rest from the loop.
-    fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
-        let Some(netns) = self.netns.as_ref() else {
-            return Ok(());
-        };
-        // Where there are neighbours.
-        if spec.announce.count == 0 || attachment.mode.is_l3() {
-            return Ok(());
-        }
-        let left = spec.announce.count - 1;
-        let interval = spec.announce.interval();
-        for addr in attachment.addrs.values() {
-            let (index, mac) = (attachment.ifindex, attachment.mac);
-            let announcer = Announcer::new(netns, index, mac, addr.addr())?;
-            // A failure to announce is no reason not to start.
-            let _ = announcer.send();
-            if left > 0 {
-                self.pending.push_back(Pending {
-                    ifname: attachment.ifname.clone(),
-                    announcer,
-                    left,
-                    interval,
-                    next: Instant::now() + interval,
-                });
-            }
-        }
+        let leg = &mut self.legs[at];
+        leg.attachment = Some(attachment);
+        leg.claim = claim;
         Ok(())
     }
 
@@ -467,7 +467,7 @@ impl Network {
             netns,
             journal,
         )?);
-        Ok(())
+        self.let_answers_out()
     }
 
     /// Ports are published on the default network, or else on the first that

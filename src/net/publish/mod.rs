@@ -290,6 +290,12 @@ impl Publisher {
         }
     }
 
+    /// Whence the container answers for what takes the fast path: its parent,
+    /// its MAC, its aliases.
+    pub fn aliases(&self) -> Option<(&IfName, MacAddr, Cidr)> {
+        self.fast.as_ref().and_then(FastPath::aliases)
+    }
+
     pub fn ports(&self) -> &[PortMap] {
         &self.ports
     }

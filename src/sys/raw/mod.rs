@@ -264,6 +264,29 @@ pub fn bind_packet(socket: BorrowedFd<'_>, ethertype: u16, ifindex: i32) -> Resu
     .map(drop)
 }
 
+/// SO_ATTACH_FILTER: from now on the socket receives only what the classic BPF
+/// program lets through; one that is attached already is replaced.
+pub fn attach_filter(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> Result<()> {
+    #[allow(clippy::cast_possible_truncation, reason = "16 bytes")]
+    const LEN: libc::socklen_t = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel reads a sock_fprog and the `len` instructions that it
+    // points to, both alive during the call, checks and copies them.
+    Errno::result(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            ptr::from_ref(&filter).cast(),
+            LEN,
+        )
+    })
+    .map(drop)
+}
+
 /// dup2(2) onto a standard stream (0, 1, 2): without CLOEXEC there.
 pub fn dup2_std(from: BorrowedFd<'_>, to: i32) -> Result<()> {
     if !(0..=2).contains(&to) {

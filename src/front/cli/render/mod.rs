@@ -5,6 +5,7 @@ pub mod align;
 pub mod containers;
 pub mod doctor;
 pub mod durations;
+pub mod events;
 pub mod format;
 pub mod inspect;
 pub mod machine;

@@ -10,7 +10,7 @@ use super::super::render::durations::parse;
 use super::super::render::ports::split_key;
 use super::time::moment;
 use crate::base::{Error, Result};
-use crate::engine::view::{Container, Network, Status};
+use crate::engine::view::{Container, Event, Network, Status};
 
 /// Name and value pairs as parsed.
 type Pairs = [(String, String)];
@@ -204,6 +204,67 @@ fn has_port(c: &Container, wanted: &str, published: bool) -> bool {
         c.host_config.port_bindings.keys().any(hit)
     } else {
         c.config.exposed_ports.keys().any(hit)
+    }
+}
+
+/// `events --filter`
+#[derive(Debug)]
+pub struct Events<'a> {
+    pairs: &'a Pairs,
+}
+
+impl<'a> Events<'a> {
+    pub fn new(pairs: &'a Pairs) -> Result<Self> {
+        known(
+            pairs,
+            &[
+                "config",
+                "container",
+                "daemon",
+                "event",
+                "image",
+                "label",
+                "network",
+                "node",
+                "plugin",
+                "scope",
+                "secret",
+                "service",
+                "type",
+                "volume",
+            ],
+        )?;
+        Ok(Self { pairs })
+    }
+
+    pub fn allows(&self, event: &Event) -> bool {
+        let any = |name: &str, hit: &dyn Fn(&str) -> bool| {
+            let wanted = values(self.pairs, name);
+            wanted.is_empty() || wanted.into_iter().any(hit)
+        };
+        let attribute = |key: &str| event.actor.attributes.get(key).map(String::as_str);
+        // Docker: whatever names one kind of thing leaves out all others.
+        let of_kind = |kind: &str| {
+            any(kind, &|v| {
+                let named = attribute("name") == Some(v);
+                event.kind == kind && !v.is_empty() && (event.actor.id.starts_with(v) || named)
+            })
+        };
+        let bare = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
+        of_kind("container")
+            && of_kind("network")
+            && [
+                "config", "daemon", "node", "plugin", "secret", "service", "volume",
+            ]
+            .into_iter()
+            .all(of_kind)
+            && any("event", &|v| event.action == v)
+            && any("image", &|v| {
+                attribute("image").is_some_and(|i| bare(i) == bare(v))
+            })
+            && any("scope", &|v| event.scope == v)
+            && any("type", &|v| event.kind == v)
+            && labelled(&event.actor.attributes, &values(self.pairs, "label"))
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{World, conflict, env, given, hosts, keys, network, not_yet, pairs, ports};
 use crate::base::{Error, Result};
-use crate::engine::{ImageRequest, RunRequest, Via};
+use crate::engine::{Acd, ImageRequest, Rule, RunRequest, Via};
 use crate::front::cli::args::run::Run;
 
 pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
@@ -55,6 +55,13 @@ pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
         dns_search: each(&a.dns_search, hosts::search)?,
         dns_options: each(&a.dns_option, hosts::option)?,
         extra_hosts: each(&a.add_host, hosts::extra_host)?,
+        rules: a
+            .rules
+            .0
+            .iter()
+            .map(|(verdict, text)| Rule::new(*verdict, text))
+            .collect::<Result<_>>()?,
+        acd: a.acd.as_deref().map(acd).transpose()?,
     })
 }
 
@@ -106,6 +113,17 @@ fn via(text: Option<&str>) -> Result<Via> {
         Some("proxy") => Ok(Via::Proxy),
         Some(other) => Err(Error::invalid(format!(
             "invalid value for \"publish-via\": '{other}': must be \"auto\" or \"proxy\""
+        ))),
+    }
+}
+
+fn acd(text: &str) -> Result<Acd> {
+    match text {
+        "fast" => Ok(Acd::Fast),
+        "strict" => Ok(Acd::Strict),
+        "off" => Ok(Acd::Off),
+        other => Err(Error::invalid(format!(
+            "invalid value for \"acd\": '{other}': must be \"fast\", \"strict\" or \"off\""
         ))),
     }
 }

@@ -32,15 +32,19 @@ pub(super) fn run(front: &Front, syntax: &Syntax, a: Run) -> Outcome {
             return Err(Failure::with_help(syntax, &e, exit::program_code(&e, OURS)));
         }
     };
-    for warning in &run.warnings {
-        say(&format!("WARNING: {warning}"));
-    }
+    warn(&run.warnings);
     match run.client.as_mut() {
         Some(client) => attached(client, run.relay).map_err(|e| Failure::coded(&e, OURS)),
         None => {
             exit::print_line(run.id.as_str())?;
             Ok(0)
         }
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        say(&format!("WARNING: {warning}"));
     }
 }
 
@@ -161,18 +165,25 @@ pub(super) fn start(front: &Front, syntax: &Syntax, a: args::Start) -> Outcome {
             ..streams(&container)
         };
         need_tty(how.stdin, how.tty)?;
-        return match front.engine.start(name, true) {
-            Ok(Some(mut client)) => Ok(attached(&mut client, how)?),
+        let started = front
+            .engine
+            .start(name, true)
+            .map_err(|e| Failure::coded(&e, exit::program_code(&e, 1)))?;
+        warn(&started.warnings);
+        let mut client = match started.client {
+            Some(client) => client,
             // It had been running already: nobody holds a connection for us.
-            Ok(None) => Ok(attached(&mut front.engine.attach(name)?, how)?),
-            Err(e) => Err(Failure::coded(&e, exit::program_code(&e, 1))),
+            None => front.engine.attach(name)?,
         };
+        return Ok(attached(&mut client, how)?);
     }
     let mut failed = Vec::new();
     each(&a.names, |name| {
-        front.engine.start(name, false).map(drop).inspect_err(|_| {
+        let started = front.engine.start(name, false).inspect_err(|_| {
             failed.push(name.to_owned());
-        })
+        })?;
+        warn(&started.warnings);
+        Ok(())
     })?;
     if failed.is_empty() {
         return Ok(0);

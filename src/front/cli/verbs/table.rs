@@ -290,6 +290,15 @@ pub static VERBS: &[Verb] = &[
         }
     ),
     verb!(
+        machine::Events,
+        super::machine::events,
+        PLAIN {
+            paths: &["events", "system events"],
+            about: "Show what happens to containers and networks, as it happens",
+            usage: "[OPTIONS]",
+        }
+    ),
+    verb!(
         machine::Doctor,
         super::machine::doctor,
         PLAIN {
