@@ -17,6 +17,9 @@ use crate::net::guard::rule::{self, Rule};
 use crate::store::{FileJournal, Lock, file};
 use crate::sys::random;
 
+/// sethostname(2): __NEW_UTS_LEN.
+const HOSTNAME_MAX: usize = 64;
+
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Engine {
@@ -24,7 +27,10 @@ impl Engine {
         match request {
             ImageRequest::Folder(dir) => tester::folder(dir),
             ImageRequest::Name(name) => match name.strip_suffix(":latest").unwrap_or(name) {
-                "tester" => tester::tester(&self.dirs.images()),
+                "tester" => Ok(Image {
+                    reference: name.clone(),
+                    ..tester::tester(&self.dirs.images())?
+                }),
                 _ => Err(Error::not_found(format!(
                     "Unable to find image '{name}': pulling images is not supported yet"
                 ))
@@ -170,6 +176,12 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
         .or_else(|| image.stop_signal.clone());
     if let Some(signal) = &stop_signal {
         super::signal::parse(signal)?;
+    }
+    if let Some(hostname) = request.hostname.as_ref().filter(|h| h.len() > HOSTNAME_MAX) {
+        return Err(Error::invalid(format!(
+            "invalid hostname: {hostname} has {} characters, and the kernel takes {HOSTNAME_MAX}",
+            hostname.len()
+        )));
     }
     let endpoints = endpoints(&request.networks)?;
     let network_mode = endpoints

@@ -70,10 +70,16 @@ fn parent_of(network: &NetworkSpec) -> Option<String> {
 
 fn use_of(network: &NetworkSpec, records: &[Record]) -> Use {
     let attachments = records.iter().flat_map(|r| &r.state.attachments);
+    let is_on = |r: &&Record| r.state.attachments.iter().any(|a| a.network == network.id);
     let mut found = Use {
         name: network.name.to_string(),
         pools: network.pools.clone(),
         host_access: network.host_access != HostAccess::Off,
+        runs: records
+            .iter()
+            .filter(is_on)
+            .map(|r| r.name.to_string())
+            .collect(),
         ..Use::default()
     };
     if let Driver::Vlan(vlan) = &network.driver {

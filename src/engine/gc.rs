@@ -147,6 +147,10 @@ impl Engine {
                 (None, keep)
             }
         };
+        if let Err(error) = self.end_lost(id, record.as_ref(), &mut found.did) {
+            lock.unlink()?;
+            return Err(error);
+        }
         let started = self.dirs.journal(id);
         if started.exists() {
             let short = id.short();
@@ -182,8 +186,11 @@ impl Engine {
             }
         } else {
             if made.exists() {
-                let text = format!("{}: removed a half-made container", id.short());
-                found.did.push(text);
+                let short = id.short();
+                found.did.push(match &record {
+                    Some(record) => format!("{short}: removed {}, which had --rm", record.name),
+                    None => format!("{short}: removed a half-made container"),
+                });
             }
             let (failed, damaged) = self.rewind(id, &made);
             errors.extend(failed);
@@ -278,9 +285,18 @@ impl Engine {
         Ok(found.problems)
     }
 
+    /// The folders alone; but where the state folder is new, or was lost, all.
+    pub(super) fn make_folders(&self) -> Result<()> {
+        if self.dirs.locks().exists() {
+            self.dirs.make()
+        } else {
+            self.prepare().map(drop)
+        }
+    }
+
     /// Before a verb that only looks.
     pub(super) fn refresh(&self) -> Result<Vec<Error>> {
-        if self.dirs.root().exists() {
+        if self.dirs.has_root()? {
             self.prepare()
         } else {
             Ok(Vec::new())

@@ -21,6 +21,7 @@ mod launch;
 mod lease;
 mod listing;
 mod logs;
+mod lost;
 mod machine;
 mod names;
 mod networks;
@@ -53,6 +54,7 @@ use hold::{Found, Held};
 pub use listing::Listing;
 use record::{Record, Status};
 pub use request::*;
+pub use size::Sizes;
 
 /// All verbs. Cheap to make; opens nothing.
 #[derive(Clone, Debug)]
@@ -123,7 +125,7 @@ impl Engine {
     }
 
     pub fn network_remove(&self, wanted: &str) -> Result<()> {
-        self.dirs.make()?;
+        self.make_folders()?;
         self.remove_network_of(wanted)
     }
 
@@ -133,7 +135,7 @@ impl Engine {
         &self,
         filter: &dyn Fn(&view::Network) -> bool,
     ) -> Result<Listing<String>> {
-        self.dirs.make()?;
+        self.make_folders()?;
         let networks = self.networks()?;
         let mut removed = Listing {
             items: Vec::new(),
@@ -163,7 +165,8 @@ impl Engine {
 
     /// Makes and starts a container. With `detach` off, `Run::client` is a
     /// connection that has missed no output.
-    pub fn run(&self, request: RunRequest) -> Result<Run> {
+    /// `made` is told when there is a container, started or not.
+    pub fn run(&self, request: RunRequest, made: &mut dyn FnMut(&ContainerId)) -> Result<Run> {
         logs::limits(&request.log_options)?;
         let attach = !request.detach;
         let relay = Relay {
@@ -176,6 +179,7 @@ impl Engine {
         };
         let problems = self.prepare()?;
         let (record, lock) = self.create(request)?;
+        made(&record.id);
         let launched = self.launch(&record, lock, attach)?;
         let mut warnings = launched.warnings;
         warnings.extend(problems.iter().map(Error::to_string));
@@ -251,7 +255,18 @@ impl Engine {
     }
 
     pub fn pause(&self, wanted: &str, on: bool) -> Result<()> {
-        self.ask_live(wanted, |client| client.pause(on)).map(drop)
+        let id = self.find(wanted)?;
+        self.ask_or(
+            &id,
+            |client| client.pause(on),
+            |_, lock| {
+                lock.unlink()?;
+                Err(match on {
+                    true => self.not_running(&id.to_string(), &id),
+                    false => Error::conflict(format!("Container {id} is not paused")),
+                })
+            },
+        )
     }
 
     pub fn wait(&self, wanted: &str) -> Result<i32> {
@@ -264,7 +279,7 @@ impl Engine {
     }
 
     pub fn remove(&self, wanted: &str, force: bool) -> Result<()> {
-        self.dirs.make()?;
+        self.make_folders()?;
         let id = self.find(wanted)?;
         loop {
             let found = match self.hold_any(&id) {

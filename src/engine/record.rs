@@ -49,7 +49,8 @@ pub(super) struct Config {
     pub init: bool,
     pub auto_remove: bool,
     pub stop_signal: Option<String>,
-    pub stop_timeout: Option<u32>,
+    /// Seconds; a negative number: for ever.
+    pub stop_timeout: Option<i64>,
     pub exposed: Vec<String>,
     pub publish: Vec<PortRequest>,
     pub publish_via: Via,

@@ -148,7 +148,7 @@ pub struct RunRequest {
     pub auto_remove: bool,
     pub detach: bool,
     pub stop_signal: Option<String>,
-    pub stop_timeout: Option<u32>,
+    pub stop_timeout: Option<i64>,
     /// The engine writes the id there once the container exists, before its
     /// program starts. The file must not exist.
     pub cidfile: Option<PathBuf>,

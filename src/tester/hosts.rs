@@ -1,5 +1,4 @@
-//! Host names for the applets: literal addresses and /etc/hosts. Nothing
-//! else is asked, so nothing can hang or leave the container.
+//! Host names for the applets: literal addresses and /etc/hosts.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -28,6 +28,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::hosts::Hosts;
+use super::resolver;
 use crate::base::error::errno_text;
 use crate::base::{Family, OfFamily};
 use args::Args;
@@ -121,9 +122,17 @@ fn target(args: &Args, hosts: &Hosts) -> Result<IpAddr, Failure> {
             _ => Ok(addr),
         };
     }
-    hosts
-        .addr(host, args.family)
-        .ok_or_else(|| Failure::new(2, format!("{host}: Name or service not known")))
+    if let Some(addr) = hosts.addr(host, args.family) {
+        return Ok(addr);
+    }
+    resolver::address(host, args.family).map_err(|why| {
+        let text = match why {
+            resolver::Unknown::Nowhere => "Name or service not known",
+            resolver::Unknown::NoAddress => "No address associated with hostname",
+            resolver::Unknown::NotNow => "Temporary failure in name resolution",
+        };
+        Failure::new(2, format!("{host}: {text}"))
+    })
 }
 
 /// As iputils: numbers if a number was given or asked for.

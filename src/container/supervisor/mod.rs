@@ -124,7 +124,7 @@ pub struct Settings {
     pub open_stdin: bool,
     /// `--stop-signal` (SIGTERM unless given) and `--stop-timeout` (10 s).
     pub stop_signal: i32,
-    pub stop_timeout_s: u32,
+    pub stop_timeout_s: i64,
     /// An attached client that is there from the start (`run` without `-d`):
     /// our end of a SEQPACKET pair, so that no output is ever missed.
     pub first_client: Option<OwnedFd>,

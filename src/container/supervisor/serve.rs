@@ -211,9 +211,7 @@ impl Supervisor {
             owner.pause(false)?;
             self.paused = false;
         }
-        let timeout = how
-            .timeout
-            .unwrap_or(i64::from(self.settings.stop_timeout_s));
+        let timeout = how.timeout.unwrap_or(self.settings.stop_timeout_s);
         self.stopping
             .get_or_insert_with(|| Stopping::new(restart))
             .join(Instant::now(), timeout, restart);
@@ -277,7 +275,10 @@ impl Supervisor {
                 let outcome = match pending {
                     Pending::Wait => status_value(status),
                     Pending::Stop => Ok(Value::Null),
-                    Pending::Restart => Err(Error::conflict("the container was stopped meanwhile")),
+                    Pending::Restart => Err(Error::conflict(format!(
+                        "container {} was stopped meanwhile",
+                        self.settings.live.file_name().unwrap_or_default().display()
+                    ))),
                 };
                 self.answer(id, number, outcome);
             }

@@ -1,13 +1,14 @@
 //! What a network gives a container before anything is made: one address of
 //! each family that the network has, or a refusal and no address at all.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::claims::Taken;
 use super::network::{Leg, Network};
 use super::taken;
-use crate::base::{Cause, Cidr, Error, Family, OfFamily, PerFamily, Result};
+use crate::base::{
+    Cause, Cidr, ContainerName, Error, Family, NetworkId, OfFamily, PerFamily, Result,
+};
 use crate::engine::lease::Wish;
 use crate::engine::record::EndpointConfig;
 use crate::engine::{EndpointRequest, Engine};
@@ -26,9 +27,7 @@ impl Network {
             Some(id) => engine
                 .find_network(id.as_str())
                 .map_err(|e| match e.cause {
-                    Cause::NotFound(_) => {
-                        Error::not_found(format!("network {} not found", config.name))
-                    }
+                    Cause::NotFound(_) => removed(engine, id, &config.name, &self.name),
                     _ => e,
                 })?,
             None => engine.find_network(&config.request.network)?,
@@ -93,10 +92,7 @@ impl Network {
             (None, Some(last)) => Wish::Rather(last),
             (None, None) => Wish::Any,
         };
-        let mut own = match wish {
-            Wish::Exactly(_) => HashSet::new(),
-            Wish::Rather(_) | Wish::Any => taken::addresses(spec, &mut self.host)?,
-        };
+        let mut own = taken::addresses(spec, &mut self.host)?;
         let taken = taken
             .iter()
             .filter(|t| t.network == spec.id && family == Family::Ipv4);
@@ -110,10 +106,14 @@ impl Network {
         }
         self.warnings.extend(taken.map(|t| t.told(ip)));
         if own.contains(&ip) {
+            let why = match wish {
+                Wish::Exactly(_) => String::new(),
+                Wish::Rather(_) | Wish::Any => {
+                    format!(", and network {} had no other left", spec.name)
+                }
+            };
             self.warnings.push(format!(
-                "{ip} is this host's own address, and network {} had no other left: \
-                 both will be hard to reach",
-                spec.name
+                "{ip} is this host's own address{why}: both will be hard to reach"
             ));
         }
         config.last_ips.put(ip);
@@ -127,6 +127,19 @@ impl Network {
             .map(Cidr::network)
             .find(|net| net.overlaps(addr.network()))
     }
+}
+
+/// A network made anew under the old name is another one.
+fn removed(engine: &Engine, id: &NetworkId, name: &str, container: &ContainerName) -> Error {
+    let leave = format!("`dockless network disconnect {name} {container}`");
+    let hint = match engine.find_network(name) {
+        Ok(_) => format!(
+            "{name} was removed, and another network has that name now: {leave} and \
+             `dockless network connect {name} {container}` put the container on it"
+        ),
+        Err(_) => format!("{name} was removed: {leave} lets the container start without it"),
+    };
+    Error::not_found(format!("network {id} not found")).hint(hint)
 }
 
 /// What was asked for and the network cannot give.

@@ -473,7 +473,7 @@ impl Owner for Owned {
     }
 
     fn pause(&mut self, on: bool) -> Result<()> {
-        let name = &self.record.name;
+        let (name, id) = (&self.record.name, &self.record.id);
         let Some(cgroup) = &self.cgroup else {
             return Err(Error::invalid(format!(
                 "Cannot pause container {name}: it has no cgroup here"
@@ -487,7 +487,7 @@ impl Owner for Owned {
             } else {
                 "is not paused"
             };
-            return Err(Error::conflict(format!("Container {name} {text}")));
+            return Err(Error::conflict(format!("Container {id} {text}")));
         }
         cgroup.freeze(on)?;
         self.record.state.status = if on { Status::Paused } else { Status::Running };

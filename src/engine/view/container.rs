@@ -176,7 +176,7 @@ pub struct Config {
     pub stop_signal: String,
     /// Left out when not given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_timeout: Option<u32>,
+    pub stop_timeout: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -52,6 +52,13 @@ pub struct Doctor {
     pub names: Vec<String>,
 }
 
+/// The hidden `__complete`: the words before the one that is completed.
+#[derive(Debug, Parser)]
+pub struct Complete {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
 /// `completion SHELL`, and the hidden `man [COMMAND]`
 #[derive(Debug, Parser)]
 pub struct Generate {

@@ -13,4 +13,5 @@ pub mod networks;
 pub mod ordered;
 pub mod ports;
 pub mod safe;
+mod syntax;
 pub mod template;

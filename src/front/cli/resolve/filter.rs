@@ -191,25 +191,20 @@ fn ports(text: &str) -> Option<(u16, u16, &str)> {
     Some((first.parse().ok()?, last.parse().ok()?, proto))
 }
 
+/// Both filters are about the container's ports, and about what was asked for,
+/// whether or not it runs (moby, daemon/container/view.go: `PortBindings`).
 fn has_port(c: &Container, wanted: &str, published: bool) -> bool {
     let Some((first, last, proto)) = ports(wanted) else {
         return false;
     };
-    let inside = |port: u16, p: &str| (first..=last).contains(&port) && p == proto;
-    let shown = c.network_settings.ports.iter().any(|(key, bindings)| {
-        let Some((private, p)) = split_key(key) else {
-            return false;
-        };
-        let public = bindings.iter().flatten();
-        let mut public = public.filter_map(|b| b.host_port.parse().ok());
-        if published {
-            public.any(|port| inside(port, p))
-        } else {
-            inside(private, p)
-        }
-    });
-    let exposed = || c.config.exposed_ports.keys().filter_map(|k| split_key(k));
-    shown || (!published && exposed().any(|(port, p)| inside(port, p)))
+    let hit = |key: &String| {
+        split_key(key).is_some_and(|(port, p)| (first..=last).contains(&port) && p == proto)
+    };
+    if published {
+        c.host_config.port_bindings.keys().any(hit)
+    } else {
+        c.config.exposed_ports.keys().any(hit)
+    }
 }
 
 /// `events --filter`

@@ -10,11 +10,20 @@ use crate::engine::{EndpointRequest, HostAccess, NetworkCreate, PoolRequest};
 use crate::front::cli::args::network as args;
 use crate::front::cli::args::run::Run;
 
-pub fn create(a: &args::Create) -> Result<NetworkCreate> {
+/// Docker's flags of which dockless has one value only so far.
+pub fn unsupported(a: &args::Create) -> Result<()> {
     match given(a.scope.as_ref()) {
         None | Some("local") => {}
-        Some(other) => return Err(not_yet(&format!("--scope {other}"))),
+        Some(other) => {
+            return Err(not_yet(&format!(
+                "--scope {other} of 'docker network create'"
+            )));
+        }
     }
+    Ok(())
+}
+
+pub fn create(a: &args::Create) -> Result<NetworkCreate> {
     Ok(NetworkCreate {
         name: a.names.first().cloned().unwrap_or_default(),
         driver: a.driver.clone(),

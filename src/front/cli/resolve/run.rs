@@ -42,7 +42,7 @@ pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
         auto_remove: a.rm,
         detach: a.detach,
         stop_signal: given(a.stop_signal.as_ref()).map(str::to_owned),
-        stop_timeout: a.stop_timeout.map(stop_timeout).transpose()?,
+        stop_timeout: a.stop_timeout,
         // Whoever has to take it back may be in another folder.
         cidfile: a
             .cidfile
@@ -145,10 +145,6 @@ pub(super) fn workdir(text: Option<&String>) -> Result<Option<String>> {
         ))),
         dir => Ok(dir.map(str::to_owned)),
     }
-}
-
-fn stop_timeout(seconds: i64) -> Result<u32> {
-    u32::try_from(seconds).map_err(|_| not_yet(&format!("--stop-timeout {seconds}")))
 }
 
 /// Those of json-file that change what is kept.

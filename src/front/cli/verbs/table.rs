@@ -344,6 +344,17 @@ pub static VERBS: &[Verb] = &[
         }
     ),
     verb!(
+        machine::Complete,
+        super::complete::names,
+        PLAIN {
+            paths: &["__complete"],
+            about: "Names that can follow these words, for the shells' completion",
+            usage: "[WORD...]",
+            arity: Arity::at_least(0),
+            hidden: true,
+        }
+    ),
+    verb!(
         machine::Generate,
         super::machine::man,
         PLAIN {
