@@ -42,7 +42,8 @@ fn a_life_in_docker_s_words() -> Verdict {
         ]
         .concat(),
     )?;
-    let run = ["run", "-d", "--name=web", "--label=tier=front"];
+    // A pid 1 that has not caught SIGTERM yet ignores it; `--init` keeps it.
+    let run = ["run", "-d", "--init", "--name=web", "--label=tier=front"];
     let id = dockless(&[&run[..], &["--network=mac1", "tester"]].concat())?;
     dockless(&["pause", "web"])?;
     dockless(&["unpause", "web"])?;
