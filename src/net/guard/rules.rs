@@ -101,7 +101,7 @@ impl Match {
         self.compare(offset, Cmp::Eq, value)
     }
 
-    fn is_not(self, offset: u32, value: &[u8]) -> Self {
+    fn differs(self, offset: u32, value: &[u8]) -> Self {
         self.compare(offset, Cmp::Neq, value)
     }
 
@@ -131,8 +131,8 @@ impl Match {
 
     /// Neither from a DHCP server's port nor to a client's.
     fn not_a_server(self, (server, client): (u16, u16), sport: u32) -> Self {
-        self.is_not(sport, &server.to_be_bytes())
-            .is_not(sport + 2, &client.to_be_bytes())
+        self.differs(sport, &server.to_be_bytes())
+            .differs(sport + 2, &client.to_be_bytes())
     }
 
     fn then(mut self, verdict: Verdict) -> Vec<Expr> {
@@ -211,7 +211,7 @@ impl Rules<'_, '_> {
 
     fn ipv4(&mut self, mac: MacAddr, addr: Option<Ipv4Addr>) {
         let own = || any().frame(mac, IPV4).from(addr);
-        self.add(CHAIN, &own().is_not(PROTOCOL, &[UDP]).accept(), None);
+        self.add(CHAIN, &own().differs(PROTOCOL, &[UDP]).accept(), None);
         // Without options: else the ports would be elsewhere.
         let udp = own().is(PROTOCOL, &[UDP]);
         let whole = udp.clone().is(VERSION, &[0x45]);
@@ -366,7 +366,7 @@ impl Rules<'_, '_> {
     }
 
     fn drops(&mut self, mac: MacAddr) {
-        self.drop(CHAIN, any().is_not(SENDER, &mac.0), Forgery::Mac);
+        self.drop(CHAIN, any().differs(SENDER, &mac.0), Forgery::Mac);
         let (server, client) = DHCP;
         for (port, at) in [(server, SPORT), (client, DPORT)] {
             let udp = any().is(TYPE, &IPV4).is(PROTOCOL, &[UDP]);
