@@ -16,11 +16,12 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
+use nix::sys::stat::Mode;
 
 use super::file::explain;
 use crate::base::{Error, Result};
@@ -96,10 +97,7 @@ impl Lock {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(io("test lock", path, &e)),
         };
-        let mut range = whole_file(EXCLUSIVE);
-        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut range))
-            .map_err(|errno| explain("test lock", path, errno))?;
-        Ok(range.l_type != UNLOCKED)
+        is_locked(&file).map_err(|errno| explain("test lock", path, errno))
     }
 
     pub fn path(&self) -> &Path {
@@ -110,10 +108,9 @@ impl Lock {
     /// counts as free: whoever tries to lock it learns why. An absent folder has
     /// none.
     ///
-    /// Thousands may be: the kernel's table of all locks says which, in one
-    /// look. It names a file by its file system's device and inode; where
-    /// stat(2) has others (btrfs, overlayfs), and where /proc is hidden, each
-    /// file is asked about.
+    /// Each is asked. The kernel's table of all locks, /proc/locks, would say it
+    /// at once, but to read it is to wait for an RCU grace period (`file_rwsem`
+    /// in fs/locks.c): some 15 ms, in which a thousand can be asked.
     pub fn survey(folder: &Path) -> Result<Survey> {
         let list = |e: std::io::Error| io("list", folder, &e);
         let mut survey = Survey::default();
@@ -121,18 +118,17 @@ impl Lock {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(survey),
             other => other.map_err(list)?,
         };
-        let entries = entries.collect::<std::io::Result<Vec<_>>>().map_err(list)?;
-        let Some(first) = entries.first() else {
-            return Ok(survey);
-        };
-        let device = first.metadata().map(|m| m.dev());
-        let held = std::fs::read("/proc/locks")
-            .and_then(|table| Ok(held_on(&table, device?)))
-            .unwrap_or_default();
+        let at = File::open(folder).map_err(list)?;
         for entry in entries {
-            let is_held =
-                held.contains(&entry.ino()) || Self::is_held(&entry.path()).unwrap_or(false);
-            if let Ok(name) = entry.file_name().into_string() {
+            let name = entry.map_err(list)?.file_name();
+            let file = openat(
+                &at,
+                &*name,
+                OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            );
+            let is_held = file.and_then(|file| is_locked(&file)).unwrap_or(false);
+            if let Ok(name) = name.into_string() {
                 if is_held {
                     survey.held.insert(name);
                 } else {
@@ -222,18 +218,10 @@ fn set(file: &File, wait: Wait) -> nix::Result<()> {
     }
 }
 
-/// Inodes on a device that somebody has a lock of our kind on, from
-/// proc_locks(5): `1: OFDLCK ADVISORY WRITE -1 00:17:1234 0 EOF`, the device
-/// in hexadecimal. Who only waits (`1: -> OFDLCK …`) is not a holder.
-fn held_on(table: &[u8], device: u64) -> HashSet<u64> {
-    let device = format!("{:02x}:{:02x}", libc::major(device), libc::minor(device));
-    let inode = |line: &[u8]| {
-        let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
-        (words.nth(1)? == "OFDLCK" && words.nth(1)? == "WRITE").then_some(())?;
-        let (at, inode) = words.nth(1)?.rsplit_once(':')?;
-        (at == device).then(|| inode.parse().ok())?
-    };
-    table.split(|&b| b == b'\n').filter_map(inode).collect()
+fn is_locked(file: &impl AsFd) -> nix::Result<bool> {
+    let mut range = whole_file(EXCLUSIVE);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut range))?;
+    Ok(range.l_type != UNLOCKED)
 }
 
 /// Does the name still lead to the file that was locked?
@@ -309,25 +297,6 @@ mod tests {
         );
         std::os::unix::fs::symlink("/nowhere", dir.path().join("link")).unwrap();
         assert_eq!(count(dir.path()), (99, 2));
-    }
-
-    /// The fast way must know what the slow one does, or it is none.
-    #[test]
-    fn the_kernels_table_is_read() {
-        // A tmpfs, as the state folder is on.
-        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-        let lock = Lock::acquire(&dir.path().join("lock")).unwrap();
-        let file = std::fs::metadata(lock.path()).unwrap();
-        let held = held_on(&std::fs::read("/proc/locks").unwrap(), file.dev());
-        assert!(held.contains(&file.ino()));
-        let table = b"1: OFDLCK ADVISORY  WRITE -1 08:11:42 0 EOF\n\
-            1: -> OFDLCK ADVISORY  WRITE -1 08:11:43 0 EOF\n\
-            2: OFDLCK ADVISORY  READ -1 08:11:44 0 EOF\n\
-            3: FLOCK  ADVISORY  WRITE 77 08:11:45 0 EOF\n\
-            4: OFDLCK ADVISORY  WRITE -1 08:12:46 0 EOF\n\
-            damaged\n5: OFDLCK ADVISORY  WRITE\n";
-        let held = held_on(table, libc::makedev(8, 0x11));
-        assert_eq!(held, HashSet::from([42]));
     }
 
     /// A waiter must never end up with the lock of an unlinked file.

@@ -33,7 +33,7 @@ use crate::sys::epoll::{Epoll, EpollFlags};
 /// An answer after so long is no answer to our probe.
 const LATE: Duration = Duration::from_secs(1);
 /// A network that a running program joins has no exec to wait for.
-pub(super) const JOIN_WAIT: Duration = Duration::from_millis(10);
+pub(super) const JOIN_WAIT: Duration = Duration::from_millis(2);
 
 /// An address that was given, and turned out to be somebody's.
 #[derive(Clone, Debug)]

@@ -269,7 +269,8 @@ impl Network {
         if let Some(publisher) = &mut self.publisher {
             errors.extend(publisher.stop().err());
         }
-        for leg in std::mem::take(&mut self.legs) {
+        let legs = std::mem::take(&mut self.legs);
+        for leg in &legs {
             let has_shim = || match engine.find_network(leg.spec.id.as_str()) {
                 Ok(network) => network.host_access != HostAccess::Off,
                 Err(_) => true,
@@ -285,6 +286,7 @@ impl Network {
                 errors.extend(driver::detach(attachment, sandbox, &mut self.guard).err());
             }
         }
+        self.ended = legs;
         errors
     }
 }

@@ -116,6 +116,9 @@ pub(in crate::engine) struct Network {
     pub(super) names: Option<NameService>,
     pub(super) guard: Option<Guard>,
     pub(super) pending: VecDeque<Pending>,
+    /// Those of a container that is over. To close a packet socket is to wait
+    /// for an RCU grace period: clients are told of the end before.
+    pub(super) ended: Vec<Leg>,
     pub(super) warnings: Vec<String>,
     pub(super) acd: Acd,
 }
@@ -153,6 +156,7 @@ impl Network {
             names: None,
             guard: None,
             pending: VecDeque::new(),
+            ended: Vec::new(),
             warnings: Vec::new(),
             acd: record.config.acd,
         };
