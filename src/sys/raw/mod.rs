@@ -264,6 +264,43 @@ pub fn bind_packet(socket: BorrowedFd<'_>, ethertype: u16, ifindex: i32) -> Resu
     .map(drop)
 }
 
+/// setsockopt(SO_ATTACH_FILTER): classic BPF, on what the socket receives.
+pub fn attach_filter(socket: BorrowedFd<'_>, program: &[[u8; 8]]) -> Result<()> {
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    #[allow(clippy::cast_possible_truncation, reason = "16 bytes")]
+    const LENGTH: libc::socklen_t = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: eight bytes are a sock_filter, which has no padding; the kernel
+    // copies `len` of them during the call and checks the program.
+    Errno::result(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            ptr::from_ref(&filter).cast(),
+            LENGTH,
+        )
+    })
+    .map(drop)
+}
+
+/// Bytes that were sent and have not left the machine (SIOCOUTQ): a datagram
+/// that waits for its neighbour's MAC is one of them.
+pub fn unsent(socket: BorrowedFd<'_>) -> Result<i32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int to `bytes`.
+    Errno::result(unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::TIOCOUTQ,
+            ptr::from_mut(&mut bytes),
+        )
+    })
+    .map(|_| bytes)
+}
+
 /// dup2(2) onto a standard stream (0, 1, 2): without CLOEXEC there.
 pub fn dup2_std(from: BorrowedFd<'_>, to: i32) -> Result<()> {
     if !(0..=2).contains(&to) {
