@@ -1,6 +1,7 @@
 //! Networks: from options to interfaces in a `Netns<Sandbox>`.
 
 pub mod announce;
+pub mod dhcp;
 pub mod dns;
 pub mod doctor;
 pub mod driver;
