@@ -52,6 +52,7 @@ impl Engine {
                     network: Some(network.id.clone()),
                     name: network.name.to_string(),
                     last: None,
+                    dhcp: None,
                 });
                 record.save(&self.dirs)
             });
@@ -93,6 +94,7 @@ impl Engine {
         self.ask_or(&id, ask, |mut record, lock| {
             let left = match is_on(&record) {
                 true => {
+                    self.leave_by_dhcp(&record, &network.id);
                     record
                         .config
                         .endpoints

@@ -155,7 +155,7 @@ impl Engine {
             ipam: view::Ipam {
                 options: (!predefined).then(|| network.ipam_options.clone()),
                 config: (!predefined).then(|| network.pools.iter().map(pool).collect()),
-                ..Default::default()
+                driver: network.ipam.as_str().to_owned(),
             },
             internal: network.internal,
             attachable: network.attachable,
@@ -267,6 +267,7 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
             })
             .collect(),
         links: links.collect(),
+        dhcp: super::dhcp::describe(record),
     }
 }
 

@@ -171,6 +171,7 @@ impl Engine {
         network.make_namespace()?;
         cloned.join(network.netns()?)?;
         network.attach_all(self, &mut record, &mut journal)?;
+        let names = network.introduce(self, &mut record, names)?;
         network.serve_names(self, names)?;
         network.publish(&record, reserved, &mut journal)?;
         let running = cloned.go()?;

@@ -10,6 +10,7 @@
 mod access;
 mod connect;
 mod create;
+mod dhcp;
 mod doctor;
 mod etc;
 mod gc;

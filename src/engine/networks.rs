@@ -109,12 +109,12 @@ impl Engine {
                 ),
             );
         };
-        if !matches!(request.ipam_driver.as_str(), "" | "default") {
+        let Some(ipam) = spec::Ipam::new(&request.ipam_driver) else {
             return Err(
                 Error::not_found(format!("plugin \"{}\" not found", request.ipam_driver))
-                    .hint("the only IPAM driver so far is \"default\""),
+                    .hint("the IPAM drivers are \"default\" and \"dhcp\""),
             );
-        }
+        };
         let (ipv4, ipv6) = spec::families(&request.options, request.ipv4, request.ipv6)?;
         if ipv6 {
             return Err(Error::invalid("IPv6 networks are not supported yet")
@@ -143,7 +143,10 @@ impl Engine {
             sources: link.sources,
             mtu: link.mtu,
         };
-        let pools = if ipv4 {
+        if ipam == spec::Ipam::Dhcp {
+            super::dhcp::check_network(&request, &vlan, ipv4)?;
+        }
+        let pools = if ipv4 && ipam == spec::Ipam::Default {
             let beside = beside(&vlan, &others, &links);
             self.pools(&request.pools, &vlan, &others, &beside, &mut host)?
         } else {
@@ -165,6 +168,7 @@ impl Engine {
             ipam_options: request.ipam_options,
             announce,
             host_access: spec::HostAccess::Off,
+            ipam,
         };
         let access = wanted_access(&network, request.host_access)?;
         let addresses = self.address_lock()?;
@@ -330,6 +334,9 @@ impl Engine {
             self.record_parents(&vlan.made)?;
         }
         file::remove_replaced(&self.dirs.network(network))?;
+        if let Some(spec) = spec.as_ref().filter(|spec| spec.is_dhcp()) {
+            self.forget_addresses(spec);
+        }
         // The network is gone; a parent that stays is the next command's.
         let _ = self.rewind_networks(Some(&addresses));
         Ok(())

@@ -27,10 +27,10 @@ impl Network {
             request,
             network: None,
             last: None,
+            dhcp: None,
         };
         let before = self.default_leg();
         let leg = self.leg(engine, config)?;
-        let addr = leg.addr;
         self.legs.push(leg);
         let at = self.legs.len() - 1;
         let default = self.default_leg();
@@ -39,9 +39,7 @@ impl Network {
             .and_then(|()| self.attach(engine, at, default == Some(at), journal));
         if let Err(error) = made {
             let leg = self.legs.pop();
-            let released = leg
-                .zip(addr)
-                .and_then(|(leg, a)| engine.release(&leg.spec, a).err());
+            let released = leg.and_then(|leg| engine.release(&leg.spec, leg.addr?).err());
             let mut undo: Vec<Error> = Vec::new();
             undo.extend(released);
             undo.extend(
@@ -55,13 +53,15 @@ impl Network {
             .endpoints
             .retain(|e| !matches!(e.request.network.as_str(), "none"));
         record.config.endpoints.push(self.legs[at].config.clone());
-        let named = addr
+        let named = self.legs[at]
+            .addr
             .map_or(Ok(()), |addr| {
                 let warning = engine.add_host_line(record, addr)?;
                 self.warnings.extend(warning);
                 Ok(())
             })
-            .and_then(|()| self.name_service(engine, record));
+            .and_then(|()| self.name_service(engine, record))
+            .and_then(|()| self.name_servers_of_leases(engine, record));
         let network = self.legs[at].spec.id.clone();
         named
             .and_then(|()| self.republish(engine, record, journal))
@@ -74,7 +74,7 @@ impl Network {
     /// Published ports lead into the network that they were published on. When
     /// the container has left it, or was on none, they lead into the one that
     /// is the default now; without any they are free again.
-    fn republish(
+    pub(super) fn republish(
         &mut self,
         engine: &Engine,
         record: &Record,
@@ -119,6 +119,8 @@ impl Network {
                     self.id
                 ))
             })?;
+        // The way to the server goes with the link.
+        self.legs[at].give_lease_back(engine);
         // As long as the link is there, nothing has changed.
         if let (Some(attachment), Some(sandbox)) =
             (&self.legs[at].attachment, self.sandbox.as_mut())
@@ -172,7 +174,7 @@ impl Network {
 
     /// Takes the default route from one leg and gives it to another; the
     /// route that is there already is fine.
-    fn move_default(&mut self, from: Option<usize>, to: Option<usize>) -> Result<()> {
+    pub(super) fn move_default(&mut self, from: Option<usize>, to: Option<usize>) -> Result<()> {
         let Some(sandbox) = self.sandbox.as_mut() else {
             return Ok(());
         };

@@ -21,6 +21,7 @@ use crate::sys::cgroup::Cgroup;
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::process::{self, ExitStatus, SingleThreaded};
 
+mod dhcp;
 mod live;
 mod names;
 mod network;
@@ -127,6 +128,9 @@ impl Owned {
         let dirs = self.engine.dirs.clone();
         let id = &self.record.id;
         let leases = self.network.leases();
+        if self.record.config.auto_remove {
+            self.network.give_leases_back(&self.engine);
+        }
         let mut errors = self.network.close(&self.engine);
         if let Some(cgroup) = self.cgroup.take() {
             let folders = cgroup.folders().to_vec();
@@ -194,6 +198,7 @@ impl Owned {
         {
             publisher.register(epoll, PUBLISH_BASE)?;
         }
+        self.network.register_dhcp(epoll)?;
         match &mut self.network.names {
             Some(names) if !names.resolver.is_registered() => {
                 names.resolver.register(epoll, NAMES_BASE)
@@ -289,6 +294,9 @@ impl Owner for Owned {
     }
 
     fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {
+        if let Some(key) = key.checked_sub(dhcp::BASE) {
+            return self.dhcp_ready(key);
+        }
         if let (Some(names), Some(key)) = (&mut self.network.names, key.checked_sub(NAMES_BASE)) {
             return names.resolver.ready(key, events, &mut names.roster);
         }

@@ -16,6 +16,7 @@ use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record, State};
 use crate::net::Attachment;
 use crate::net::announce::Announcer;
+use crate::net::dhcp::Client;
 use crate::net::driver::{self, Endpoint, HostView};
 use crate::net::publish::{self, Publisher, Reserved, Target};
 use crate::net::spec::{Driver, NetworkSpec, Vlan};
@@ -31,6 +32,8 @@ pub(super) struct Leg {
     pub(super) config: EndpointConfig,
     pub(super) addr: Option<Cidr>,
     pub(super) attachment: Option<Attachment>,
+    /// Where a DHCP server gives the address.
+    pub(super) client: Option<Client>,
 }
 
 impl Leg {
@@ -39,6 +42,9 @@ impl Leg {
         let addr = self
             .addr
             .filter(|_| !self.spec.is_l3() && !self.is_cut_off())?;
+        if self.spec.is_dhcp() {
+            return self.lease()?.gateway().map(IpAddr::V4);
+        }
         self.spec
             .pools
             .iter()
@@ -110,7 +116,7 @@ pub(in crate::engine) struct Network {
 /// How long a dead container's namespace may take to go.
 const BURIAL: Duration = Duration::from_secs(2);
 
-fn not_made() -> Error {
+pub(super) fn not_made() -> Error {
     Error::state(
         "use network",
         "",
@@ -178,7 +184,7 @@ impl Network {
                 "invalid endpoint settings:\nno configured subnet contains IP address {ip}"
             )));
         }
-        let addr = if spec.ipv4 && spec.vlan().is_some() {
+        let addr = if spec.ipv4 && spec.vlan().is_some() && !spec.is_dhcp() {
             let wish = match (config.request.ip, config.last) {
                 (Some(IpAddr::V4(ip)), _) => Wish::Exactly(ip),
                 (_, Some(last)) => Wish::Rather(last),
@@ -218,10 +224,11 @@ impl Network {
             config,
             addr,
             attachment: None,
+            client: None,
         })
     }
 
-    fn overlapping(&self, addr: Cidr) -> Option<Cidr> {
+    pub(super) fn overlapping(&self, addr: Cidr) -> Option<Cidr> {
         self.legs
             .iter()
             .filter_map(|l| l.addr)
@@ -230,7 +237,7 @@ impl Network {
     }
 
     /// Keeps ids, names and last addresses in the record.
-    fn remember(&self, record: &mut Record) {
+    pub(super) fn remember(&self, record: &mut Record) {
         for leg in &self.legs {
             if let Some(config) = record
                 .config
@@ -334,8 +341,9 @@ impl Network {
         record: &mut Record,
         journal: &mut dyn Journal,
     ) -> Result<()> {
-        let default = self.default_leg();
         for at in 0..self.legs.len() {
+            // A lease may have brought another gateway.
+            let default = self.default_leg();
             self.attach(engine, at, default == Some(at), journal)?;
         }
         self.remember(record);
@@ -405,6 +413,9 @@ impl Network {
         let ifname = self.free_ifname()?;
         let leg = &self.legs[at];
         let mac = match (leg.config.request.mac, leg.addr) {
+            (None, None) if leg.spec.is_dhcp() && !leg.is_passthru() => {
+                Some(self.identity(leg).mac)
+            }
             (None, None) if !leg.mode().is_some_and(Mode::has_parents_mac) => {
                 Some(named_mac(&leg.spec, &self.hostname))
             }
@@ -437,6 +448,9 @@ impl Network {
         let attachment = plan
             .attach(&mut self.host, sandbox, netns, sysctl)
             .map_err(|error| engine.name_holder(error, &spec))?;
+        if spec.is_dhcp() {
+            return self.lease_by_dhcp(engine, at, attachment, journal);
+        }
         let known = engine
             .let_host_in(&mut self.host, &attachment, journal)
             .and_then(|()| self.announce(&attachment, &spec));
@@ -452,7 +466,7 @@ impl Network {
     }
 
     /// The first announcement now, the rest from the loop.
-    fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
+    pub(super) fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
         let (Some(IpAddr::V4(ip)), Some(netns)) =
             (attachment.addr.map(Cidr::addr), self.netns.as_ref())
         else {
