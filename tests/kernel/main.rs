@@ -54,6 +54,7 @@
 mod harness;
 mod judge;
 
+mod dhcp;
 mod dns;
 mod doctor;
 mod host_access;
@@ -76,6 +77,7 @@ use harness::Test;
 fn main() -> ExitCode {
     let tests: Vec<Test> = [
         selfcheck::tests(),
+        dhcp::tests(),
         dns::tests(),
         doctor::tests(),
         host_access::tests(),
