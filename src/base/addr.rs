@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
+use super::family::Family;
 
 /// An Ethernet address, six bytes, printed as `02:42:0a:00:02:05`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -19,6 +20,22 @@ impl MacAddr {
     pub fn from_ipv4(ip: Ipv4Addr) -> Self {
         let [a, b, c, d] = ip.octets();
         Self([0x02, 0x42, a, b, c, d])
+    }
+
+    /// Stable and unique where the address is: IPv4's as above, and of an IPv6
+    /// address `06` and five bytes of its FNV-1a hash.
+    pub fn from_ip(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self::from_ipv4(ip),
+            IpAddr::V6(ip) => {
+                let step = |hash: u64, byte: u8| {
+                    (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+                };
+                let hash = ip.octets().into_iter().fold(0xcbf2_9ce4_8422_2325, step);
+                let [a, b, c, d, e, ..] = hash.to_be_bytes();
+                Self([0x06, a, b, c, d, e])
+            }
+        }
     }
 
     /// Bit 0 of the first byte: a group address, which no interface may own.
@@ -102,9 +119,22 @@ pub struct Cidr {
 impl Cidr {
     /// 0.0.0.0/0
     pub const DEFAULT_V4: Self = Self {
-        addr: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         prefix: 0,
     };
+    /// ::/0
+    pub const DEFAULT_V6: Self = Self {
+        addr: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        prefix: 0,
+    };
+
+    /// Everything.
+    pub fn default_of(family: Family) -> Self {
+        match family {
+            Family::Ipv4 => Self::DEFAULT_V4,
+            Family::Ipv6 => Self::DEFAULT_V6,
+        }
+    }
 
     pub fn new(addr: IpAddr, prefix: u8) -> Result<Self> {
         let max = if addr.is_ipv4() { 32 } else { 128 };
@@ -175,6 +205,12 @@ impl Cidr {
     pub fn nth(self, n: u128) -> Option<IpAddr> {
         let ip = Self::rebuild(self.addr, Self::bits(self.network().addr).checked_add(n)?);
         self.contains(ip).then_some(ip)
+    }
+
+    /// What [`Self::nth`] counts an address as.
+    pub fn index_of(self, ip: IpAddr) -> Option<u128> {
+        let first = Self::bits(self.network().addr);
+        self.contains(ip).then(|| Self::bits(ip) - first)
     }
 
     pub fn contains(self, ip: IpAddr) -> bool {
@@ -308,7 +344,11 @@ mod tests {
         ] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
         }
-        assert_eq!(MacAddr::from_ipv4("10.0.2.5".parse().unwrap()), mac);
+        assert_eq!(MacAddr::from_ip("10.0.2.5".parse().unwrap()), mac);
+        let v6 = |text: &str| MacAddr::from_ip(text.parse().unwrap());
+        assert_eq!(v6("fd00::5"), v6("fd00:0::5"));
+        assert_ne!(v6("fd00::5"), v6("fd00::6"));
+        assert!(!v6("fd00::5").is_multicast());
     }
 
     #[test]

@@ -214,6 +214,10 @@ impl IntoErrno for &std::io::Error {
 /// The C library's text for an errno, in Go's spelling (lower case), which is
 /// what Docker's users know.
 pub fn errno_text(errno: i32) -> String {
+    if errno == libc::EOPNOTSUPP {
+        // Go's table has the kernel's meaning, not that of sockets.
+        return "operation not supported".to_owned();
+    }
     let text = nix::errno::Errno::from_raw(errno).desc();
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
@@ -295,6 +299,7 @@ mod tests {
             Error::sys("create socket", "", libc::EMFILE).to_string(),
             "create socket: too many open files"
         );
+        assert_eq!(errno_text(libc::EOPNOTSUPP), "operation not supported");
     }
 
     #[test]

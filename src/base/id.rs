@@ -90,9 +90,15 @@ impl ContainerName {
         if first && rest {
             Ok(Self(name))
         } else {
-            Err(Error::invalid(format!(
+            let short = name.len() == 1 && first;
+            let error = Error::invalid(format!(
                 "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-            )))
+            ));
+            Err(if short {
+                error.hint("it needs two characters or more")
+            } else {
+                error
+            })
         }
     }
 

@@ -3,12 +3,14 @@
 
 pub mod addr;
 pub mod error;
+pub mod family;
 pub mod id;
 pub mod ifname;
 pub mod undo;
 
 pub use addr::{Cidr, HostPort, MacAddr, PortMap, Proto};
 pub use error::{Cause, Error, Result, Subject};
+pub use family::{Family, OfFamily, PerFamily};
 pub use id::{ContainerId, ContainerName, NetworkId, NetworkName};
 pub use ifname::IfName;
 pub use undo::{Journal, Step};

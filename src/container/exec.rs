@@ -81,7 +81,7 @@ pub fn spawn(
     // remembered.
     features::in_user_namespace();
     apparmor::has_profile();
-    let (end, child_end) = sync::pair()?;
+    let (mut end, child_end) = sync::pair()?;
     let birth = || {
         let into = cgroup.as_ref().and_then(Cgroup::clone_into);
         birth(token, init, into)

@@ -11,8 +11,8 @@
 //! clone() ────────── clone3 ──────────────▶ cgroup, session, root file system
 //! makes the network
 //! join()  ────────── Netns(fd) ───────────▶ joins, /sys, pivot, user, seccomp
+//! ready() ◀───────── Ready(pty) ──────────
 //! go()    ────────── Go ──────────────────▶
-//!         ◀───────── Ready(pty) ──────────
 //!         ◀───────── end of file ───────── exec
 //! ```
 //!
@@ -146,6 +146,12 @@ impl Cloned {
     pub fn join(&mut self, netns: &Netns<Sandbox>) -> Result<()> {
         use std::os::fd::AsFd;
         self.end.give_netns(netns.as_fd())
+    }
+
+    /// Returns when nothing but exec is left to do, for a caller with a last
+    /// question: the child does not wait before that.
+    pub fn ready(&mut self) -> Result<()> {
+        self.end.await_ready()
     }
 
     pub fn pid(&self) -> i32 {

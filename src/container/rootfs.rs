@@ -19,6 +19,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -73,6 +74,10 @@ impl Rootfs {
                 "the container's layer is in {}: free some space there, or move it with --root",
                 spec.layer.display()
             )),
+            Some(libc::EACCES) if e.hint.is_none() && features::in_user_namespace() => e.hint(
+                "that folder of the image is somebody else's, and without root nothing can be \
+                 made in it: use an image of your own, or root",
+            ),
             _ => e,
         })
     }
@@ -261,6 +266,9 @@ fn overlay(spec: &RootfsSpec) -> Result<Rooted> {
             Err(e) => return Err(file::explain("create layer", folder, e)),
         }
     }
+    if features::in_user_namespace() {
+        own(&spec.lower, &upper, "etc")?;
+    }
     if spec.volatile {
         forget_volatile(&work)?;
     }
@@ -302,6 +310,21 @@ fn overlay(spec: &RootfsSpec) -> Result<Rooted> {
     be_writable(&mount, &work)?;
     mount.attach(Rooted::root(&spec.layer)?)?;
     Ok(mount.into_root())
+}
+
+/// In a folder of the image that is somebody else's nothing can be made without
+/// root; in the layer's own of that name, which is merged with it, it can.
+fn own(lower: &Path, upper: &Path, name: &str) -> Result<()> {
+    let folder = upper.join(name);
+    match std::fs::symlink_metadata(lower.join(name)) {
+        Ok(found) if found.is_dir() && found.uid() != nix::unistd::geteuid().as_raw() => {
+            match nix::unistd::mkdir(&folder, Mode::from_bits_truncate(found.mode())) {
+                Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
+                Err(e) => Err(file::explain("create layer", &folder, e)),
+            }
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An overlay that cannot make folders in the layer (a full disk) is read-only

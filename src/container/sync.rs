@@ -7,14 +7,15 @@
 //!
 //! ```text
 //! parent  ── Netns(fd) ─▶  child   joins it (launch only), mounts /sys
-//! parent  ── Go ────────▶  child   the parent's side is complete
 //! parent  ◀─ Ready(pty) ─  child   everything done but exec
+//! parent  ── Go ────────▶  child   the parent's side is complete
 //! parent  ◀─ Failed(e) ──  child   in the place of any message, then it ends
 //! parent  ◀─ end of file ─         after Ready: exec has worked
 //! ```
 //!
 //! Neither side waits where it need not: Netns and Go may lie in the socket
-//! long before the child reads them. Hence reading Go proves nothing about the
+//! long before the child reads them ([`ParentEnd::await_ready`] is for a parent
+//! that wants to decide at the last moment). Hence reading Go proves nothing about the
 //! parent *now*, and [`ChildEnd::await_go`] looks once more, after the death
 //! signal is armed: a parent that dies later takes the child along, one that
 //! died before is seen here.
@@ -39,11 +40,19 @@ const MAX: usize = 16 * 1024;
 /// Both ends, to be made before the clone.
 pub(super) fn pair() -> Result<(ParentEnd, ChildEnd)> {
     let (a, b) = seqpacket_pair()?;
-    Ok((ParentEnd(a), ChildEnd(b)))
+    let parent = ParentEnd {
+        socket: a,
+        ready: None,
+    };
+    Ok((parent, ChildEnd(b)))
 }
 
 #[derive(Debug)]
-pub(super) struct ParentEnd(OwnedFd);
+pub(super) struct ParentEnd {
+    socket: OwnedFd,
+    /// Ready was said, with the pty master if there is one.
+    ready: Option<Option<OwnedFd>>,
+}
 
 /// What the child's last words were.
 #[derive(Debug)]
@@ -55,17 +64,27 @@ pub(super) enum Outcome {
 }
 
 impl ParentEnd {
-    pub(super) fn give_netns(&self, netns: BorrowedFd<'_>) -> Result<()> {
+    pub(super) fn give_netns(&mut self, netns: BorrowedFd<'_>) -> Result<()> {
         self.tell(&[NETNS], &[netns])
     }
 
-    pub(super) fn go(&self) -> Result<()> {
+    pub(super) fn go(&mut self) -> Result<()> {
         self.tell(&[GO], &[])
     }
 
+    /// Until the child has done everything but exec.
+    pub(super) fn await_ready(&mut self) -> Result<()> {
+        while self.ready.is_none() {
+            if !self.hear()? {
+                return Err(died());
+            }
+        }
+        Ok(())
+    }
+
     /// A child that is gone has left its reason in the socket.
-    fn tell(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
-        match send(self.0.as_fd(), bytes, fds) {
+    fn tell(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+        match send(self.socket.as_fd(), bytes, fds) {
             Err(e) if e.is_errno(libc::EPIPE) || e.is_errno(libc::ECONNRESET) => {
                 Err(self.outcome().err().unwrap_or_else(died))
             }
@@ -74,26 +93,31 @@ impl ParentEnd {
     }
 
     /// Reads to the end of file.
-    pub(super) fn outcome(&self) -> Result<Outcome> {
-        let mut ready = None;
+    pub(super) fn outcome(&mut self) -> Result<Outcome> {
+        while self.hear()? {}
+        Ok(self.ready.take().map_or(Outcome::Died, Outcome::Executed))
+    }
+
+    /// One message. False: end of file.
+    fn hear(&mut self) -> Result<bool> {
         let mut buf = vec![0; MAX];
-        loop {
-            let (n, mut fds) = match recv(self.0.as_fd(), &mut buf) {
+        let (n, mut fds) = loop {
+            match recv(self.socket.as_fd(), &mut buf) {
                 // It ended with a message of ours unread. The kernel says so
                 // once, ahead of what the child has sent.
-                Err(e) if e.is_errno(libc::ECONNRESET) => continue,
-                other => other?,
-            };
-            match buf[..n].split_first() {
-                None => return Ok(ready.map_or(Outcome::Died, Outcome::Executed)),
-                Some((&READY, _)) => ready = Some(fds.pop()),
-                Some((&FAILED, json)) => {
-                    return Err(serde_json::from_slice(json).unwrap_or_else(|e| {
-                        Error::parse("read the child's error", Subject::None, e)
-                    }));
-                }
-                Some(_) => return Err(unexpected()),
+                Err(e) if e.is_errno(libc::ECONNRESET) => {}
+                other => break other?,
             }
+        };
+        match buf[..n].split_first() {
+            None => Ok(false),
+            Some((&READY, _)) => {
+                self.ready = Some(fds.pop());
+                Ok(true)
+            }
+            Some((&FAILED, json)) => Err(serde_json::from_slice(json)
+                .unwrap_or_else(|e| Error::parse("read the child's error", Subject::None, e))),
+            Some(_) => Err(unexpected()),
         }
     }
 }
@@ -178,7 +202,7 @@ mod tests {
 
     #[test]
     fn all_may_be_said_before_it_is_read() {
-        let (parent, child) = pair().unwrap();
+        let (mut parent, child) = pair().unwrap();
         let (r, w) = crate::sys::fd::pipe().unwrap();
         parent.give_netns(r.as_fd()).unwrap();
         parent.go().unwrap();
@@ -195,14 +219,14 @@ mod tests {
     #[test]
     fn a_failure_arrives_whole_even_at_a_later_send() {
         let error = Error::sys("mount", "/proc", libc::EPERM).hint("why");
-        let (parent, child) = pair().unwrap();
+        let (mut parent, child) = pair().unwrap();
         parent.give_netns(std::io::stdin().as_fd()).unwrap();
         child.failed(&error);
         drop(child);
         assert_eq!(parent.go().unwrap_err(), error);
 
         let long = Error::sys("mount", "x".repeat(2 * MAX), libc::EIO);
-        let (parent, child) = pair().unwrap();
+        let (mut parent, child) = pair().unwrap();
         child.failed(&long);
         let got = parent.outcome().unwrap_err();
         assert_eq!((got.op.as_ref(), got.errno()), ("mount", Some(libc::EIO)));
@@ -210,21 +234,21 @@ mod tests {
 
     #[test]
     fn a_death_is_not_an_exec_and_a_dead_parent_no_go() {
-        let (parent, child) = pair().unwrap();
+        let (mut parent, child) = pair().unwrap();
         drop(child);
         assert!(matches!(parent.outcome().unwrap(), Outcome::Died));
         // Died with Go unread, after it had said why.
-        let (parent, child) = pair().unwrap();
+        let (mut parent, child) = pair().unwrap();
         parent.go().unwrap();
         child.failed(&Error::invalid("why"));
         drop(child);
         assert_eq!(parent.outcome().unwrap_err(), Error::invalid("why"));
-        let (parent, child) = pair().unwrap();
+        let (mut parent, child) = pair().unwrap();
         parent.go().unwrap();
         drop(child);
         assert!(matches!(parent.outcome().unwrap(), Outcome::Died));
         // Go was said, but nobody is there any more.
-        let (parent, child) = pair().unwrap();
+        let (mut parent, child) = pair().unwrap();
         parent.go().unwrap();
         drop(parent);
         assert!(child.await_go().is_err());

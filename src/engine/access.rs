@@ -65,9 +65,9 @@ impl Engine {
         let neighbours = self.neighbours(network)?;
         if ipam::is_reserved(pool, addr)
             || self.lease_path(network, pool.subnet, addr).exists()
-            || is_neighbours(&neighbours, pool.subnet, ip)
+            || is_neighbours(&neighbours, pool.subnet, addr)
         {
-            return Err(self.in_use(network, &neighbours, ip)?);
+            return Err(self.in_use(network, &neighbours, addr)?);
         }
         let shim = host.link(host_access::shim_name(&network.id).as_str())?;
         let shim = shim.map(|link| link.index.get());
@@ -102,7 +102,15 @@ impl Engine {
             return Err(error.with_undo(undo.into_iter().collect()));
         }
         // It is done; what cannot be looked up is nothing to warn of.
-        Ok(no_way_back(&network, host).unwrap_or_default())
+        let mut warnings = no_way_back(&network, host).unwrap_or_default();
+        if network.ipv6 && access != spec::HostAccess::Off {
+            warnings.push(format!(
+                "host access is for IPv4 addresses: the host does not reach the IPv6 addresses of \
+                 network {}, nor they it",
+                network.name
+            ));
+        }
+        Ok(warnings)
     }
 
     /// The host-side link becomes what the record says. Both locks are held.
@@ -148,7 +156,7 @@ impl Engine {
         };
         let own = ip.map(|ip| Cidr::new(IpAddr::V4(ip), 32)).transpose()?;
         let leases = self.leases_of(&network.id)?;
-        let containers: Vec<Ipv4Addr> = leases.into_iter().map(|(_, ip)| ip).collect();
+        let containers: Vec<Ipv4Addr> = leases.into_iter().filter_map(|(_, ip)| ipv4(ip)).collect();
         // The journal of networks has the link, and a lease its route: these
         // steps need none.
         let mut steps: Vec<Step> = Vec::new();
@@ -170,7 +178,7 @@ impl Engine {
         attachment: &Attachment,
         journal: &mut dyn Journal,
     ) -> Result<()> {
-        let Some(IpAddr::V4(ip)) = attachment.addr.map(Cidr::addr) else {
+        let Some(ip) = attachment.addrs.ipv4().and_then(|addr| ipv4(addr.addr())) else {
             return Ok(());
         };
         let id = &attachment.network;
@@ -192,7 +200,10 @@ impl Engine {
     }
 
     /// The route to a lease that goes. The lock of addresses is held.
-    pub(super) fn shut_host_out(&self, network: &NetworkId, ip: Ipv4Addr) -> Result<()> {
+    pub(super) fn shut_host_out(&self, network: &NetworkId, ip: IpAddr) -> Result<()> {
+        let Some(ip) = ipv4(ip) else {
+            return Ok(());
+        };
         // A record that cannot be read may say "on".
         if let Ok(None) = self.with_access(network) {
             return Ok(());
@@ -204,6 +215,14 @@ impl Engine {
     fn with_access(&self, network: &NetworkId) -> Result<Option<NetworkSpec>> {
         let network = self.load_network(network)?;
         Ok(network.filter(|n| n.host_access != spec::HostAccess::Off))
+    }
+}
+
+/// Host access is IPv4's: no IPv6 address has a route.
+fn ipv4(ip: IpAddr) -> Option<Ipv4Addr> {
+    match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
     }
 }
 
@@ -221,6 +240,13 @@ pub(super) fn wanted_access(network: &NetworkSpec, access: HostAccess) -> Result
         ))
         .hint("without an address, containers see the host at its own on the parent"));
     }
+    if network.ipv6 && !network.ipv4 {
+        return Err(Error::invalid(format!(
+            "host access is for IPv4 addresses, and network {} has none",
+            network.name
+        ))
+        .hint("make the network without --ipv4=false"));
+    }
     match &network.driver {
         Driver::Vlan(vlan) => host_access::supported(vlan.mode).map(|()| access),
         Driver::Host | Driver::Null => Err(Error::invalid(format!(
@@ -237,7 +263,8 @@ fn no_way_back(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<Vec<Strin
     else {
         return Ok(Vec::new());
     };
-    let subnets: Vec<Cidr> = network.pools.iter().map(|p| p.subnet).collect();
+    let pools = network.pools.iter().map(|p| p.subnet);
+    let subnets: Vec<Cidr> = pools.filter(|subnet| subnet.is_ipv4()).collect();
     let far = host_access::without_way_back(host, &vlan.parent, &subnets)?;
     let say = |subnet: Cidr| {
         format!(

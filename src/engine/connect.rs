@@ -3,7 +3,8 @@
 
 use super::record::{EndpointConfig, Record};
 use super::{Client, EndpointRequest, Engine};
-use crate::base::{Error, NetworkId, Result};
+use crate::base::{Cause, Error, NetworkId, PerFamily, Result};
+use crate::net::endpoint::EndpointOptions;
 use crate::net::spec::Driver;
 
 impl Engine {
@@ -29,8 +30,14 @@ impl Engine {
             }
             Driver::Vlan(_) => {}
         }
+        EndpointOptions::new(&endpoint.driver_options)?;
         let id = self.find(container)?;
         let joins = |record: &Record| check_join(record, &network.id, network.name.as_str());
+        // As in Docker, a network takes the place of a removed one of its name.
+        let is_former = |e: &EndpointConfig| {
+            e.name == network.name.as_str()
+                && e.network.as_ref().is_some_and(|id| *id != network.id)
+        };
         let mut asked = false;
         let ask = |client: &mut Client| {
             let record = self.record(&id)?;
@@ -47,11 +54,12 @@ impl Engine {
         };
         self.ask_or(&id, ask, |mut record, lock| {
             let joined = joins(&record).and_then(|()| {
+                record.config.endpoints.retain(|e| !is_former(e));
                 record.config.endpoints.push(EndpointConfig {
                     request: endpoint.clone(),
                     network: Some(network.id.clone()),
                     name: network.name.to_string(),
-                    last: None,
+                    last_ips: PerFamily::NONE,
                     dhcp: None,
                 });
                 record.save(&self.dirs)
@@ -73,10 +81,11 @@ impl Engine {
             Err(_) if force => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        let network = self.find_network(network)?;
-        let is_on = |record: &Record| is_on(record, &network.id, network.name.as_str());
+        let found = self.find_network(network);
         let mut asked = false;
         let ask = |client: &mut Client| {
+            let network = found.clone()?;
+            let is_on = |record: &Record| is_on(record, &network.id, network.name.as_str());
             let again = std::mem::replace(&mut asked, true);
             if !is_on(&self.record(&id)?) {
                 // The supervisor did it, and could not say so.
@@ -92,18 +101,25 @@ impl Engine {
             client.command("disconnect", body, &[]).and_then(warnings)
         };
         self.ask_or(&id, ask, |mut record, lock| {
-            let left = match is_on(&record) {
-                true => {
-                    self.leave_by_dhcp(&record, &network.id);
-                    record
-                        .config
-                        .endpoints
-                        .retain(|e| !is_network(e, &network.id, network.name.as_str()));
+            // One that is not there any more goes by the name it had, or its id.
+            let name = found.as_ref().map_or(network, |found| found.name.as_str());
+            let leaves = |e: &EndpointConfig| {
+                let known = e.network.as_ref();
+                e.name == name
+                    || known.is_some_and(|id| id.as_str() == network)
+                    || found.as_ref().is_ok_and(|n| is_network(e, &n.id, name))
+            };
+            let left = match &found {
+                Err(e) if !matches!(e.cause, Cause::NotFound(_)) => Err(e.clone()),
+                _ if record.config.endpoints.iter().any(leaves) => {
+                    if let Ok(found) = &found {
+                        self.leave_by_dhcp(&record, &found.id);
+                    }
+                    record.config.endpoints.retain(|e| !leaves(e));
                     record.save(&self.dirs)
                 }
-                false => Err(Error::conflict(format!(
-                    "container {id} is not connected to the network {}",
-                    network.name
+                _ => Err(Error::conflict(format!(
+                    "container {id} is not connected to the network {name}"
                 ))),
             };
             lock.unlink()?;

@@ -5,13 +5,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::events;
 use super::record::{Config, EndpointConfig, Record, State};
 use super::{EndpointRequest, Engine, ImageRequest, RunRequest};
 use crate::base::Journal;
-use crate::base::{ContainerId, ContainerName, Error, Result, Step};
+use crate::base::{ContainerId, ContainerName, Error, PerFamily, Result, Step};
 use crate::image::tester::{self, Image};
+use crate::net::acd::Acd;
+use crate::net::endpoint::EndpointOptions;
+use crate::net::guard::rule::{self, Rule};
 use crate::store::{FileJournal, Lock, file};
 use crate::sys::random;
+
+/// sethostname(2): __NEW_UTS_LEN.
+const HOSTNAME_MAX: usize = 64;
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -20,7 +27,10 @@ impl Engine {
         match request {
             ImageRequest::Folder(dir) => tester::folder(dir),
             ImageRequest::Name(name) => match name.strip_suffix(":latest").unwrap_or(name) {
-                "tester" => tester::tester(&self.dirs.images()),
+                "tester" => Ok(Image {
+                    reference: name.clone(),
+                    ..tester::tester(&self.dirs.images())?
+                }),
                 _ => Err(Error::not_found(format!(
                     "Unable to find image '{name}': pulling images is not supported yet"
                 ))
@@ -47,6 +57,7 @@ impl Engine {
         }
         let image = self.image(&request.image)?;
         let config = config(&image, &request)?;
+        self.check_acd(&request)?;
         let id = ContainerId::from_bytes(random::bytes()?);
         let name = match name {
             Some(name) => name,
@@ -70,6 +81,31 @@ impl Engine {
         }
     }
 
+    /// Who asks for a look at the LAN means an address that can be asked for.
+    fn check_acd(&self, request: &RunRequest) -> Result<()> {
+        let Some(acd @ (Acd::Fast | Acd::Strict)) = request.acd else {
+            return Ok(());
+        };
+        let mut why = Vec::new();
+        for endpoint in &request.networks {
+            let network = self.find_network(&endpoint.network)?;
+            let name = &network.name;
+            why.push(match network.vlan() {
+                None => format!("{name} has no interface of the container's own"),
+                Some(_) if network.is_l3() => format!("in {name} (ipvlan l3) there is no ARP"),
+                Some(_) if !network.ipv4 => format!("{name} gives no IPv4 address"),
+                Some(_) => return Ok(()),
+            });
+        }
+        if why.is_empty() {
+            why.push("the container is on no network".to_owned());
+        }
+        Err(
+            Error::invalid(format!("--acd={acd} cannot be done: {}", why.join(", ")))
+                .hint("leave it out"),
+        )
+    }
+
     fn make(&self, record: &mut Record, cidfile: Option<&Path>) -> Result<()> {
         let id = &record.id;
         file::make_dir(&self.dirs.live(id), 0o700)?;
@@ -91,6 +127,7 @@ impl Engine {
         if !record.config.auto_remove {
             file::remove(&made)?;
         }
+        self.note(&[events::of_container(record, "create", &[])]);
         Ok(())
     }
 }
@@ -140,6 +177,12 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
     if let Some(signal) = &stop_signal {
         super::signal::parse(signal)?;
     }
+    if let Some(hostname) = request.hostname.as_ref().filter(|h| h.len() > HOSTNAME_MAX) {
+        return Err(Error::invalid(format!(
+            "invalid hostname: {hostname} has {} characters, and the kernel takes {HOSTNAME_MAX}",
+            hostname.len()
+        )));
+    }
     let endpoints = endpoints(&request.networks)?;
     let network_mode = endpoints
         .first()
@@ -172,7 +215,25 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
         dns_search: request.dns_search.clone(),
         dns_options: request.dns_options.clone(),
         extra_hosts: request.extra_hosts.clone(),
+        rules: rules(request)?,
+        acd: request.acd.unwrap_or_default(),
     })
+}
+
+/// There must be something that they are about.
+fn rules(request: &RunRequest) -> Result<Vec<Rule>> {
+    rule::check(&request.rules)?;
+    let mode = request.networks.first().map(|n| n.network.as_str());
+    match (request.rules.first(), mode) {
+        (Some(rule), Some(mode @ ("host" | "none"))) => Err(Error::invalid(format!(
+            "conflicting options: --{rule} and the network mode {mode}"
+        ))
+        .hint(match mode {
+            "host" => "its rules would be the host's: set those by `nft`",
+            _ => "nothing reaches it but its own loopback link",
+        })),
+        _ => Ok(request.rules.clone()),
+    }
 }
 
 /// A container on the host's network goes by the host's name, as in Docker.
@@ -183,14 +244,11 @@ fn host_name() -> Option<String> {
 fn endpoints(requests: &[EndpointRequest]) -> Result<Vec<EndpointConfig>> {
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
     for request in requests {
-        if let Some(std::net::IpAddr::V6(ip)) = request.ip {
-            return Err(Error::invalid(format!("invalid IPv4 address: {ip}"))
-                .hint("IPv6 networks are not supported yet"));
-        }
+        EndpointOptions::new(&request.driver_options)?;
         if matches!(
             request.network.as_str(),
             "host" | "none" | "bridge" | "default"
-        ) && request.ip.is_some()
+        ) && !(request.ips.is_empty() && request.link_local.is_empty())
         {
             return Err(Error::invalid(
                 "invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only",
@@ -215,7 +273,7 @@ fn endpoints(requests: &[EndpointRequest]) -> Result<Vec<EndpointConfig>> {
             request: request.clone(),
             network: None,
             name: request.network.clone(),
-            last: None,
+            last_ips: PerFamily::NONE,
             dhcp: None,
         });
     }

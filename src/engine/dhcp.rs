@@ -38,7 +38,12 @@ const REMEMBERED: usize = 512;
 const BURIAL: Duration = Duration::from_secs(2);
 
 /// Refuses what no server could be asked for.
-pub(super) fn check_network(request: &NetworkCreate, vlan: &Vlan, ipv4: bool) -> Result<()> {
+pub(super) fn check_network(
+    request: &NetworkCreate,
+    vlan: &Vlan,
+    ipv4: bool,
+    ipv6: bool,
+) -> Result<()> {
     let given = |what: &str| {
         Error::invalid(format!(
             "--ipam-driver dhcp leaves addresses to the LAN's DHCP server: {what}"
@@ -50,6 +55,12 @@ pub(super) fn check_network(request: &NetworkCreate, vlan: &Vlan, ipv4: bool) ->
     }
     if !ipv4 {
         return Err(given("without IPv4 there is nothing to ask for"));
+    }
+    if ipv6 {
+        return Err(given(
+            "it is asked for IPv4 addresses alone, and there is no client for DHCPv6",
+        )
+        .hint("leave --ipv6 out; a network of its own can have IPv6, with a --subnet"));
     }
     if vlan.mode.is_ipvlan() {
         return Err(given(
@@ -275,12 +286,14 @@ fn say_goodbye(vlan: &Vlan, identity: &Identity, lease: &Lease) -> Result<()> {
     };
     let index = host.link_into(&new, &netns, &mut sandbox)?;
     let near = |ip: &Ipv4Addr| lease.addr.contains((*ip).into());
-    let configure = Configure {
+    let mut configure = Configure {
         addrs: vec![lease.addr],
         up: true,
-        gateway: lease.gateway().filter(near).map(Into::into),
         ..Configure::default()
     };
+    if let Some(gateway) = lease.gateway().filter(near) {
+        configure.gateways.put(gateway.into());
+    }
     sandbox.configure(index, &configure)?;
     let said = dhcp::release(netns, &ifname, index.get(), identity, lease);
     // Not left to the namespace's end, some 30 ms later: its MAC may be

@@ -70,11 +70,17 @@ fn parent_of(network: &NetworkSpec) -> Option<String> {
 
 fn use_of(network: &NetworkSpec, records: &[Record]) -> Use {
     let attachments = records.iter().flat_map(|r| &r.state.attachments);
+    let is_on = |r: &&Record| r.state.attachments.iter().any(|a| a.network == network.id);
     let mut found = Use {
         name: network.name.to_string(),
         pools: network.pools.clone(),
         dhcp: network.is_dhcp(),
         host_access: network.host_access != HostAccess::Off,
+        runs: records
+            .iter()
+            .filter(is_on)
+            .map(|r| r.name.to_string())
+            .collect(),
         ..Use::default()
     };
     if let Driver::Vlan(vlan) = &network.driver {
@@ -88,7 +94,7 @@ fn use_of(network: &NetworkSpec, records: &[Record]) -> Use {
     }
     found.containers = attachments
         .filter(|a| a.network == network.id)
-        .filter_map(|a| match a.addr?.addr() {
+        .filter_map(|a| match a.addrs.ipv4()?.addr() {
             IpAddr::V4(ip) => Some((ip, a.mac)),
             IpAddr::V6(_) => None,
         })

@@ -25,9 +25,9 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::Engine;
 use super::names::list;
 use super::record::Record;
+use super::{Engine, events};
 use crate::base::{ContainerId, Error, IfName, Result, Step};
 use crate::image::tester;
 use crate::net::{host_access, publish};
@@ -147,6 +147,10 @@ impl Engine {
                 (None, keep)
             }
         };
+        if let Err(error) = self.end_lost(id, record.as_ref(), &mut found.did) {
+            lock.unlink()?;
+            return Err(error);
+        }
         let started = self.dirs.journal(id);
         if started.exists() {
             let short = id.short();
@@ -174,13 +178,19 @@ impl Engine {
             {
                 record.state.end_unwatched();
                 errors.extend(record.save(&self.dirs).err());
+                let code = record.state.exit_code.to_string();
+                let more = [("exitCode", code.as_str())];
+                self.note(&[events::of_container(&record, "die", &more)]);
                 let text = format!("{}: marked {} exited", id.short(), record.name);
                 found.did.push(text);
             }
         } else {
             if made.exists() {
-                let text = format!("{}: removed a half-made container", id.short());
-                found.did.push(text);
+                let short = id.short();
+                found.did.push(match &record {
+                    Some(record) => format!("{short}: removed {}, which had --rm", record.name),
+                    None => format!("{short}: removed a half-made container"),
+                });
             }
             let (failed, damaged) = self.rewind(id, &made);
             errors.extend(failed);
@@ -253,7 +263,7 @@ impl Engine {
     fn forget_routes(&self, record: &Record) -> Vec<Error> {
         let mut errors = Vec::new();
         for attachment in &record.state.attachments {
-            if let Some(addr) = attachment.addr {
+            if let Some(addr) = attachment.addrs.ipv4() {
                 let shim = host_access::shim_name(&attachment.network);
                 errors.extend(self.forget_route(&record.id, &shim, addr.addr()).err());
             }
@@ -276,9 +286,18 @@ impl Engine {
         Ok(found.problems)
     }
 
+    /// The folders alone; but where the state folder is new, or was lost, all.
+    pub(super) fn make_folders(&self) -> Result<()> {
+        if self.dirs.locks().exists() {
+            self.dirs.make()
+        } else {
+            self.prepare().map(drop)
+        }
+    }
+
     /// Before a verb that only looks.
     pub(super) fn refresh(&self) -> Result<Vec<Error>> {
-        if self.dirs.root().exists() {
+        if self.dirs.has_root()? {
             self.prepare()
         } else {
             Ok(Vec::new())

@@ -60,6 +60,10 @@ impl Engine {
     pub(super) fn hold_any(&self, id: &ContainerId) -> Result<Found> {
         const PATIENCE: Duration = Duration::from_secs(30);
         let start = Instant::now();
+        if !self.dirs.locks().exists() {
+            // The state folder is new, or lost.
+            self.prepare()?;
+        }
         loop {
             if let Some(client) = Client::connect(&self.dirs.live(id))? {
                 return Ok(Found::Held(Held::Live(client)));
@@ -93,7 +97,7 @@ impl Engine {
         record.state.status.is_live() || self.dirs.journal(&record.id).exists()
     }
 
-    fn not_running(&self, wanted: &str, id: &ContainerId) -> Error {
+    pub(super) fn not_running(&self, wanted: &str, id: &ContainerId) -> Error {
         Error::conflict(format!("container {wanted} is not running"))
             .hint(format!("`dockless start {}` starts it", id.short()))
     }

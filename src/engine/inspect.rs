@@ -1,17 +1,22 @@
 //! Records as Docker's JSON: what `inspect`, `ps`, `network inspect` print.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use super::record::{EndpointConfig, Record, Status};
+use super::record::{Conflict, EndpointConfig, Record, Status};
 use super::{Engine, view};
 use crate::base::{Cidr, Result};
 use crate::container::profile;
+use crate::net::guard::rule::{self, Rule};
 use crate::net::ipam::{self, Pool};
 use crate::net::spec::{HostAccess, NetworkSpec};
-use crate::net::{Attachment, host_access, publish};
+use crate::net::{Attachment, guard, host_access, publish};
 
 /// An ipvlan has none of its own, and Docker shows none.
+/// Docker's way to say nothing is the empty string.
+fn text(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
 fn mac(attachment: &Attachment) -> String {
     if attachment.mode.is_ipvlan() {
         String::new()
@@ -139,8 +144,8 @@ impl Engine {
                         name: record.name.to_string(),
                         endpoint_id: a.endpoint.clone(),
                         mac_address: mac(a),
-                        ipv4_address: a.addr.map(|c| c.to_string()).unwrap_or_default(),
-                        ipv6_address: String::new(),
+                        ipv4_address: text(a.addrs.ipv4()),
+                        ipv6_address: text(a.addrs.ipv6()),
                     };
                     (record.id.to_string(), member)
                 })
@@ -152,6 +157,7 @@ impl Engine {
             created: network.created.clone(),
             driver: network.driver.name().to_owned(),
             enable_ipv4: network.ipv4,
+            enable_ipv6: network.ipv6,
             ipam: view::Ipam {
                 options: (!predefined).then(|| network.ipam_options.clone()),
                 config: (!predefined).then(|| network.pools.iter().map(pool).collect()),
@@ -187,7 +193,7 @@ impl Engine {
         all: &[NetworkSpec],
     ) -> Result<view::NetworkStatus> {
         let mut subnets = BTreeMap::new();
-        for own in network.pools.iter().filter(|p| p.subnet.is_ipv4()) {
+        for own in &network.pools {
             let sharing: Vec<&Pool> = all
                 .iter()
                 .filter(|n| n.segment() == network.segment())
@@ -204,14 +210,17 @@ impl Engine {
                 }
             }
             let range = own.ip_range.unwrap_or(own.subnet);
-            let size = 1u64 << (32 - u32::from(range.prefix()));
             let within = used.iter().filter(|ip| range.contains(**ip)).count();
             let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+            let last = range.index_of(range.last()).unwrap_or_default();
+            let size = last.saturating_add(1);
+            // As many as 64 bits can say: there are larger subnets.
+            let left = size.saturating_sub(u128::from(count(within)));
             subnets.insert(
                 own.subnet.to_string(),
                 view::SubnetStatus {
                     ips_in_use: count(used.len()),
-                    dynamic_ips_available: size.saturating_sub(count(within)),
+                    dynamic_ips_available: u64::try_from(left).unwrap_or(u64::MAX),
                 },
             );
         }
@@ -219,6 +228,15 @@ impl Engine {
             ipam: view::IpamStatus { subnets },
         })
     }
+}
+
+fn rules(rules: &[Rule]) -> Vec<view::RuleExtra> {
+    let mut all: Vec<String> = rules.iter().map(ToString::to_string).collect();
+    if rule::default(rules) == rule::Verdict::Deny {
+        all.push(guard::REST.to_owned());
+    }
+    let shown = |rule| view::RuleExtra { rule, packets: 0 };
+    all.into_iter().map(shown).collect()
 }
 
 fn pool(pool: &Pool) -> view::Pool {
@@ -245,6 +263,12 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
             mode: a.mode.to_string(),
             host_access: network.is_some_and(|n| n.host_access != HostAccess::Off),
             announcements: network.map_or(0, |n| u32::from(n.announce.count)),
+            guard: match &a.guard {
+                guard::State::Off => "off".to_owned(),
+                guard::State::On => "on".to_owned(),
+                guard::State::Unavailable { why } => format!("off: {why}"),
+            },
+            dropped: guard::Dropped::new(),
         };
         (name, link)
     });
@@ -268,6 +292,27 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
             .collect(),
         links: links.collect(),
         dhcp: super::dhcp::describe(record),
+        rules: rules(&record.config.rules),
+        conflicts: state
+            .conflicts
+            .iter()
+            .map(|conflict| conflict_view(conflict, networks))
+            .collect(),
+    }
+}
+
+fn conflict_view(conflict: &Conflict, networks: &[NetworkSpec]) -> view::Conflict {
+    let network = networks.iter().find(|n| n.id == conflict.network);
+    let short = || conflict.network.short().to_owned();
+    view::Conflict {
+        network: network.map_or_else(short, |n| n.name.to_string()),
+        ipv4_address: conflict.ip.to_string(),
+        mac_address: conflict.mac.to_string(),
+        outcome: conflict.outcome.as_str().to_owned(),
+        first: conflict.first.clone(),
+        last: conflict.last.clone(),
+        seen: conflict.seen,
+        defended: conflict.defended,
     }
 }
 
@@ -284,9 +329,12 @@ fn endpoint_view(
         record.hostname(),
     );
     let mut out = view::Endpoint {
-        ipam_config: request.ip.map(|ip| view::EndpointIpam {
-            ipv4_address: ip.to_string(),
-            ..Default::default()
+        ipam_config: (!request.ips.is_empty() || !request.link_local.is_empty()).then(|| {
+            view::EndpointIpam {
+                ipv4_address: text(request.ips.ipv4()),
+                ipv6_address: text(request.ips.ipv6()),
+                link_local_ips: request.link_local.iter().map(ToString::to_string).collect(),
+            }
         }),
         aliases: (!request.aliases.is_empty()).then(|| request.aliases.clone()),
         driver_opts: (!request.driver_options.is_empty()).then(|| request.driver_options.clone()),
@@ -303,12 +351,14 @@ fn endpoint_view(
         out.endpoint_id.clone_from(&a.endpoint);
         out.mac_address = mac(a);
         if !a.internal {
-            out.gateway = a.gateway.map(|g| g.to_string()).unwrap_or_default();
+            out.gateway = text(a.gateways.ipv4());
+            out.ipv6_gateway = text(a.gateways.ipv6());
         }
-        if let Some(addr @ IpAddr::V4(_)) = a.addr.map(Cidr::addr) {
-            out.ip_address = addr.to_string();
-            out.ip_prefix_len = a.addr.map(Cidr::prefix).unwrap_or_default();
-        }
+        let (v4, v6) = (a.addrs.ipv4(), a.addrs.ipv6());
+        out.ip_address = text(v4.map(Cidr::addr));
+        out.ip_prefix_len = v4.map(Cidr::prefix).unwrap_or_default();
+        out.global_ipv6_address = text(v6.map(Cidr::addr));
+        out.global_ipv6_prefix_len = v6.map(Cidr::prefix).unwrap_or_default();
     }
     out
 }

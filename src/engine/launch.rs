@@ -10,12 +10,13 @@
 //! of file if the supervisor was killed; then the command itself recovers.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use super::owner::{Network, Owned};
+use super::events;
+use super::owner::{Network, Owned, Taken};
 use super::record::{Record, Status};
 use crate::base::{Cause, Error, Journal, Result, Step};
 use crate::container::attach::{self, Client};
@@ -23,6 +24,7 @@ use crate::container::launch::{self, Running};
 use crate::container::spec::{LaunchSpec, ProcessSpec, RootfsSpec};
 use crate::container::supervisor;
 use crate::image::tester;
+use crate::net::acd;
 use crate::netlink::trace;
 use crate::store::{FileJournal, Lock, file};
 use crate::sys::cgroup::{Cgroup, Hierarchies};
@@ -134,7 +136,7 @@ impl Engine {
             record.id.short()
         );
         let detached = leave_terminal(&title).and_then(|()| process::close_all_except(&keep));
-        match detached.and_then(|()| self.bring_up(record.clone(), size)) {
+        match detached.and_then(|()| self.bring_up_somewhere(record, size)) {
             Ok((mut owned, running)) => {
                 owned.report_to(report);
                 let settings = owned.settings(first_client);
@@ -153,12 +155,42 @@ impl Engine {
         process::exit_now(0)
     }
 
+    /// Starts over where an address that nobody has asked for turned out to be
+    /// somebody's on the LAN.
+    fn bring_up_somewhere(
+        &self,
+        record: &Record,
+        size: Option<(u16, u16)>,
+    ) -> Result<(Owned, Running)> {
+        let mut taken = Vec::new();
+        loop {
+            let before = taken.len();
+            let outcome = self.bring_up(record.clone(), size, &mut taken);
+            let again = taken.len() > before && taken.len() < acd::MAX_CONFLICTS;
+            match outcome {
+                Err(error) if again => {
+                    let left = self.unwind(&record.id);
+                    if !left.is_empty() {
+                        return Err(error.with_undo(left));
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Everything up to the running program. Whatever fails, the journal
     /// knows what to undo, and dropping the clone kills the child.
-    fn bring_up(&self, mut record: Record, size: Option<(u16, u16)>) -> Result<(Owned, Running)> {
+    fn bring_up(
+        &self,
+        mut record: Record,
+        size: Option<(u16, u16)>,
+        taken: &mut Vec<Taken>,
+    ) -> Result<(Owned, Running)> {
         file::make_dir(&self.dirs.live(&record.id), 0o700)?;
         let mut journal = FileJournal::create(&self.dirs.journal(&record.id))?;
-        let mut network = Network::lease(self, &mut record)?;
+        let mut network = Network::lease(self, &mut record, taken)?;
+        record.state.conflicts = taken.iter().map(Taken::conflict).collect();
         let etc = network.etc(&record)?;
         let names = self.write_etc(&mut record, &etc)?;
         let cgroup = self.make_cgroup(&record, &mut journal)?;
@@ -169,11 +201,20 @@ impl Engine {
         let mut cloned = launch::clone(&token, &spec, cgroup.as_ref(), record.config.open_stdin)?;
         let reserved = network.reserve_ports(self, &record)?;
         network.make_namespace()?;
+        network.filter(&record)?;
         cloned.join(network.netns()?)?;
         network.attach_all(self, &mut record, &mut journal)?;
         let names = network.introduce(self, &mut record, names)?;
         network.serve_names(self, names)?;
         network.publish(&record, reserved, &mut journal)?;
+        if network.is_probing() {
+            // The more time for an answer, at no cost.
+            cloned.ready()?;
+        }
+        if let Err(error) = network.settle(Duration::ZERO, taken) {
+            // A passthru link must be gone before the next is made.
+            return Err(error.with_undo(network.close(self)));
+        }
         let running = cloned.go()?;
         let state = &mut record.state;
         state.status = Status::Running;
@@ -188,6 +229,11 @@ impl Engine {
             state.cgroup = cgroup.folders().to_vec();
         }
         record.save_live(&self.dirs)?;
+        let conflicts = record.state.conflicts.iter();
+        let mut happened: Vec<_> = conflicts.map(|c| events::of_conflict(&record, c)).collect();
+        happened.extend(network.events("connect"));
+        happened.push(events::of_container(&record, "start", &[]));
+        self.note(&happened);
         let owned = Owned::new(self.clone(), record, network, cgroup, journal);
         Ok((owned, running))
     }

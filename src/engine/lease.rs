@@ -9,12 +9,12 @@
 //! last lease would have to remove it, and race with the next.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::Engine;
 use super::names::list;
-use crate::base::{Cidr, ContainerId, Error, NetworkId, Result};
+use crate::base::{Cidr, ContainerId, Error, Family, NetworkId, OfFamily, Result};
 use crate::net::ipam::{self, Pool};
 use crate::net::spec::{HostAccess, NetworkSpec};
 use crate::store::Lock;
@@ -24,16 +24,16 @@ use crate::store::file::{self, Durability};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wish {
     /// `--ip`: this one or none.
-    Exactly(Ipv4Addr),
+    Exactly(IpAddr),
     /// The one it had last, if it is still free.
-    Rather(Ipv4Addr),
+    Rather(IpAddr),
     Any,
 }
 
 /// The address of the host-side link, if it has one of its own.
-fn host_side(network: &NetworkSpec) -> Option<Ipv4Addr> {
+fn host_side(network: &NetworkSpec) -> Option<IpAddr> {
     match network.host_access {
-        HostAccess::On { ip } => ip,
+        HostAccess::On { ip } => ip.map(IpAddr::V4),
         HostAccess::Off => None,
     }
 }
@@ -71,10 +71,10 @@ impl Lease {
 
 /// Whether another network on this subnet reserves an address, or has it on its
 /// host-side link.
-pub(super) fn is_neighbours(neighbours: &[NetworkSpec], subnet: Cidr, ip: Ipv4Addr) -> bool {
+pub(super) fn is_neighbours(neighbours: &[NetworkSpec], subnet: Cidr, ip: IpAddr) -> bool {
     neighbours.iter().any(|n| {
         let of_subnet = |p: &&Pool| p.subnet == subnet;
-        let reserved = |p| ipam::is_reserved(p, IpAddr::V4(ip));
+        let reserved = |p| ipam::is_reserved(p, ip);
         host_side(n) == Some(ip) || n.pools.iter().filter(of_subnet).any(reserved)
     })
 }
@@ -104,7 +104,7 @@ fn prefix_of_dhcp(segment: &str) -> String {
 }
 
 /// The addresses of the leases whose names begin so.
-fn named(leases: &[String], prefix: &str) -> HashSet<Ipv4Addr> {
+fn named(leases: &[String], prefix: &str) -> HashSet<IpAddr> {
     let names = leases.iter();
     names
         .filter_map(|name| name.strip_prefix(prefix)?.parse().ok())
@@ -112,7 +112,7 @@ fn named(leases: &[String], prefix: &str) -> HashSet<Ipv4Addr> {
 }
 
 /// The address in the name of a lease.
-fn address(name: &str) -> Option<Ipv4Addr> {
+fn address(name: &str) -> Option<IpAddr> {
     name.rsplit(',').next()?.parse().ok()
 }
 
@@ -132,17 +132,17 @@ impl Engine {
     }
 
     /// Leases an address of `network` to a container that goes by `names`
-    /// there. Those of `host` are given
-    /// to who asks for one, else only when no other is left (Docker hands them
-    /// out like any other).
+    /// there. Those of `host` are given to who asks for one, else only when no
+    /// other is left (Docker hands them out like any other).
     pub(super) fn lease(
         &self,
         network: &NetworkSpec,
+        family: Family,
         wish: Wish,
         container: &ContainerId,
         names: &[String],
-        host: &HashSet<Ipv4Addr>,
-    ) -> Result<(Ipv4Addr, Cidr)> {
+        host: &HashSet<IpAddr>,
+    ) -> Result<(IpAddr, Cidr)> {
         let _lock = self.address_lock()?;
         // `network rm` and `host-access` hold the same lock: the network is
         // there, and stays until they can see this lease; and its host-side
@@ -151,33 +151,34 @@ impl Engine {
             .load_network(&network.id)?
             .ok_or_else(|| Error::not_found(format!("network {} not found", network.name)))?;
         let neighbours = self.neighbours(network)?;
-        let mut held: Vec<(Cidr, HashSet<Ipv4Addr>)> = Vec::new();
+        let mut held: Vec<(Cidr, HashSet<IpAddr>)> = Vec::new();
         let all = list(&self.lease_folder())?;
         // Of networks on the same parent with a DHCP server.
         let leased = named(&all, &prefix_of_dhcp(network.segment()));
-        for pool in &network.pools {
+        let own = network.pools.iter();
+        for pool in own.filter(|pool| pool.subnet.family() == family) {
             let mut own = named(&all, &prefix(network.segment(), pool.subnet));
             own.extend(&leased);
             held.push((pool.subnet, own));
         }
-        let taken = |pool: &Pool, ip: Ipv4Addr| {
+        let taken = |pool: &Pool, ip: IpAddr| {
             held.iter()
                 .any(|(subnet, set)| *subnet == pool.subnet && set.contains(&ip))
                 || host_side(network) == Some(ip)
                 || is_neighbours(&neighbours, pool.subnet, ip)
         };
-        let free = |ip: Ipv4Addr| -> Result<Option<Cidr>> {
-            let pool = ipam::pool_of(&network.pools, IpAddr::V4(ip))?;
-            let used = ipam::is_reserved(pool, IpAddr::V4(ip)) || taken(pool, ip);
+        let free = |ip: IpAddr| -> Result<Option<Cidr>> {
+            let pool = ipam::pool_of(&network.pools, ip)?;
+            let used = ipam::is_reserved(pool, ip) || taken(pool, ip);
             Ok((!used).then_some(pool.subnet))
         };
         let automatic = || {
-            let better = |pool: &Pool, ip: Ipv4Addr| host.contains(&ip) || taken(pool, ip);
-            let found = ipam::next(&network.pools, &better);
-            let found = found.or_else(|| ipam::next(&network.pools, &taken));
+            let better = |pool: &Pool, ip: IpAddr| host.contains(&ip) || taken(pool, ip);
+            let found = ipam::next(&network.pools, family, &better);
+            let found = found.or_else(|| ipam::next(&network.pools, family, &taken));
             found.ok_or_else(|| {
                 Error::conflict(format!(
-                    "no available IPv4 addresses on this network's address pools: {} ({})",
+                    "no available {family} addresses on this network's address pools: {} ({})",
                     network.name, network.id
                 ))
                 .hint("remove or stop containers, or give the network a wider --ip-range or one more --subnet")
@@ -194,10 +195,10 @@ impl Engine {
             },
             Wish::Any => automatic()?,
         };
-        let path = self.lease_path(network, subnet, IpAddr::V4(ip));
+        let path = self.lease_path(network, subnet, ip);
         let text = Lease::text(container, &network.id, names);
         file::replace(&path, text.as_bytes(), Durability::Boot)?;
-        Ok((ip, Cidr::new(IpAddr::V4(ip), subnet.prefix())?))
+        Ok((ip, Cidr::new(ip, subnet.prefix())?))
     }
 
     /// Other names for an address that the caller's container holds.
@@ -250,7 +251,7 @@ impl Engine {
     pub(super) fn note_lease(
         &self,
         network: &NetworkSpec,
-        ip: Ipv4Addr,
+        ip: IpAddr,
         container: &ContainerId,
         names: &[String],
     ) -> Result<()> {
@@ -261,7 +262,7 @@ impl Engine {
                 network.name
             )));
         }
-        let path = self.lease_path(network, Cidr::DEFAULT_V4, IpAddr::V4(ip));
+        let path = self.lease_path(network, Cidr::DEFAULT_V4, ip);
         let name = format!("{}{ip}", prefix_of(network, Cidr::DEFAULT_V4));
         if let Some((other, _)) = self.holder(&name)?
             && other != *container
@@ -341,13 +342,13 @@ impl Engine {
     /// Whether a running container has the address of this lease, which does
     /// not say whose it is.
     fn is_in_use(&self, name: &str) -> Result<bool> {
-        let ip = address(name).map(IpAddr::V4);
+        let ip = address(name);
         let records = self.records()?.items;
         let mut attachments = records.iter().flat_map(|r| &r.state.attachments);
-        Ok(attachments.any(|a| a.addr.map(Cidr::addr) == ip))
+        Ok(attachments.any(|a| a.addrs.values().any(|addr| Some(addr.addr()) == ip)))
     }
 
-    fn held(&self, segment: &str, subnet: Cidr) -> Result<HashSet<Ipv4Addr>> {
+    fn held(&self, segment: &str, subnet: Cidr) -> Result<HashSet<IpAddr>> {
         let all = list(&self.lease_folder())?;
         Ok(named(&all, &prefix(segment, subnet)))
     }
@@ -358,8 +359,7 @@ impl Engine {
         segment: &str,
         subnet: Cidr,
     ) -> Result<std::collections::BTreeSet<IpAddr>> {
-        let held = self.held(segment, subnet)?;
-        Ok(held.into_iter().map(IpAddr::V4).collect())
+        Ok(self.held(segment, subnet)?.into_iter().collect())
     }
 
     /// Other networks on the same parent and subnets: they share one set of
@@ -380,11 +380,11 @@ impl Engine {
         &self,
         network: &NetworkSpec,
         neighbours: &[NetworkSpec],
-        ip: Ipv4Addr,
+        ip: IpAddr,
     ) -> Result<Error> {
         let error = Error::conflict(format!("Address already in use: {ip}"));
-        let pool = ipam::pool_of(&network.pools, IpAddr::V4(ip))?;
-        let path = self.lease_path(network, pool.subnet, IpAddr::V4(ip));
+        let pool = ipam::pool_of(&network.pools, ip)?;
+        let path = self.lease_path(network, pool.subnet, ip);
         let mut networks = neighbours.iter().chain([network]);
         let name = format!("{}{ip}", prefix(network.segment(), pool.subnet));
         Ok(match self.holder(&name)? {
@@ -412,7 +412,7 @@ impl Engine {
     }
 
     /// The leases of this network: who has which address.
-    pub(super) fn leases_of(&self, network: &NetworkId) -> Result<Vec<(ContainerId, Ipv4Addr)>> {
+    pub(super) fn leases_of(&self, network: &NetworkId) -> Result<Vec<(ContainerId, IpAddr)>> {
         let mut leases = Vec::new();
         for name in list(&self.lease_folder())? {
             if let (Some((id, of)), Some(ip)) = (self.holder(&name)?, address(&name))

@@ -9,10 +9,12 @@
 
 mod access;
 mod connect;
+mod counters;
 mod create;
 mod dhcp;
 mod doctor;
 mod etc;
+mod events;
 mod gc;
 mod hold;
 mod inspect;
@@ -20,6 +22,7 @@ mod launch;
 mod lease;
 mod listing;
 mod logs;
+mod lost;
 mod machine;
 mod names;
 mod networks;
@@ -47,10 +50,12 @@ use crate::store::Lock;
 use crate::sys::process::SingleThreaded;
 
 pub use crate::container::init::docker_init;
+use counters::Counters;
 use hold::{Found, Held};
 pub use listing::Listing;
 use record::{Record, Status};
 pub use request::*;
+pub use size::Sizes;
 
 /// All verbs. Cheap to make; opens nothing.
 #[derive(Clone, Debug)]
@@ -71,6 +76,13 @@ pub struct Run {
     pub id: ContainerId,
     pub client: Option<Client>,
     pub relay: Relay,
+    pub warnings: Vec<String>,
+}
+
+/// What `start` gives back.
+#[derive(Debug, Default)]
+pub struct Started {
+    pub client: Option<Client>,
     pub warnings: Vec<String>,
 }
 
@@ -114,7 +126,7 @@ impl Engine {
     }
 
     pub fn network_remove(&self, wanted: &str) -> Result<()> {
-        self.dirs.make()?;
+        self.make_folders()?;
         self.remove_network_of(wanted)
     }
 
@@ -124,7 +136,7 @@ impl Engine {
         &self,
         filter: &dyn Fn(&view::Network) -> bool,
     ) -> Result<Listing<String>> {
-        self.dirs.make()?;
+        self.make_folders()?;
         let networks = self.networks()?;
         let mut removed = Listing {
             items: Vec::new(),
@@ -154,7 +166,8 @@ impl Engine {
 
     /// Makes and starts a container. With `detach` off, `Run::client` is a
     /// connection that has missed no output.
-    pub fn run(&self, request: RunRequest) -> Result<Run> {
+    /// `made` is told when there is a container, started or not.
+    pub fn run(&self, request: RunRequest, made: &mut dyn FnMut(&ContainerId)) -> Result<Run> {
         logs::limits(&request.log_options)?;
         let attach = !request.detach;
         let relay = Relay {
@@ -167,6 +180,7 @@ impl Engine {
         };
         let problems = self.prepare()?;
         let (record, lock) = self.create(request)?;
+        made(&record.id);
         let launched = self.launch(&record, lock, attach)?;
         let mut warnings = launched.warnings;
         warnings.extend(problems.iter().map(Error::to_string));
@@ -178,13 +192,22 @@ impl Engine {
         })
     }
 
-    pub fn start(&self, wanted: &str, attach: bool) -> Result<Option<Client>> {
+    pub fn start(&self, wanted: &str, attach: bool) -> Result<Started> {
         self.prepare()?;
         let id = self.find(wanted)?;
         match self.hold(&id)? {
             // Docker: starting what runs is no error.
-            Held::Live(client) => Ok(attach.then_some(client)),
-            Held::Still(record, lock) => Ok(self.launch(&record, lock, attach)?.client),
+            Held::Live(client) => Ok(Started {
+                client: attach.then_some(client),
+                warnings: Vec::new(),
+            }),
+            Held::Still(record, lock) => {
+                let launched = self.launch(&record, lock, attach)?;
+                Ok(Started {
+                    client: launched.client,
+                    warnings: launched.warnings,
+                })
+            }
         }
     }
 
@@ -233,7 +256,18 @@ impl Engine {
     }
 
     pub fn pause(&self, wanted: &str, on: bool) -> Result<()> {
-        self.ask_live(wanted, |client| client.pause(on)).map(drop)
+        let id = self.find(wanted)?;
+        self.ask_or(
+            &id,
+            |client| client.pause(on),
+            |_, lock| {
+                lock.unlink()?;
+                Err(match on {
+                    true => self.not_running(&id.to_string(), &id),
+                    false => Error::conflict(format!("Container {id} is not paused")),
+                })
+            },
+        )
     }
 
     pub fn wait(&self, wanted: &str) -> Result<i32> {
@@ -246,7 +280,7 @@ impl Engine {
     }
 
     pub fn remove(&self, wanted: &str, force: bool) -> Result<()> {
-        self.dirs.make()?;
+        self.make_folders()?;
         let id = self.find(wanted)?;
         loop {
             let found = match self.hold_any(&id) {
@@ -276,6 +310,7 @@ impl Engine {
                 }
                 Found::Held(Held::Still(record, lock)) => {
                     self.discard(&record)?;
+                    self.note(&[events::of_container(&record, "destroy", &[])]);
                     return lock.unlink();
                 }
                 Found::Damaged(_, lock) => return self.discard_damaged(&id, lock),
@@ -314,19 +349,27 @@ impl Engine {
         let record = self.truth(&id)?;
         let mut record = record.ok_or_else(|| missing(&id))?;
         // Which way a port takes depends on what listens now.
+        let (has_ports, counts) = (!record.state.paths.is_empty(), Counters::exist(&record));
+        let mut counters = Counters::default();
         if record.state.status.is_live()
-            && !record.state.paths.is_empty()
+            && (has_ports || counts)
             && let Ok(Some(mut client)) = Client::connect(&self.dirs.live(&id))
             && client.patience(Duration::from_secs(1)).is_ok()
-            && client.command("look", serde_json::Value::Null, &[]).is_ok()
         {
-            record = self.record(&id)?;
+            if has_ports && client.command("look", serde_json::Value::Null, &[]).is_ok() {
+                record = self.record(&id)?;
+            }
+            if counts {
+                counters = Counters::ask(&mut client).unwrap_or_default();
+            }
         }
         let attachments = record.state.attachments.iter();
         let networks: Vec<_> = attachments
             .filter_map(|a| self.find_network(a.network.as_str()).ok())
             .collect();
-        self.describe(&record, &networks)
+        let mut view = self.describe(&record, &networks)?;
+        counters.show(&mut view);
+        Ok(view)
     }
 
     /// To be called first of all by a program that is about to [`Engine::exec`]:

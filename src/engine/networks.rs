@@ -1,13 +1,15 @@
 //! `network create|ls|inspect|rm|prune`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
 
 use super::access::wanted_access;
 use super::names::list;
 use super::record::Record;
-use super::{Engine, Listing, NetworkCreate, NetworkMade, PoolRequest};
-use crate::base::{Cidr, ContainerId, Error, NetworkId, NetworkName, Result};
+use super::{Engine, Listing, NetworkCreate, NetworkMade, PoolRequest, events};
+use crate::base::{Cidr, ContainerId, Error, Family, NetworkId, NetworkName, OfFamily, Result};
 use crate::net::ipam::{self, Pool};
 use crate::net::parent::{self, Wish};
 use crate::net::spec::{self, Announce, Driver, LinkOptions, NetworkSpec, Vlan};
@@ -116,12 +118,10 @@ impl Engine {
             );
         };
         let (ipv4, ipv6) = spec::families(&request.options, request.ipv4, request.ipv6)?;
-        if ipv6 {
-            return Err(Error::invalid("IPv6 networks are not supported yet")
-                .hint("leave --ipv6 out; IPv4 works"));
-        }
+        check_subnets(&request.pools, ipv4, ipv6)?;
         let wish = Wish::from_options(link.mode, &request.options)?;
         let announce = Announce::from_options(&request.options)?;
+        let guard = spec::Guard::from_options(&request.options)?;
         self.prepare()?;
         // One network is made at a time: name, pool and parent are checked
         // against those that exist.
@@ -144,14 +144,19 @@ impl Engine {
             mtu: link.mtu,
         };
         if ipam == spec::Ipam::Dhcp {
-            super::dhcp::check_network(&request, &vlan, ipv4)?;
+            super::dhcp::check_network(&request, &vlan, ipv4, ipv6)?;
         }
-        let pools = if ipv4 && ipam == spec::Ipam::Default {
-            let beside = beside(&vlan, &others, &links);
-            self.pools(&request.pools, &vlan, &others, &beside, &mut host)?
-        } else {
-            Vec::new()
-        };
+        let mut wanted = request.pools;
+        for (family, on) in [(Family::Ipv4, ipv4), (Family::Ipv6, ipv6)] {
+            let is_given = wanted.iter().any(|pool| pool.family() == family);
+            if on && !is_given && ipam == spec::Ipam::Default {
+                wanted.push(PoolRequest::any(family));
+            }
+        }
+        // In the order given, IPv4 first, as `inspect` shows them.
+        wanted.sort_by_key(PoolRequest::family);
+        let neighbours = beside(&vlan, &others, &links);
+        let pools = self.pools(&wanted, &vlan, &others, &neighbours, &mut host)?;
         check_parent(&vlan, &others)?;
         let made = vlan.made.clone();
         let network = NetworkSpec {
@@ -164,11 +169,13 @@ impl Engine {
             internal: request.internal,
             attachable: request.attachable,
             ipv4,
+            ipv6,
             labels: request.labels,
             ipam_options: request.ipam_options,
             announce,
             host_access: spec::HostAccess::Off,
             ipam,
+            guard,
         };
         let access = wanted_access(&network, request.host_access)?;
         let addresses = self.address_lock()?;
@@ -186,6 +193,9 @@ impl Engine {
         }
         // With the network's file there is nothing to undo.
         undo.extend(self.rewind_networks(Some(&addresses)));
+        if outcome.is_ok() {
+            self.note(&[events::of_network(&network, "create", None)]);
+        }
         match outcome {
             Ok(warnings) => Ok(NetworkMade {
                 id: network.id,
@@ -208,29 +218,20 @@ impl Engine {
         host: &mut Rtnl<Host>,
     ) -> Result<Vec<Pool>> {
         let mut pools = Vec::new();
-        let none = [PoolRequest::default()];
-        let requests = if requests.is_empty() { &none } else { requests };
-        if let Some(subnet) = requests
-            .iter()
-            .find_map(|r| r.subnet.filter(|s| !s.is_ipv4()))
-        {
-            return Err(Error::invalid(format!(
-                "IPv6 networks are not supported yet: {subnet} would give no container an address"
-            ))
-            .hint("leave that --subnet out; IPv4 works"));
-        }
         for request in requests {
-            let any_of_size = |subnet: Cidr| {
-                subnet.is_ipv4() && subnet.addr() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-            };
             let subnet = match request.subnet {
-                Some(subnet) if !any_of_size(subnet) => subnet,
-                size => {
+                subnet if !subnet.addr().is_unspecified() => subnet,
+                any => {
                     let all = others.iter().flat_map(|n| &n.pools);
                     let mut avoid: Vec<Cidr> = all.map(|p| p.subnet).collect();
                     avoid.extend(pools.iter().map(|p: &Pool| p.subnet));
                     avoid.extend(in_use_on_host(host)?);
-                    ipam::automatic(&avoid, size.map(Cidr::prefix).filter(|p| *p > 0))?
+                    let blocks = match any.family() {
+                        Family::Ipv4 => ipam::predefined()?,
+                        Family::Ipv6 => vec![ipam::unique_local(global_id()?)?],
+                    };
+                    let size = Some(any.prefix()).filter(|prefix| *prefix > 0);
+                    ipam::automatic(&blocks, &avoid, size)?
                 }
             };
             pools.push(Pool {
@@ -334,13 +335,49 @@ impl Engine {
             self.record_parents(&vlan.made)?;
         }
         file::remove_replaced(&self.dirs.network(network))?;
-        if let Some(spec) = spec.as_ref().filter(|spec| spec.is_dhcp()) {
-            self.forget_addresses(spec);
+        if let Some(spec) = &spec {
+            if spec.is_dhcp() {
+                self.forget_addresses(spec);
+            }
+            self.note(&[events::of_network(spec, "destroy", None)]);
         }
         // The network is gone; a parent that stays is the next command's.
         let _ = self.rewind_networks(Some(&addresses));
         Ok(())
     }
+}
+
+/// No subnet is ignored: one of a family that the network does not have would
+/// give no container an address.
+fn check_subnets(pools: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<()> {
+    for pool in pools {
+        let (on, way) = match pool.family() {
+            Family::Ipv4 => (ipv4, "leave --ipv4=false out, or that --subnet"),
+            Family::Ipv6 => (ipv6, "add --ipv6, or leave that --subnet out"),
+        };
+        if !on {
+            return Err(Error::invalid(format!(
+                "subnet {} would give no container an address: the network has no {}",
+                pool.subnet,
+                pool.family()
+            ))
+            .hint(way));
+        }
+    }
+    Ok(())
+}
+
+/// The Global ID of this machine's unique local addresses: the low 40 bits of
+/// a hash, as Docker makes it of its engine's id. A network keeps what it got,
+/// so a machine without an id may get another each time.
+fn global_id() -> Result<[u8; 5]> {
+    let id = match std::fs::read("/etc/machine-id") {
+        Ok(id) if !id.trim_ascii().is_empty() => id,
+        _ => return random::bytes(),
+    };
+    let hash = Sha256::digest([b"dockless ", id.trim_ascii()].concat());
+    let low = hash.last_chunk::<5>().copied();
+    low.map_or_else(random::bytes, Ok)
 }
 
 /// The pools of the networks that share a parent with `vlan`, or have none
@@ -402,9 +439,9 @@ fn in_use_on_host(host: &mut Rtnl<Host>) -> Result<Vec<Cidr>> {
     let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     for line in resolv.lines() {
         if let Some(server) = line.trim().strip_prefix("nameserver")
-            && let Ok(ip @ IpAddr::V4(_)) = server.trim().parse()
+            && let Ok(ip) = server.trim().parse::<IpAddr>()
         {
-            used.push(Cidr::new(ip, 32)?);
+            used.push(Cidr::new(ip, ip.family().width())?);
         }
     }
     Ok(used)

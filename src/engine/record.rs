@@ -12,10 +12,12 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{EndpointRequest, ExtraHost};
-use crate::base::{ContainerId, ContainerName, NetworkId, PortMap, Result};
+use crate::base::{ContainerId, ContainerName, MacAddr, NetworkId, PerFamily, PortMap, Result};
 use crate::image::tester::Image;
 use crate::net::Attachment;
+use crate::net::acd::Acd;
 use crate::net::dhcp::{Identity, Lease, Phase};
+use crate::net::guard::rule::Rule;
 use crate::net::publish::{Path as Via_, PortRequest, Via};
 use crate::store::Dirs;
 use crate::store::file::{self, Durability};
@@ -48,7 +50,8 @@ pub(super) struct Config {
     pub init: bool,
     pub auto_remove: bool,
     pub stop_signal: Option<String>,
-    pub stop_timeout: Option<u32>,
+    /// Seconds; a negative number: for ever.
+    pub stop_timeout: Option<i64>,
     pub exposed: Vec<String>,
     pub publish: Vec<PortRequest>,
     pub publish_via: Via,
@@ -66,6 +69,11 @@ pub(super) struct Config {
     /// `--add-host`
     #[serde(default)]
     pub extra_hosts: Vec<ExtraHost>,
+    /// `--allow`, `--deny`, in their order.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    #[serde(default)]
+    pub acd: Acd,
 }
 
 /// One network that the container is (to be) on.
@@ -76,9 +84,9 @@ pub(super) struct EndpointConfig {
     /// is not the same network.
     pub network: Option<NetworkId>,
     pub name: String,
-    /// The address it had last: asked for again at the next start.
+    /// The addresses it had last: asked for again at the next start.
     #[serde(default)]
-    pub last: Option<std::net::Ipv4Addr>,
+    pub last_ips: PerFamily<std::net::IpAddr>,
     /// On a network with a DHCP server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<Dhcp>,
@@ -144,7 +152,48 @@ pub(super) struct State {
     /// differs.
     #[serde(default)]
     pub resolv_conf: String,
+    /// Of the last start and since.
+    #[serde(default)]
+    pub conflicts: Vec<Conflict>,
 }
+
+/// Somebody else on the LAN has, or claims, an address of the container's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Conflict {
+    pub network: NetworkId,
+    pub ip: std::net::Ipv4Addr,
+    pub mac: MacAddr,
+    pub outcome: Outcome,
+    pub first: String,
+    pub last: String,
+    /// Frames, of those that were looked at.
+    pub seen: u32,
+    pub defended: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Outcome {
+    /// The container has another address.
+    Avoided,
+    /// The answer came when the program ran already: both use the address.
+    Shared,
+    /// The address was the container's first.
+    Defended,
+}
+
+impl Outcome {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Avoided => "avoided",
+            Self::Shared => "shared",
+            Self::Defended => "defended",
+        }
+    }
+}
+
+/// Whoever invents MACs does not fill the record.
+const MAX_CONFLICTS: usize = 16;
 
 impl Default for State {
     fn default() -> Self {
@@ -162,11 +211,28 @@ impl Default for State {
             cgroup: Vec::new(),
             sandbox: String::new(),
             resolv_conf: String::new(),
+            conflicts: Vec::new(),
         }
     }
 }
 
 impl State {
+    /// One more, or once more.
+    pub(super) fn add_conflict(&mut self, new: Conflict) {
+        let is_same =
+            |c: &&mut Conflict| (&c.network, c.ip, c.mac) == (&new.network, new.ip, new.mac);
+        if let Some(known) = self.conflicts.iter_mut().find(is_same) {
+            known.last = new.last;
+            known.seen = known.seen.saturating_add(new.seen);
+            known.defended = known.defended.saturating_add(new.defended);
+            return;
+        }
+        if self.conflicts.len() >= MAX_CONFLICTS {
+            self.conflicts.remove(0);
+        }
+        self.conflicts.push(new);
+    }
+
     /// What dies with the process: pid, interfaces, ports.
     pub(super) fn clear_live(&mut self) {
         self.pid = 0;

@@ -5,9 +5,9 @@
 //! folder says so from before the first to after the last, and whoever renames
 //! or removes the container then looks at all links.
 
-use super::Engine;
 use super::hold::Held;
 use super::record::Record;
+use super::{Engine, events};
 use crate::base::{ContainerId, ContainerName, Error, Result};
 use crate::store::file::{self, Durability};
 
@@ -78,8 +78,11 @@ impl Engine {
                 }
             }
             Held::Still(record, _) => {
-                record.name = name.clone();
-                record.save(&self.dirs)
+                let old = std::mem::replace(&mut record.name, name.clone());
+                record.save(&self.dirs)?;
+                let more = [("oldName", old.as_str())];
+                self.note(&[events::of_container(record, "rename", &more)]);
+                Ok(())
             }
         }
     }

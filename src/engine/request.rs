@@ -8,10 +8,12 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Cidr, MacAddr};
+use crate::base::{Cidr, Family, MacAddr, OfFamily, PerFamily};
 
 // What a front needs of the layers below, so that it names the engine alone.
 pub use crate::container::attach::{Client, DetachKeys, Relay};
+pub use crate::net::acd::Acd;
+pub use crate::net::guard::rule::{Rule, Verdict};
 pub use crate::net::publish::{PortRequest, Via};
 pub use crate::store::Dirs;
 pub use crate::sys::process::ExitStatus;
@@ -39,12 +41,33 @@ pub struct NetworkCreate {
     pub host_access: HostAccess,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolRequest {
-    pub subnet: Option<Cidr>,
+    /// `0.0.0.0/N`, `::/N`: any free one of that size; of size 0: of the usual.
+    pub subnet: Cidr,
     pub ip_range: Option<Cidr>,
     pub gateway: Option<IpAddr>,
     pub aux: BTreeMap<String, IpAddr>,
+}
+
+impl PoolRequest {
+    pub fn new(subnet: Cidr) -> Self {
+        Self {
+            subnet,
+            ip_range: None,
+            gateway: None,
+            aux: BTreeMap::new(),
+        }
+    }
+
+    /// None was given.
+    pub fn any(family: Family) -> Self {
+        Self::new(Cidr::default_of(family))
+    }
+
+    pub fn family(&self) -> Family {
+        self.subnet.family()
+    }
 }
 
 /// `network host-access NETWORK on|off [--ip ADDR]`
@@ -61,7 +84,12 @@ pub enum HostAccess {
 pub struct EndpointRequest {
     /// Id, name or prefix as typed; `none` and `host` too.
     pub network: String,
-    pub ip: Option<IpAddr>,
+    /// `--ip`, `--ip6`
+    #[serde(default)]
+    pub ips: PerFamily<IpAddr>,
+    /// `--link-local-ip`
+    #[serde(default)]
+    pub link_local: Vec<IpAddr>,
     pub mac: Option<MacAddr>,
     pub aliases: Vec<String>,
     pub driver_options: BTreeMap<String, String>,
@@ -120,7 +148,7 @@ pub struct RunRequest {
     pub auto_remove: bool,
     pub detach: bool,
     pub stop_signal: Option<String>,
-    pub stop_timeout: Option<u32>,
+    pub stop_timeout: Option<i64>,
     /// The engine writes the id there once the container exists, before its
     /// program starts. The file must not exist.
     pub cidfile: Option<PathBuf>,
@@ -132,6 +160,10 @@ pub struct RunRequest {
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
     pub extra_hosts: Vec<ExtraHost>,
+    /// `--allow`, `--deny`, in their order.
+    pub rules: Vec<Rule>,
+    /// `None`: not said.
+    pub acd: Option<Acd>,
 }
 
 /// `exec`
@@ -145,6 +177,13 @@ pub struct ExecRequest {
     pub tty: bool,
     pub detach: bool,
     pub detach_keys: DetachKeys,
+}
+
+/// `events`
+#[derive(Clone, Debug, Default)]
+pub struct EventsRequest {
+    pub since: Option<SystemTime>,
+    pub until: Option<SystemTime>,
 }
 
 /// `logs`

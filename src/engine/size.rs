@@ -1,24 +1,37 @@
 //! How much disk a container takes: `ps --size`, `inspect --size`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Engine, view};
 use crate::base::{Error, Result};
 
+/// What image folders take, each measured once.
+#[derive(Debug, Default)]
+pub struct Sizes(BTreeMap<PathBuf, u64>);
+
+impl Sizes {
+    fn image(&mut self, folder: &Path) -> Result<u64> {
+        if let Some(known) = self.0.get(folder) {
+            return Ok(*known);
+        }
+        let size = tree(folder)?;
+        self.0.insert(folder.to_owned(), size);
+        Ok(size)
+    }
+}
+
 impl Engine {
     /// Fills in the sizes of the writable layer, and of it and the image.
-    pub fn measure(&self, container: &mut view::Container) -> Result<()> {
+    pub fn measure(&self, container: &mut view::Container, sizes: &mut Sizes) -> Result<()> {
         let Some(layers) = &container.graph_driver else {
             return Ok(());
         };
-        let size = |name: &str| match layers.data.get(name) {
-            Some(dir) => tree(Path::new(dir)),
-            None => Ok(0),
-        };
-        let own = size("UpperDir")?;
-        container.size_root_fs = Some(own + size("LowerDir")?);
+        let dir = |name: &str| layers.data.get(name).map(Path::new);
+        let own = dir("UpperDir").map_or(Ok(0), tree)?;
+        let image = dir("LowerDir").map_or(Ok(0), |dir| sizes.image(dir))?;
+        container.size_root_fs = Some(own + image);
         container.size_rw = Some(own);
         Ok(())
     }
@@ -54,6 +67,16 @@ fn tree(root: &Path) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_measured_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), [0; 7]).unwrap();
+        let mut sizes = Sizes::default();
+        assert_eq!(sizes.image(dir.path()).unwrap(), 7);
+        std::fs::write(dir.path().join("b"), [0; 7]).unwrap();
+        assert_eq!(sizes.image(dir.path()).unwrap(), 7);
+    }
 
     #[test]
     fn links_count_once() {

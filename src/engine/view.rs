@@ -7,6 +7,7 @@
 
 mod container;
 mod doctor;
+mod event;
 mod host_config;
 mod machine;
 mod network;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use container::*;
 pub use doctor::*;
+pub use event::*;
 pub use host_config::*;
 pub use machine::*;
 pub use network::*;

@@ -53,22 +53,33 @@ fn failed(command: &Command, error: &std::io::Error) -> Error {
     Error::sys("start", Subject::Text(program), error)
 }
 
-/// IPv6 off for all present and future links. A sysctl below /proc/sys/net is
-/// that of the namespace of the thread that opens it.
+/// IPv6 off for all present and future links.
 pub(super) fn quiet(netns: &Netns<Sandbox>) -> Result<()> {
-    netns.run(|| {
-        for which in ["all", "default"] {
-            let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
-            let written = fs::OpenOptions::new()
-                .write(true)
-                .open(&path)
-                .and_then(|mut file| file.write_all(b"1"));
-            match written {
-                // A kernel without IPv6 is quiet already.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                written => written.map_err(|e| Error::sys("write", path.as_str(), e))?,
-            }
+    let off = ["all", "default"].map(|which| disable_ipv6(netns, which, "1"));
+    for written in off {
+        match written {
+            // A kernel without IPv6 is quiet already.
+            Err(e) if e.is_errno(libc::ENOENT) => {}
+            written => written?,
         }
-        Ok(())
+    }
+    Ok(())
+}
+
+/// IPv6 on for one link.
+pub(super) fn wake(netns: &Netns<Sandbox>, ifname: &IfName) -> Result<()> {
+    disable_ipv6(netns, ifname.as_str(), "0")
+}
+
+/// A sysctl below /proc/sys/net is that of the namespace of the thread that
+/// opens it.
+fn disable_ipv6(netns: &Netns<Sandbox>, which: &str, value: &str) -> Result<()> {
+    netns.run(|| {
+        let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(value.as_bytes()))
+            .map_err(|e| Error::sys("write", path.as_str(), e))
     })
 }

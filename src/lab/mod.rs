@@ -10,7 +10,8 @@
 //!
 //! The gateway routes nowhere: a packet that leaves the subnet ends there. IPv6
 //! is off in every namespace, so that nothing waits for duplicate address
-//! detection and captures show what the test sent.
+//! detection and captures show what the test sent. [`Lab::add_ipv6`] gives the
+//! machines `fd00:2::1`, `::4`, `::7`, … on the same LAN.
 //!
 //! [`Lab::new`] keeps the host machine in a namespace of its own, for tests
 //! that run side by side. [`enter`] and [`Lab::here`] make the calling process
@@ -23,7 +24,7 @@ mod enter;
 mod machine;
 pub mod snapshot;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use crate::base::{Cidr, Error, IfName, MacAddr, Result};
@@ -38,6 +39,7 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 1);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 4);
 const FIRST_OTHER: u8 = 7;
 const PREFIX: u8 = 24;
+const PREFIX_V6: u8 = 64;
 /// IF_OPER_UP: the kernel has seen the carrier and started the queues.
 const OPER_UP: u8 = 6;
 /// Links are ready within a millisecond; this is for a machine in trouble.
@@ -96,6 +98,26 @@ impl Lab {
         })
     }
 
+    /// An address in fd00:2::/64 for each machine, its last number that of its
+    /// IPv4 address; usable at once. Default routes as in IPv4.
+    pub fn add_ipv6(&self) -> Result<()> {
+        let ip = |last: u8| Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, u16::from(last));
+        let [.., gateway] = GATEWAY.octets();
+        for machine in [&self.gateway, &self.host].into_iter().chain(&self.others) {
+            machine::wake(&machine.netns, &machine.ifname)?;
+            let mut rtnl = machine.rtnl()?;
+            let link = rtnl
+                .link(machine.ifname.as_str())?
+                .ok_or_else(|| Error::sys("find link", &machine.ifname, libc::ENODEV))?;
+            let [.., last] = machine.ip.octets();
+            rtnl.add_addr(link.index, Cidr::new(ip(last).into(), PREFIX_V6)?)?;
+            if last != gateway {
+                rtnl.add_default(ip(gateway).into(), link.index)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The namespace of the switch, for captures of everything on the LAN.
     pub fn switch(&self) -> &Netns<Sandbox> {
         &self.switch
@@ -152,7 +174,10 @@ impl Wiring {
             mac: Some(MacAddr([0x02, 0x1a, a, b, c, d])),
             addrs: vec![Cidr::new(ip.into(), PREFIX)?],
             up: true,
-            gateway: (ip != GATEWAY).then_some(GATEWAY.into()),
+            gateways: (ip != GATEWAY)
+                .then_some(IpAddr::V4(GATEWAY))
+                .into_iter()
+                .collect(),
         };
         rtnl.configure(link.index, &configure)?;
         self.machines.push((rtnl, ifname.clone()));

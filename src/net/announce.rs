@@ -1,16 +1,19 @@
-//! ARP announcements (RFC 5227 §3), as Docker 28+ sends them: a broadcast ARP
-//! request with sender = target = the own address. Wire format by smoltcp.
+//! Announcements, as Docker 28+ sends them. IPv4: a broadcast ARP request with
+//! sender = target = the own address (RFC 5227 §3). IPv6: an unsolicited
+//! neighbour advertisement to all nodes (RFC 4861 §7.2.6). Wire format by
+//! smoltcp; both go out by a packet socket, which needs neither a route nor a
+//! multicast membership.
 //!
 //! The first one goes out before the container's program starts, so that
 //! neighbours that still have an old MAC for the address answer the program's
 //! first packet; the supervisor sends the others.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use crate::base::{Error, MacAddr, Result, Subject};
 use crate::sys::netns::{Netns, Sandbox};
-use crate::sys::{arp, raw};
+use crate::sys::{arp, nd, raw};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send};
 
@@ -18,12 +21,12 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send};
 #[derive(Debug)]
 pub struct Announcer {
     socket: OwnedFd,
-    ip: Ipv4Addr,
-    frame: [u8; arp::FRAME_LEN],
+    ip: IpAddr,
+    frame: Box<[u8]>,
 }
 
 impl Announcer {
-    pub fn new(netns: &Netns<Sandbox>, ifindex: u32, mac: MacAddr, ip: Ipv4Addr) -> Result<Self> {
+    pub fn new(netns: &Netns<Sandbox>, ifindex: u32, mac: MacAddr, ip: IpAddr) -> Result<Self> {
         // Protocol 0: the socket receives nothing, so it never fills up and
         // never wakes anybody.
         let socket = netns.socket(
@@ -38,7 +41,10 @@ impl Announcer {
         Ok(Self {
             socket,
             ip,
-            frame: arp::question(mac, ip, ip),
+            frame: match ip {
+                IpAddr::V4(ip) => Box::new(arp::question(mac, ip, ip)),
+                IpAddr::V6(ip) => Box::new(nd::advertisement(mac, ip)),
+            },
         })
     }
 
@@ -57,7 +63,30 @@ impl Announcer {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    /// Flags 0x20, hop limit 255 and the target's link-layer address; the
+    /// checksum is what tshark calls good.
+    #[test]
+    fn advertisement_on_the_wire() {
+        let mac: MacAddr = "02:42:0a:00:02:05".parse().unwrap();
+        let bytes = nd::advertisement(mac, "fd00::5".parse().unwrap());
+        let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let (own, all) = (
+            "fd000000000000000000000000000005",
+            "ff020000000000000000000000000001",
+        );
+        assert_eq!(
+            text,
+            format!(
+                "33330000000102420a00020586dd60000000002 03aff{own}{all}88004e4d200\
+                 00000{own}0201 02420a000205"
+            )
+            .replace(' ', "")
+        );
+    }
 
     /// Docker 29's fields in RFC 826's layout.
     #[test]

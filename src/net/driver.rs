@@ -1,11 +1,11 @@
 //! From a network and an endpoint's wishes to an interface: plan (pure), then
 //! attach (consumes the plan), later detach (from the record).
 
-use serde::{Deserialize, Serialize};
-
+use super::endpoint::Sysctl;
+use super::guard::Guard;
 use super::spec::{Driver, NetworkSpec};
 use super::{Attachment, vlan};
-use crate::base::{Cidr, IfName, MacAddr, Result};
+use crate::base::{Cidr, Family, IfName, MacAddr, PerFamily, Result};
 use crate::netlink::{Link, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
 use crate::sys::sysctl::NetSysctl;
@@ -28,19 +28,27 @@ impl HostView {
     }
 }
 
-/// One endpoint, with everything decided that needs no kernel: its address is
-/// leased, its interface name chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One endpoint, with everything decided that needs no kernel: its addresses
+/// are leased, its interface name chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// 64 hex digits.
     pub id: String,
     pub ifname: IfName,
-    pub addr: Option<Cidr>,
+    /// The sandbox has no other interface yet.
+    pub first: bool,
+    pub addrs: PerFamily<Cidr>,
+    /// `--link-local-ip`, with Docker's prefix lengths.
+    pub link_local: Vec<Cidr>,
+    pub sysctls: Vec<Sysctl>,
     pub mac: Option<MacAddr>,
-    /// The gateway of the address's subnet.
-    pub gateway: Option<std::net::IpAddr>,
-    /// Whether the container's default route goes here.
-    pub default_route: bool,
+    /// The gateways of the addresses' subnets.
+    pub gateways: PerFamily<std::net::IpAddr>,
+    /// The families whose default route goes here.
+    pub default_in: Vec<Family>,
+    /// Answers no ARP question yet: whether the address is free is still asked
+    /// (see `acd`).
+    pub silent: bool,
 }
 
 /// A link to be made in a sandbox.
@@ -61,21 +69,36 @@ pub fn plan(network: &NetworkSpec, endpoint: Endpoint, view: &HostView) -> Resul
 }
 
 impl Plan {
-    /// Makes the interface in `netns`. On failure nothing is left: the link
-    /// is deleted again, and the errors of that are attached.
+    /// Makes the interface in `netns`, guarded before it is up. On failure
+    /// nothing is left: the link is deleted again, and the errors of that are
+    /// attached.
     pub fn attach(
         self,
         host: &mut Rtnl<Host>,
         sandbox: &mut Rtnl<Sandbox>,
         netns: &Netns<Sandbox>,
         sysctl: &NetSysctl,
+        guard: &mut Option<Guard>,
     ) -> Result<Attachment> {
-        self.link.attach(host, sandbox, netns, sysctl)
+        self.link.attach(host, sandbox, netns, sysctl, guard)
     }
 }
 
-/// Removes the interface that the record names; one that is gone is fine.
-pub fn detach(attachment: &Attachment, sandbox: &mut Rtnl<Sandbox>) -> Result<()> {
+/// Removes the interface that the record names, and then its guard; one that
+/// is gone is fine.
+pub fn detach(
+    attachment: &Attachment,
+    sandbox: &mut Rtnl<Sandbox>,
+    guard: &mut Option<Guard>,
+) -> Result<()> {
+    delete(attachment, sandbox)?;
+    match guard {
+        Some(guard) => guard.remove(&attachment.ifname),
+        None => Ok(()),
+    }
+}
+
+fn delete(attachment: &Attachment, sandbox: &mut Rtnl<Sandbox>) -> Result<()> {
     let name = attachment.ifname.as_str();
     match sandbox.link(name)? {
         Some(link) if link.index.get() == attachment.ifindex => {

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Cidr, Error, Result};
+use crate::base::{Cidr, Error, Family, OfFamily, Result};
 
 /// One subnet of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,24 +164,46 @@ pub fn check_overlap(new: &Pool, others: &[&Pool]) -> Result<()> {
     }
 }
 
-/// The lowest predefined pool that overlaps nothing in `avoid`: other
+/// A block of addresses, and the size of the networks cut from it.
+pub type Block = (Cidr, u8);
+
+/// Docker's predefined pools of IPv4.
+pub fn predefined() -> Result<Vec<Block>> {
+    let parse = |(block, cut): (&str, u8)| Ok((block.parse()?, cut));
+    DEFAULT_POOLS.into_iter().map(parse).collect()
+}
+
+/// Of IPv6: /64s of one /48 of unique local addresses (RFC 4193) with this
+/// Global ID, as Docker 27+ has it.
+pub fn unique_local(global_id: [u8; 5]) -> Result<Block> {
+    let [a, b, c, d, e] = global_id;
+    let bytes = [0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    Ok((Cidr::new(IpAddr::V6(Ipv6Addr::from(bytes)), 48)?, 64))
+}
+
+/// The lowest network in these blocks that overlaps nothing in `avoid`: other
 /// networks' pools, the host's on-link routes, its name servers. With `size`,
-/// any free network of that size (`--subnet 0.0.0.0/N`).
-pub fn automatic(avoid: &[Cidr], size: Option<u8>) -> Result<Cidr> {
-    for (block, cut) in DEFAULT_POOLS {
-        let block: Cidr = block.parse()?;
-        let prefix = size.unwrap_or(cut);
-        if prefix < block.prefix() || prefix > 32 {
+/// any free network of that size (`--subnet 0.0.0.0/N`, `::/N`).
+pub fn automatic(blocks: &[Block], avoid: &[Cidr], size: Option<u8>) -> Result<Cidr> {
+    for (block, cut) in blocks {
+        let prefix = size.unwrap_or(*cut);
+        let width = block.family().width();
+        if prefix < block.prefix() || prefix > width {
             continue;
         }
-        let step = 1u128 << (32 - u32::from(prefix));
+        let step = 1u128 << (width - prefix);
         let mut at = 0u128;
         while let Some(addr) = block.nth(at) {
             let candidate = Cidr::new(addr, prefix)?;
-            if !avoid.iter().any(|a| a.overlaps(candidate)) {
+            let Some(clash) = avoid.iter().find(|a| a.overlaps(candidate)) else {
                 return Ok(candidate);
+            };
+            // Past all of it: it may be as large as a million candidates.
+            let past = block.index_of(clash.last()).map(|last| last / step + 1);
+            match past.and_then(|n| n.checked_mul(step)) {
+                Some(next) => at = next,
+                None => break,
             }
-            at += step;
         }
     }
     Err(
@@ -196,22 +218,22 @@ pub fn is_reserved(pool: &Pool, ip: IpAddr) -> bool {
     is_edge(pool.subnet, ip) || pool.gateway == Some(ip) || pool.aux.values().any(|a| *a == ip)
 }
 
-/// The lowest free address for a container. `pools` are the network's own;
-/// `taken` says whether anybody (another network on the same subnet included)
-/// reserves or holds an address.
-pub fn next(pools: &[Pool], taken: &dyn Fn(&Pool, Ipv4Addr) -> bool) -> Option<(Ipv4Addr, Cidr)> {
+/// The lowest free address of a family for a container. `pools` are the
+/// network's own; `taken` says whether anybody (another network on the same
+/// subnet included) reserves or holds an address.
+pub fn next(
+    pools: &[Pool],
+    family: Family,
+    taken: &dyn Fn(&Pool, IpAddr) -> bool,
+) -> Option<(IpAddr, Cidr)> {
     pools
         .iter()
-        .filter(|p| p.subnet.is_ipv4())
+        .filter(|pool| pool.subnet.family() == family)
         .find_map(|pool| {
             let range = pool.ip_range.unwrap_or(pool.subnet);
-            let (IpAddr::V4(first), IpAddr::V4(last)) = (range.network().addr(), range.last())
-            else {
-                return None;
-            };
-            (first.to_bits()..=last.to_bits())
-                .map(Ipv4Addr::from_bits)
-                .find(|ip| !is_reserved(pool, IpAddr::V4(*ip)) && !taken(pool, *ip))
+            (0..)
+                .map_while(|n| range.nth(n))
+                .find(|ip| !is_reserved(pool, *ip) && !taken(pool, *ip))
                 .map(|ip| (ip, pool.subnet))
         })
 }
@@ -247,7 +269,8 @@ mod tests {
     fn fill(pools: &[Pool]) -> Vec<String> {
         let mut held = HashSet::new();
         let mut out = Vec::new();
-        while let Some((ip, _)) = next(pools, &|_, ip| held.contains(&ip)) {
+        let family = pools[0].subnet.family();
+        while let Some((ip, _)) = next(pools, family, &|_, ip| held.contains(&ip)) {
             held.insert(ip);
             out.push(ip.to_string());
         }
@@ -274,6 +297,24 @@ mod tests {
         assert_eq!(fill(&[pool("10.0.7.0/31", None, None)]).len(), 2);
         assert_eq!(fill(&[pool("10.0.7.0/30", None, None)]).len(), 2);
         assert_eq!(fill(&[pool("10.0.7.9/32", None, None)]), ["10.0.7.9"]);
+        assert_eq!(
+            fill(&[pool("fd00::/126", None, Some("fd00::1"))]),
+            ["fd00::2", "fd00::3"]
+        );
+        assert_eq!(
+            fill(&[pool("fd00::/127", None, None)]),
+            ["fd00::", "fd00::1"]
+        );
+        assert_eq!(fill(&[pool("fd00::9/128", None, None)]), ["fd00::9"]);
+        let last = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127";
+        assert_eq!(fill(&[pool(last, None, None)]).len(), 2);
+        let wide = [
+            pool("fd00::/64", None, None),
+            pool("10.0.7.0/24", None, None),
+        ];
+        let first = |family| next(&wide, family, &|_, _| false).unwrap().0.to_string();
+        assert_eq!(first(Family::Ipv6), "fd00::1");
+        assert_eq!(first(Family::Ipv4), "10.0.7.1");
         // Pools are used in order.
         assert_eq!(
             fill(&[
@@ -354,23 +395,27 @@ mod tests {
 
     #[test]
     fn automatic_pools() {
-        assert_eq!(automatic(&[], None).unwrap().to_string(), "172.17.0.0/16");
+        let v4 = predefined().unwrap();
+        assert_eq!(
+            automatic(&v4, &[], None).unwrap().to_string(),
+            "172.17.0.0/16"
+        );
         let avoid: Vec<Cidr> = [
             "172.16.0.0/12".parse().unwrap(),
             "192.168.0.0/20".parse().unwrap(),
         ]
         .into();
         assert_eq!(
-            automatic(&avoid, None).unwrap().to_string(),
+            automatic(&v4, &avoid, None).unwrap().to_string(),
             "192.168.16.0/20"
         );
         assert_eq!(
-            automatic(&avoid, Some(24)).unwrap().to_string(),
+            automatic(&v4, &avoid, Some(24)).unwrap().to_string(),
             "192.168.16.0/24"
         );
         let all: Vec<Cidr> = vec!["0.0.0.0/0".parse().unwrap()];
         assert!(
-            automatic(&all, None)
+            automatic(&v4, &all, None)
                 .unwrap_err()
                 .to_string()
                 .contains("fully subnetted")

@@ -1,10 +1,13 @@
 //! Networks: from options to interfaces in a `Netns<Sandbox>`.
 
+pub mod acd;
 pub mod announce;
 pub mod dhcp;
 pub mod dns;
 pub mod doctor;
 pub mod driver;
+pub mod endpoint;
+pub mod guard;
 pub mod host_access;
 pub mod ipam;
 pub mod parent;
@@ -15,7 +18,7 @@ pub mod vlan;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Cidr, IfName, MacAddr, NetworkId};
+use crate::base::{Cidr, IfName, MacAddr, NetworkId, PerFamily};
 
 /// What was made when a container joined a network: the record that
 /// disconnect, publishing, announcing and `inspect` work from.
@@ -32,9 +35,23 @@ pub struct Attachment {
     pub mode: crate::netlink::Mode,
     /// An ipvlan's is its parent's.
     pub mac: MacAddr,
-    /// Address with the subnet's prefix length; none on an L2-only network.
-    pub addr: Option<Cidr>,
-    /// The subnet's gateway, whether or not the default route uses it.
-    pub gateway: Option<std::net::IpAddr>,
+    /// Addresses with their subnets' prefix lengths; none on an L2-only
+    /// network.
+    #[serde(default)]
+    pub addrs: PerFamily<Cidr>,
+    /// The subnets' gateways, whether or not the default route uses them.
+    #[serde(default)]
+    pub gateways: PerFamily<std::net::IpAddr>,
     pub internal: bool,
+    #[serde(default)]
+    pub guard: guard::State,
+}
+
+impl Attachment {
+    pub(crate) fn ipv4(&self) -> Option<std::net::Ipv4Addr> {
+        match self.addrs.ipv4()?.addr() {
+            std::net::IpAddr::V4(ip) => Some(ip),
+            std::net::IpAddr::V6(_) => None,
+        }
+    }
 }

@@ -31,10 +31,12 @@ fn plain(name: &str, driver: Driver, tag: u8) -> Result<NetworkSpec> {
         internal: false,
         attachable: false,
         ipv4: true,
+        ipv6: false,
         labels: BTreeMap::new(),
         ipam_options: BTreeMap::new(),
         announce: Announce::default(),
         host_access: HostAccess::Off,
         ipam: Ipam::Default,
+        guard: super::spec::Guard::Off,
     })
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ipam::Pool;
 use super::parent::{Made, What};
-use crate::base::{Error, IfName, MacAddr, NetworkId, NetworkName, Result};
+use crate::base::{Error, Family, IfName, MacAddr, NetworkId, NetworkName, Result};
 use crate::netlink::{IpvlanFlag, IpvlanMode, MacvlanMode, Mode};
 
 /// A network as stored in `<root>/networks/<id>.json`.
@@ -29,9 +29,11 @@ pub struct NetworkSpec {
     pub internal: bool,
     #[serde(default)]
     pub attachable: bool,
-    /// Off: an L2-only interface without an address.
+    /// Both families off: an L2-only interface without an address.
     #[serde(default = "yes")]
     pub ipv4: bool,
+    #[serde(default)]
+    pub ipv6: bool,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
@@ -42,6 +44,8 @@ pub struct NetworkSpec {
     pub host_access: HostAccess,
     #[serde(default)]
     pub ipam: Ipam,
+    #[serde(default)]
+    pub guard: Guard,
 }
 
 /// Who gives a network's containers their addresses.
@@ -85,6 +89,34 @@ pub enum HostAccess {
     Off,
     /// With an address of its own for the host-side link, or without.
     On { ip: Option<std::net::Ipv4Addr> },
+}
+
+/// Whether frames leave only with a container's own MAC and addresses
+/// ([`guard`](super::guard)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guard {
+    /// Also of networks that were made before there was one.
+    #[default]
+    Off,
+    /// Where the kernel can: a new network's.
+    Auto,
+    /// Or the container does not start.
+    On,
+}
+
+impl Guard {
+    pub fn from_options(options: &BTreeMap<String, String>) -> Result<Self> {
+        match options.get(GUARD).map(String::as_str) {
+            None => Ok(Self::Auto),
+            Some("on") => Ok(Self::On),
+            Some("off") => Ok(Self::Off),
+            Some(other) => Err(Error::invalid(format!(
+                "invalid value '{other}' of -o {GUARD}: it is 'on' or 'off'"
+            ))
+            .hint("without it, the guard is on where the kernel can")),
+        }
+    }
 }
 
 /// Who makes the interfaces of a network.
@@ -166,6 +198,7 @@ impl Announce {
     }
 }
 
+const GUARD: &str = "guard";
 const MODE: &str = "macvlan_mode";
 const SOURCES: &str = "macvlan_sources";
 const IPVLAN_MODE: &str = "ipvlan_mode";
@@ -180,6 +213,14 @@ impl NetworkSpec {
     /// Nothing leads out: asked for, or there is no parent to lead there.
     pub fn is_internal(&self) -> bool {
         self.internal || self.vlan().is_some_and(Vlan::is_isolated)
+    }
+
+    /// Whether its interfaces get an address of this family.
+    pub fn has(&self, family: Family) -> bool {
+        match family {
+            Family::Ipv4 => self.ipv4,
+            Family::Ipv6 => self.ipv6,
+        }
     }
 
     pub fn segment(&self) -> &str {

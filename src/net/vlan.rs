@@ -3,18 +3,24 @@
 use std::borrow::Cow;
 
 use super::Attachment;
+use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
-use super::spec::{NetworkSpec, Vlan};
-use crate::base::{Cause, Cidr, Error, IfName, MacAddr, NetworkId, Result, Subject};
+use super::endpoint::Sysctl;
+use super::guard::{self, Addrs, Guard, Identity};
+use super::spec::{self, NetworkSpec, Vlan};
+use crate::base::{
+    Cause, Cidr, Error, Family, IfName, MacAddr, NetworkId, OfFamily, PerFamily, Result, Subject,
+};
 use crate::netlink::route::Configure;
 use crate::netlink::{Ifindex, Mode, NewLink, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
-use crate::sys::sysctl::{Family, NetSysctl};
+use crate::sys::sysctl::NetSysctl;
 
 #[derive(Debug)]
 pub(super) struct VlanPlan {
     network: NetworkId,
     internal: bool,
+    ipv6: bool,
     parent: IfName,
     lower: Ifindex<Host>,
     mode: Mode,
@@ -25,8 +31,10 @@ pub(super) struct VlanPlan {
     /// The network's other subnets, for an ipvlan whose host routes.
     others: Vec<Cidr>,
     endpoint: Endpoint,
-    /// The first interface of a sandbox also brings its loopback up.
-    loopback: bool,
+    guard: spec::Guard,
+    /// Whose sender the guard lets pass: an own one's, or else the parent's.
+    sender: Option<MacAddr>,
+    senders: Addrs,
 }
 
 pub(super) fn plan(
@@ -55,7 +63,7 @@ pub(super) fn plan(
             vlan.parent
         )));
     }
-    let mac = match (endpoint.mac, endpoint.addr.map(Cidr::addr)) {
+    let mac = match (endpoint.mac, endpoint.addrs.values().next()) {
         (Some(_), _) if vlan.mode.is_ipvlan() => {
             return Err(Error::invalid(
                 "ipvlan interfaces do not support custom mac address assignment",
@@ -65,23 +73,37 @@ pub(super) fn plan(
         (Some(mac), _) => Some(valid_mac(mac)?),
         // Any other would become the parent's, too; nobody has asked for that.
         (None, _) if vlan.mode.has_parents_mac() => None,
-        (None, Some(std::net::IpAddr::V4(ip))) => Some(MacAddr::from_ipv4(ip)),
-        (None, _) => Some(stable_mac(&endpoint.id)),
+        (None, Some(addr)) => Some(MacAddr::from_ip(addr.addr())),
+        (None, None) => Some(stable_mac(&endpoint.id)),
     };
-    let own = endpoint.addr.map(Cidr::network);
+    let own = endpoint
+        .addrs
+        .values()
+        .chain(endpoint.link_local.iter().copied());
+    let senders = match network.ipv4 || network.ipv6 {
+        true => Addrs::Own(own.map(Cidr::addr).collect()),
+        false => Addrs::Any,
+    };
     let subnets = network.pools.iter().map(|pool| pool.subnet);
-    let others = subnets.filter(|subnet| Some(*subnet) != own && vlan.mode.is_l3());
+    let is_other = |subnet: &Cidr| {
+        let own = endpoint.addrs.of(subnet.family());
+        own.is_some_and(|own| own.network() != *subnet) && vlan.mode.is_l3()
+    };
+    let others: Vec<Cidr> = subnets.filter(is_other).collect();
     Ok(VlanPlan {
         network: network.id.clone(),
         internal: network.is_internal(),
+        ipv6: network.ipv6,
         parent: vlan.parent.clone(),
         lower: parent.index,
         mode: vlan.mode,
         sources: vlan.sources.clone(),
         mtu: vlan.mtu,
         mac,
-        others: others.collect(),
-        loopback: endpoint.ifname.as_str() == "eth0",
+        others,
+        guard: network.guard,
+        sender: mac.or(parent.mac),
+        senders,
         endpoint,
     })
 }
@@ -117,6 +139,7 @@ impl VlanPlan {
         sandbox: &mut Rtnl<Sandbox>,
         netns: &Netns<Sandbox>,
         sysctl: &NetSysctl,
+        guard: &mut Option<Guard>,
     ) -> Result<Attachment> {
         let new = NewLink {
             name: &self.endpoint.ifname,
@@ -128,33 +151,20 @@ impl VlanPlan {
         };
         let made = host.link_into(&new, netns, sandbox);
         let index = made.map_err(|error| not_made(self.mode, error))?;
-        let configure = Configure {
-            loopback_up: self.loopback,
-            mac: self.mac.filter(|_| self.mode.is_passthru()),
-            addrs: self.endpoint.addr.into_iter().collect(),
-            up: true,
-            gateway: self
-                .endpoint
-                .gateway
-                .filter(|_| self.endpoint.default_route && !self.internal),
-        };
-        // Before the link is up: else the kernel would make a link-local address
-        // and solicit routers on the LAN.
-        let quiet = if sysctl.has_ipv6() {
-            let name = format!("conf/{}/disable_ipv6", self.endpoint.ifname);
-            sysctl.write(Family::Ipv6, &name, "1")
-        } else {
-            Ok(())
-        };
-        let outcome = quiet
-            .and_then(|()| sandbox.configure(index, &configure))
-            .and_then(|()| self.route_l3(sandbox, index))
-            .and_then(|()| self.own_mac(sandbox, index));
-        let mac = match outcome {
-            Ok(mac) => mac,
+        let outcome = self
+            .set_ipv6(sysctl)
+            .and_then(|()| self.silence(sysctl))
+            .and_then(|()| self.guard(netns, guard))
+            .and_then(|state| self.configure(sandbox, index, sysctl).map(|()| state))
+            .and_then(|state| self.route_l3(sandbox, index).map(|()| state))
+            .and_then(|state| Ok((state, self.own_mac(sandbox, index)?)));
+        let (guarded, mac) = match outcome {
+            Ok(known) => known,
             Err(error) => {
-                let undo = sandbox.delete_link(index).err();
-                return Err(error.with_undo(undo.into_iter().collect()));
+                let deleted = sandbox.delete_link(index).err();
+                let ifname = &self.endpoint.ifname;
+                let bare = guard.as_mut().and_then(|g| g.remove(ifname).err());
+                return Err(error.with_undo(deleted.into_iter().chain(bare).collect()));
             }
         };
         Ok(Attachment {
@@ -165,24 +175,112 @@ impl VlanPlan {
             parent: self.parent,
             mode: self.mode,
             mac,
-            addr: self.endpoint.addr,
-            gateway: self.endpoint.gateway,
+            addrs: self.endpoint.addrs,
+            gateways: self.endpoint.gateways,
             internal: self.internal,
+            guard: guarded,
         })
+    }
+
+    /// Before any address, and before the link is up: else the kernel would
+    /// make a link-local address on an IPv4 network and solicit routers.
+    fn set_ipv6(&self, sysctl: &NetSysctl) -> Result<()> {
+        if !sysctl.has_ipv6() {
+            return match self.ipv6 {
+                true => Err(Error::invalid(format!(
+                    "{} cannot have an IPv6 address: this kernel has no IPv6",
+                    self.endpoint.ifname
+                ))
+                .hint("boot without ipv6.disable=1, or make the network without --ipv6")),
+                false => Ok(()),
+            };
+        }
+        let name = format!("conf/{}/disable_ipv6", self.endpoint.ifname);
+        sysctl.write(Family::Ipv6, &name, if self.ipv6 { "0" } else { "1" })
+    }
+
+    /// Whether the address is free is still asked: no ARP question is answered.
+    fn silence(&self, sysctl: &NetSysctl) -> Result<()> {
+        if !self.endpoint.silent {
+            return Ok(());
+        }
+        let name = format!("conf/{}/arp_ignore", self.endpoint.ifname);
+        sysctl.write(Family::Ipv4, &name, SILENT)
+    }
+
+    /// All in one batch, unless there are sysctls to be set between addresses
+    /// and link up.
+    fn configure(
+        &self,
+        sandbox: &mut Rtnl<Sandbox>,
+        index: Ifindex<Sandbox>,
+        sysctl: &NetSysctl,
+    ) -> Result<()> {
+        let endpoint = &self.endpoint;
+        let gateway = |family| endpoint.gateways.of(family).filter(|_| self.is_way(family));
+        let addrs = endpoint
+            .addrs
+            .values()
+            .chain(endpoint.link_local.iter().copied());
+        let before = Configure {
+            // The first interface of a sandbox also brings its loopback up.
+            loopback_up: endpoint.first,
+            mac: self.mac.filter(|_| self.mode.is_passthru()),
+            addrs: addrs.collect(),
+            ..Configure::default()
+        };
+        let after = Configure {
+            up: true,
+            gateways: PerFamily::each(gateway),
+            ..Configure::default()
+        };
+        if endpoint.sysctls.is_empty() {
+            let all = Configure {
+                up: after.up,
+                gateways: after.gateways,
+                ..before
+            };
+            return sandbox.configure(index, &all);
+        }
+        sandbox.configure(index, &before)?;
+        // One that would end the silence waits for the verdict.
+        let speaks = |one: &&Sysctl| !(endpoint.silent && one.is_arp_ignore());
+        for one in endpoint.sysctls.iter().filter(speaks) {
+            sysctl.write(one.family, &one.path(&endpoint.ifname), &one.value)?;
+        }
+        sandbox.configure(index, &after)
+    }
+
+    /// Whether a family's default route goes this way.
+    fn is_way(&self, family: Family) -> bool {
+        self.endpoint.default_in.contains(&family) && !self.internal
+    }
+
+    fn guard(&self, netns: &Netns<Sandbox>, guard: &mut Option<Guard>) -> Result<guard::State> {
+        let Some(mac) = self.sender else {
+            let why = format!("the parent {} has no MAC address", self.parent);
+            return Ok(guard::State::Unavailable { why });
+        };
+        let link = Identity {
+            ifname: &self.endpoint.ifname,
+            mac,
+            addrs: &self.senders,
+        };
+        guard::install(guard, netns, self.guard, &link)
     }
 
     /// The host routes: no next hop. Where the default route may not go this
     /// way, the rest of the network still does.
     fn route_l3(&self, sandbox: &mut Rtnl<Sandbox>, index: Ifindex<Sandbox>) -> Result<()> {
-        if !self.mode.is_l3() || self.endpoint.addr.is_none() {
+        if !self.mode.is_l3() {
             return Ok(());
         }
-        if self.endpoint.default_route && !self.internal {
-            return sandbox.add_link_route(Cidr::DEFAULT_V4, index, None);
-        }
-        self.others
-            .iter()
-            .try_for_each(|subnet| sandbox.add_link_route(*subnet, index, None))
+        let families = self.endpoint.addrs.values().map(|addr| addr.family());
+        let ways = families.filter(|family| self.is_way(*family));
+        let others = self.others.iter().copied();
+        ways.map(Cidr::default_of)
+            .chain(others.filter(|subnet| !self.is_way(subnet.family())))
+            .try_for_each(|subnet| sandbox.add_link_route(subnet, index, None))
     }
 
     fn own_mac(&self, sandbox: &mut Rtnl<Sandbox>, index: Ifindex<Sandbox>) -> Result<MacAddr> {

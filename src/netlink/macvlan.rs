@@ -467,7 +467,7 @@ mod tests {
         let error = host.explain(&new, Fault { request: 0, cause });
         assert_eq!(
             error.to_string(),
-            "create macvlan link eth0: operation not supported on transport endpoint: Unknown \
+            "create macvlan link eth0: operation not supported: Unknown \
              device type (this kernel has no macvlan driver loaded: try \"modprobe macvlan\")"
         );
         assert!(error.is_errno(libc::EOPNOTSUPP));

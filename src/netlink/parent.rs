@@ -165,7 +165,7 @@ impl Rtnl<Host> {
                 tag.id
             )),
             Some(libc::EOPNOTSUPP) => error.hint(format!(
-                "{} (or {base} cannot carry VLANs)",
+                "{}; or {base} cannot carry VLANs",
                 no_driver("8021q")
             )),
             _ => error,

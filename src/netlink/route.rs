@@ -14,7 +14,7 @@ use super::link::{Ifindex, LOOPBACK};
 use super::socket::{Fault, Rtnl};
 use super::wire::{self, Malformed};
 use super::{addr, link};
-use crate::base::{Cidr, Error, MacAddr, Result, Subject};
+use crate::base::{Cidr, Error, MacAddr, PerFamily, Result, Subject};
 use crate::sys::netns::Place;
 
 /// A MAC, or a parent that passthru wants for itself, stays busy for 15 to
@@ -44,15 +44,16 @@ pub struct Route {
 }
 
 /// What a fresh interface in a sandbox gets, in one datagram: loopback up,
-/// MAC (if not given at creation), address, link up, default route.
+/// MAC (if not given at creation), addresses, link up, default routes: one batch
+/// for both families.
 #[derive(Clone, Debug, Default)]
 pub struct Configure {
     pub loopback_up: bool,
     pub mac: Option<MacAddr>,
     pub addrs: Vec<Cidr>,
     pub up: bool,
-    /// Default route through this gateway (proto boot, scope global).
-    pub gateway: Option<IpAddr>,
+    /// Default routes through these gateways (proto boot, scope global).
+    pub gateways: PerFamily<IpAddr>,
 }
 
 /// One message of the batch.
@@ -72,7 +73,7 @@ impl Configure {
         items.extend(self.mac.map(Item::Mac));
         items.extend(self.addrs.iter().copied().map(Item::Addr));
         items.extend(self.up.then_some(Item::Up));
-        items.extend(self.gateway.map(Item::Default));
+        items.extend(self.gateways.values().map(Item::Default));
         items
     }
 }
@@ -357,7 +358,7 @@ mod tests {
             mac: Some(MacAddr([2; 6])),
             addrs: vec!["10.0.2.5/24".parse().unwrap()],
             up: true,
-            gateway: Some(IpAddr::from([10, 0, 2, 1])),
+            gateways: IpAddr::from([10, 0, 2, 1]).into(),
         };
         assert!(matches!(
             all.items()[..],

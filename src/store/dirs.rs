@@ -6,8 +6,11 @@ use nix::fcntl::AtFlags;
 use nix::unistd::AccessFlags;
 
 use super::file;
+use crate::base::error::IntoErrno;
 use crate::base::{ContainerId, Error, NetworkId, Result};
 use crate::sys::features;
+
+const ROOT_OPTION: &str = "--root DIR or DOCKLESS_ROOT";
 
 /// The two roots: `root` outlives a reboot, `state` (tmpfs) does not.
 #[derive(Clone, Debug)]
@@ -71,44 +74,70 @@ impl Dirs {
         self.live(id).join("sock")
     }
 
+    /// Whether there is anything yet. Where this user could not make the root,
+    /// nothing is known of what others have.
+    pub fn has_root(&self) -> Result<bool> {
+        let fail = |errno| refused(Error::sys("look into", &self.root, errno), ROOT_OPTION);
+        match std::fs::metadata(&self.root) {
+            Ok(_) => return Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(fail(e.into_errno())),
+        }
+        let above = self.root.ancestors().find(|folder| folder.is_dir());
+        match above.map(may_write) {
+            Some(Err(errno)) => Err(fail(errno as i32)),
+            _ => Ok(false),
+        }
+    }
+
     /// Makes both roots and the folders directly below them. One that cannot
     /// be written is an error here, before anything has happened.
     pub fn make(&self) -> Result<()> {
         for (top, option, below) in [
             (
                 &self.root,
-                "--root DIR or DOCKLESS_ROOT",
-                &["containers", "networks", "names"],
+                ROOT_OPTION,
+                &["containers", "networks", "names"][..],
             ),
             (
                 &self.state,
                 "--state DIR or DOCKLESS_STATE",
-                &["containers", "leases", "locks"],
+                &["containers", "events", "leases", "locks"],
             ),
         ] {
-            make_top(top, below).map_err(|error| {
-                let who = permission_hint();
-                error.hint(format!("{who}; {option} names another folder"))
-            })?;
+            make_top(top, below).map_err(|error| refused(error, option))?;
         }
         Ok(())
     }
 }
 
+fn refused(error: Error, option: &str) -> Error {
+    let who = match error.errno() {
+        Some(libc::ENOTDIR) => "a part of that path is no folder",
+        Some(libc::ENOENT) => "no folder can be made there",
+        Some(libc::ELOOP) => "that is a symbolic link",
+        _ => permission_hint(),
+    };
+    error.hint(format!("{who}; {option} names another folder"))
+}
+
 fn make_top(top: &Path, below: &[&str]) -> Result<()> {
     file::make_dir(top, 0o711)?;
-    // With mode bits and mounts both considered, for the effective user.
-    nix::unistd::faccessat(
-        nix::fcntl::AT_FDCWD,
-        top,
-        AccessFlags::W_OK | AccessFlags::X_OK,
-        AtFlags::AT_EACCESS,
-    )
-    .map_err(|errno| Error::sys("write to", top, errno))?;
+    may_write(top).map_err(|errno| Error::sys("write to", top, errno))?;
     for name in below {
         file::make_dir(&top.join(name), 0o700)?;
     }
     Ok(())
+}
+
+/// With mode bits and mounts both considered, for the effective user.
+fn may_write(folder: &Path) -> nix::Result<()> {
+    nix::unistd::faccessat(
+        nix::fcntl::AT_FDCWD,
+        folder,
+        AccessFlags::W_OK | AccessFlags::X_OK,
+        AtFlags::AT_EACCESS,
+    )
 }
 
 /// Why this user may not write somewhere, and what helps.
@@ -148,12 +177,29 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("file/state"), "{text}");
         assert!(text.contains("--state"), "{text}");
+        assert!(
+            text.contains("no folder") && !text.contains("lsattr"),
+            "{text}"
+        );
         assert!(text.contains("DOCKLESS_STATE"), "{text}");
         assert!(error.is_errno(libc::ENOTDIR), "{text}");
 
         // /proc refuses even root.
         let dirs = Dirs::new("/proc/dockless", dir.path().join("s"));
         let text = dirs.make().unwrap_err().to_string();
+        assert!(text.contains("DOCKLESS_ROOT"), "{text}");
+        assert!(text.contains("no folder can be made there"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_there_may_be_empty_or_out_of_reach() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = |root: &str| Dirs::new(dir.path().join(root), dir.path().join("s"));
+        assert!(!dirs("a/b").has_root().unwrap());
+        dirs("a/b").make().unwrap();
+        assert!(dirs("a/b").has_root().unwrap());
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let text = dirs("file/x").has_root().unwrap_err().to_string();
         assert!(text.contains("DOCKLESS_ROOT"), "{text}");
     }
 }

@@ -33,6 +33,22 @@ pub fn time_namespaces() -> bool {
     Path::new("/proc/self/ns/time_for_children").exists()
 }
 
+/// By its release, for what is dear to try out.
+pub fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    static RELEASE: OnceLock<(u32, u32)> = OnceLock::new();
+    let release = RELEASE.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        parse_release(&text).unwrap_or_default()
+    });
+    *release >= (major, minor)
+}
+
+/// `6.12.43+deb13-cloud-amd64`
+fn parse_release(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// The error for a user namespace that was refused with `errno`: which switch
 /// of this system forbids it, and what to do.
 pub fn why_no_userns(errno: i32) -> Error {
@@ -91,6 +107,14 @@ fn reason(proc: &Path, errno: i32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn releases_are_numbers() {
+        assert_eq!(parse_release("6.12.43+deb13-cloud-amd64"), Some((6, 12)));
+        assert_eq!(parse_release("5.9-rc1"), Some((5, 9)));
+        assert_eq!(parse_release(""), None);
+        assert!(kernel_is_at_least(4, 0) && !kernel_is_at_least(99, 0));
+    }
 
     fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();

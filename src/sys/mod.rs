@@ -9,6 +9,7 @@ pub mod epoll;
 pub mod fd;
 pub mod features;
 pub mod mount;
+pub mod nd;
 pub mod netns;
 pub mod own_file;
 pub mod process;

@@ -20,9 +20,11 @@
 //! As runc does, numbers above the profile's last give ENOSYS, not EPERM:
 //! programs probe for new system calls and know what to do without them.
 //!
-//! One difference on purpose: of socket(2)'s address family only the low 32
+//! Two differences on purpose. Of socket(2)'s address family only the low 32
 //! bits count here, as in the kernel. libseccomp compares all 64, so that under
-//! Docker AF_ALG passes with a bit set that the kernel throws away.
+//! Docker AF_ALG passes with a bit set that the kernel throws away. And AF_XDP
+//! is refused: such a socket needs only CAP_NET_RAW, and what it sends passes
+//! no hook, so that the guard (`net/guard`) would see nothing of it.
 
 mod profile;
 
@@ -64,6 +66,7 @@ const NAMESPACES: u32 = 0x7e02_0000;
 const AF_ALG: u32 = 38;
 const AF_NFC: u32 = 39;
 const AF_VSOCK: u32 = 40;
+const AF_XDP: u32 = 44;
 
 /// PER_LINUX, PER_LINUX32, each with UNAME26, and "which is it?".
 const PERSONALITIES: [u32; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
@@ -252,7 +255,7 @@ const fn section(out: &mut Program, column: Column, base: u32) {
     let clone = out.len + runs.len - 1;
     let personality = clone + 2;
     let socket = personality + 3 + PERSONALITIES.len();
-    let allow = socket + 4;
+    let allow = socket + 5;
     let ends = Ends {
         clone,
         personality,
@@ -282,6 +285,8 @@ const fn section(out: &mut Program, column: Column, base: u32) {
 
     assert!(out.len == ends.socket);
     out.push(LOAD, 0, 0, ARG0_LOW);
+    let next = out.len + 1;
+    jump(out, IF_EQ, AF_XDP, ends.refuse, next);
     let next = out.len + 1;
     jump(out, IF_GE, AF_VSOCK + 1, ends.allow, next);
     let next = out.len + 1;

@@ -22,12 +22,8 @@ pub struct NetSysctl {
     ipv6: Option<OwnedFd>,
 }
 
-/// A protocol family's folder below `/proc/sys/net`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    Ipv4,
-    Ipv6,
-}
+/// Whose folder below `/proc/sys/net`.
+pub use crate::base::Family;
 
 impl NetSysctl {
     /// Of the calling thread's network namespace.
@@ -48,6 +44,16 @@ impl NetSysctl {
 
     pub fn has_ipv6(&self) -> bool {
         self.ipv6.is_some()
+    }
+
+    /// Reads `net.ipv4.<name>`, `name` with slashes.
+    pub fn read_ipv4(&self, name: &str) -> Result<String> {
+        let fail = |e: nix::Error| Error::sys("read sysctl", format!("net/ipv4/{name}"), e);
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let fd = openat(self.ipv4.as_fd(), name, flags, Mode::empty()).map_err(fail)?;
+        let mut bytes = [0; 64];
+        let length = nix::unistd::read(&fd, &mut bytes).map_err(fail)?;
+        Ok(String::from_utf8_lossy(&bytes[..length]).trim().to_owned())
     }
 
     /// Writes `net.<family>.<name>`, `name` with slashes.

@@ -1,11 +1,11 @@
-//! Host names for the applets: literal IPv4 addresses and /etc/hosts. Nothing
-//! else is asked, so nothing can hang or leave the container.
+//! Host names for the applets: literal addresses and /etc/hosts.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-/// The table of /etc/hosts, IPv4 lines only.
+use crate::base::{Family, OfFamily};
+
 #[derive(Debug, Default)]
-pub struct Hosts(Vec<(Ipv4Addr, Vec<String>)>);
+pub struct Hosts(Vec<(IpAddr, Vec<String>)>);
 
 impl Hosts {
     /// An unreadable file is an empty one: `localhost` is known anyway.
@@ -22,19 +22,20 @@ impl Hosts {
                 Some((addr, words.map(str::to_owned).collect::<Vec<_>>()))
             })
             .collect();
-        table.push((Ipv4Addr::LOCALHOST, vec![String::from("localhost")]));
+        table.push((Ipv4Addr::LOCALHOST.into(), vec![String::from("localhost")]));
         Self(table)
     }
 
-    pub fn addr(&self, name: &str) -> Option<Ipv4Addr> {
+    /// Its address of one family, or of the first that it has: IPv4.
+    pub fn addr(&self, name: &str, family: Option<Family>) -> Option<IpAddr> {
         let named = |names: &[String]| names.iter().any(|n| n.eq_ignore_ascii_case(name));
-        self.0
-            .iter()
-            .find(|(_, names)| named(names))
-            .map(|(addr, _)| *addr)
+        let all = self.0.iter().filter(|(_, names)| named(names));
+        all.map(|(addr, _)| *addr)
+            .filter(|addr| family.is_none_or(|family| addr.family() == family))
+            .min_by_key(IpAddr::family)
     }
 
-    pub fn name(&self, addr: Ipv4Addr) -> Option<&str> {
+    pub fn name(&self, addr: IpAddr) -> Option<&str> {
         let (_, names) = self.0.iter().find(|(a, n)| *a == addr && !n.is_empty())?;
         names.first().map(String::as_str)
     }
@@ -47,11 +48,14 @@ mod tests {
     #[test]
     fn looks_up_both_ways() {
         let hosts = Hosts::parse("# c\n10.0.2.5 a1b2 web # x\n::1 six\n10.0.2.9\nbad line\n");
-        assert_eq!(hosts.addr("WEB"), Some(Ipv4Addr::new(10, 0, 2, 5)));
-        assert_eq!(hosts.name(Ipv4Addr::new(10, 0, 2, 5)), Some("a1b2"));
-        assert_eq!(hosts.addr("six"), None);
-        assert_eq!(hosts.addr("line"), None);
-        assert_eq!(hosts.name(Ipv4Addr::new(10, 0, 2, 9)), None);
-        assert_eq!(hosts.addr("localhost"), Some(Ipv4Addr::LOCALHOST));
+        let text = |name: &str, family| hosts.addr(name, family).map(|ip| ip.to_string());
+        let name = |addr: &str| hosts.name(addr.parse().unwrap());
+        assert_eq!(text("WEB", None).as_deref(), Some("10.0.2.5"));
+        assert_eq!(text("web", Some(Family::Ipv6)), None);
+        assert_eq!(name("10.0.2.5"), Some("a1b2"));
+        assert_eq!(text("six", None).as_deref(), Some("::1"));
+        assert_eq!(text("line", None), None);
+        assert_eq!(name("10.0.2.9"), None);
+        assert_eq!(text("localhost", None).as_deref(), Some("127.0.0.1"));
     }
 }

@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -18,7 +18,7 @@ use serde::Serialize;
 use tiny_http::{Header, Method, Request, Response, Server};
 
 use super::interfaces::{Interface, Path, interfaces, paths};
-use crate::base::{MacAddr, Result};
+use crate::base::{Family, MacAddr, Result};
 use crate::netlink::Rtnl;
 use crate::sys::netns::Host;
 
@@ -87,12 +87,14 @@ fn port(args: &[String]) -> Result<u16, String> {
 }
 
 fn serve(port: u16) -> Result<(), String> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+    // Both families; where the kernel has no IPv6, the other.
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
         .map_err(|e| format!("listen on port {port}: {e}"))?;
     // Before any thread starts: threads inherit the mask.
     end_on_signals()?;
     let server = Server::from_listener(listener, None).map_err(|e| e.to_string())?;
-    say(format_args!("listening on 0.0.0.0:{port}"));
+    say(format_args!("listening on port {port}"));
     let mut machine = Machine::default();
     for request in server.incoming_requests() {
         answer(request, &mut machine);
@@ -134,10 +136,12 @@ struct Machine {
 }
 
 fn answer(request: Request, machine: &mut Machine) {
-    let client = request
+    let mut client = request
         .remote_addr()
         .copied()
         .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    // An IPv4 client, as a socket of both families shows it.
+    client.set_ip(client.ip().to_canonical());
     let (method, url) = (request.method().clone(), request.url().to_owned());
     let (status, kind, body) = route(&method, &url, client, machine);
     let mut response = Response::from_data(body).with_status_code(status);
@@ -216,7 +220,11 @@ impl Machine {
             Some(rtnl) => rtnl,
             none => none.insert(Rtnl::host()?),
         };
-        Ok((interfaces(rtnl)?, paths(rtnl)?))
+        let mut routes = paths(rtnl, Family::Ipv4)?;
+        // IPv6 has one of the loopback's, which says nothing of a network.
+        let is_out = |route: &Path| route.dev.as_deref() != Some("lo");
+        routes.extend(paths(rtnl, Family::Ipv6)?.into_iter().filter(is_out));
+        Ok((interfaces(rtnl)?, routes))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::base::{Cidr, MacAddr, Result};
+use crate::base::{Cidr, Family, MacAddr, OfFamily, Result};
 use crate::netlink::addr::Address;
 use crate::netlink::route::Route;
 use crate::netlink::{Link, Rtnl};
@@ -57,7 +57,7 @@ pub struct Addr {
     pub preferred: u32,
 }
 
-/// An IPv4 route of the main table.
+/// A route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
     /// Unless it is an ordinary one: `blackhole`, …
@@ -88,13 +88,13 @@ pub fn interfaces<P: Place>(rtnl: &mut Rtnl<P>) -> Result<Vec<Interface>> {
         .collect())
 }
 
-/// The main table's IPv4 routes, in the kernel's order.
-pub fn paths<P: Place>(rtnl: &mut Rtnl<P>) -> Result<Vec<Path>> {
+/// The main table's routes of one family, in the kernel's order.
+pub fn paths<P: Place>(rtnl: &mut Rtnl<P>, family: Family) -> Result<Vec<Path>> {
     let routes = rtnl.routes()?;
     let links = rtnl.links()?;
     Ok(routes
         .iter()
-        .filter(|route| !route.ipv6)
+        .filter(|route| route.ipv6 == (family == Family::Ipv6))
         .map(|route| path(route, name_of(&links, route.oif)))
         .collect())
 }
@@ -269,7 +269,7 @@ fn path(route: &Route, dev: Option<String>) -> Path {
         kind: kind(route.kind),
         dst: match route.dst {
             None => String::from("default"),
-            Some(dst) if dst.prefix() == 32 => dst.addr().to_string(),
+            Some(dst) if dst.prefix() == dst.family().width() => dst.addr().to_string(),
             Some(dst) => dst.to_string(),
         },
         gateway: route.gateway,

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::interfaces::{Interface, Path, interfaces, paths};
+use crate::base::{Family, OfFamily};
 use crate::netlink::Rtnl;
 
 /// What to show of what.
@@ -16,8 +17,8 @@ use crate::netlink::Rtnl;
 struct Query {
     json: bool,
     brief: bool,
-    /// `-4`
-    ipv4: bool,
+    /// `-4`, `-6`
+    family: Option<Family>,
     object: Object,
     dev: Option<String>,
 }
@@ -36,7 +37,7 @@ struct Refusal(u8, String);
 
 const USAGE: &str = "Usage: ip [ OPTIONS ] OBJECT [ show ] [ dev NAME ]
 where  OBJECT := { address | link | route }
-       OPTIONS := { -j[son] | -br[ief] | -4 }
+       OPTIONS := { -j[son] | -br[ief] | -4 | -6 }
 This is the tester image's ip: it shows, and changes nothing.";
 
 pub fn main(args: &[OsString]) -> ExitCode {
@@ -58,7 +59,8 @@ fn parse(args: &[String]) -> Result<Query, Refusal> {
     let mut words = args.iter().map(String::as_str).peekable();
     while let Some(option) = words.next_if(|word| word.starts_with('-')) {
         match option.trim_start_matches('-') {
-            "4" => query.ipv4 = true,
+            "4" => query.family = Some(Family::Ipv4),
+            "6" => query.family = Some(Family::Ipv6),
             name if begins("json", name, 1) => query.json = true,
             name if begins("brief", name, 2) => query.brief = true,
             name if begins("help", name, 1) => return Err(usage()),
@@ -135,16 +137,18 @@ fn show(query: &Query) -> Result<String, Refusal> {
         links.retain(|l| l.is_called(dev));
     }
     if query.object == Object::Route {
-        let routes = selected(paths(&mut rtnl).map_err(failed)?, query, &links);
+        let family = query.family.unwrap_or(Family::Ipv4);
+        let all = paths(&mut rtnl, family).map_err(failed)?;
+        let routes = selected(all, query, &links);
         return Ok(if query.json {
             json::routes(&routes)
         } else {
             text::routes(&routes)
         });
     }
-    if query.ipv4 {
+    if let Some(family) = query.family {
         for link in &mut links {
-            link.addrs.retain(|a| a.cidr.is_ipv4());
+            link.addrs.retain(|a| a.cidr.family() == family);
         }
         if query.object == Object::Address {
             links.retain(|l| !l.addrs.is_empty());
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn abbreviations() {
         let query = parsed("-j -br -4 a sh dev eth0").unwrap();
-        assert!(query.json && query.brief && query.ipv4);
+        assert!(query.json && query.brief && query.family == Some(Family::Ipv4));
         assert_eq!(query.dev.as_deref(), Some("eth0"));
         assert_eq!(parsed("--json r").unwrap().object, Object::Route);
         assert_eq!(parsed("link ls lo").unwrap().dev.as_deref(), Some("lo"));

@@ -6,6 +6,7 @@ pub mod http;
 pub mod interfaces;
 pub mod ip;
 pub mod ping;
+mod resolver;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

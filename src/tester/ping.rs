@@ -18,7 +18,7 @@ mod stats;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -28,7 +28,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::hosts::Hosts;
+use super::resolver;
 use crate::base::error::errno_text;
+use crate::base::{Family, OfFamily};
 use args::Args;
 use socket::{Arrival, Socket};
 use stats::Stats;
@@ -74,7 +76,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
 
 fn run(args: &Args) -> Result<u8, Failure> {
     let hosts = Hosts::read();
-    let target = target(&args.host, &hosts)?;
+    let target = target(args, &hosts)?;
     let socket = Socket::open(target)?;
     let signals = signals()?;
     let mut ping = Ping {
@@ -85,12 +87,19 @@ fn run(args: &Args) -> Result<u8, Failure> {
         started: Instant::now(),
         last_sent: Duration::ZERO,
     };
-    say(format_args!(
-        "PING {} ({target}) {}({}) bytes of data.",
-        args.host,
-        args.size,
-        args.size + 28
-    ))?;
+    let size = args.size;
+    match target.family() {
+        // With the headers of IPv4 and ICMP.
+        Family::Ipv4 => say(format_args!(
+            "PING {} ({target}) {size}({}) bytes of data.",
+            args.host,
+            size + 28
+        ))?,
+        Family::Ipv6 => say(format_args!(
+            "PING {} ({target}) {size} data bytes",
+            args.host
+        ))?,
+    }
     let signal = ping.until_done(&signals)?;
     say(format_args!(
         "\n{}",
@@ -102,25 +111,34 @@ fn run(args: &Args) -> Result<u8, Failure> {
     })
 }
 
-fn target(host: &str, hosts: &Hosts) -> Result<Ipv4Addr, Failure> {
-    if let Ok(addr) = host.parse() {
+fn target(args: &Args, hosts: &Hosts) -> Result<IpAddr, Failure> {
+    let host = &args.host;
+    if let Ok(addr) = host.parse::<IpAddr>() {
+        return match args.family {
+            Some(family) if family != addr.family() => Err(Failure::new(
+                2,
+                format!("{host}: Address family for hostname not supported"),
+            )),
+            _ => Ok(addr),
+        };
+    }
+    if let Some(addr) = hosts.addr(host, args.family) {
         return Ok(addr);
     }
-    if host.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Err(Failure::new(
-            2,
-            format!("{host}: Address family for hostname not supported"),
-        ));
-    }
-    hosts
-        .addr(host)
-        .ok_or_else(|| Failure::new(2, format!("{host}: Name or service not known")))
+    resolver::address(host, args.family).map_err(|why| {
+        let text = match why {
+            resolver::Unknown::Nowhere => "Name or service not known",
+            resolver::Unknown::NoAddress => "No address associated with hostname",
+            resolver::Unknown::NotNow => "Temporary failure in name resolution",
+        };
+        Failure::new(2, format!("{host}: {text}"))
+    })
 }
 
 /// As iputils: numbers if a number was given or asked for.
-fn display_name(args: &Args, target: Ipv4Addr, hosts: &Hosts) -> String {
+fn display_name(args: &Args, target: IpAddr, hosts: &Hosts) -> String {
     match hosts.name(target) {
-        Some(name) if !args.numeric && args.host.parse::<Ipv4Addr>().is_err() => {
+        Some(name) if !args.numeric && args.host.parse::<IpAddr>().is_err() => {
             format!("{name} ({target})")
         }
         _ => target.to_string(),

@@ -188,7 +188,13 @@ fn filters_of_ps() {
         ),
         ("-a -f ancestor=other", &[]),
         ("-f publish=5000", &["mac1"]),
+        // The container's ports, in a range; not the host's.
         ("-f publish=8000-8002/tcp", &["ports"]),
+        ("-f publish=80", &["ports"]),
+        ("-f publish=8080", &[]),
+        ("-f publish=9001", &[]),
+        ("-f publish=81", &[]),
+        ("-f expose=81", &["ports"]),
         ("-f expose=53/udp", &["ports"]),
         ("-f before=ports", &["pausing"]),
         ("-f since=ports", &["mac1"]),

@@ -61,6 +61,7 @@ fn completions_and_manual_pages() {
         let (out, err, code) = dockless(&split(&format!("completion {shell}")));
         assert_eq!((err.as_str(), code), ("", 0));
         assert!(out.contains(mark) && out.contains("publish-via"), "{shell}");
+        assert!(out.contains("__complete"), "{shell}");
     }
     let (pages, _, _) = dockless(&split("man list"));
     assert!(pages.lines().count() > 25);

@@ -364,7 +364,7 @@ fn all_files() -> Vec<String> {
 }
 
 /// Every file and folder below, with a letter for its kind; the image's own
-/// files are not looked at.
+/// files, and the log of events, which stays, are not looked at.
 fn files(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(folder) else {
@@ -372,6 +372,9 @@ fn files(folder: &Path) -> Vec<String> {
     };
     for entry in entries.flatten() {
         let path = entry.path();
+        if entry.file_name() == "events" {
+            continue;
+        }
         let kind = entry.file_type().map_or('?', |t| {
             if t.is_dir() {
                 'd'

@@ -19,7 +19,7 @@ use crate::judge;
 
 pub(crate) fn tests() -> Vec<Test> {
     let dnsmasq: &[&str] = &["ip", "nsenter", "ping", "dnsmasq", "tshark"];
-    let kea: &[&str] = &["ip", "nsenter", "kea-dhcp4", "tshark"];
+    let kea: &[&str] = &["ip", "nsenter", "ping", "kea-dhcp4", "tshark"];
     vec![
         Test::new(a_lease_is_all_that_a_server_says).needs(dnsmasq),
         Test::new(it_is_kept_over_a_stop_and_given_back_at_the_end).needs(dnsmasq),
@@ -35,6 +35,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(kea_gives_it_back_and_again).needs(kea),
         Test::new(renewed_lost_and_another_live).needs(kea),
         Test::new(refused_while_it_runs).needs(dnsmasq),
+        Test::new(rules_are_for_the_client_too).needs(kea),
         Test::new(at_rest_it_sleeps).needs(dnsmasq),
     ]
     .into_iter()
@@ -861,6 +862,7 @@ fn renewed_lost_and_another_live() -> Verdict {
         ""
     );
     nothing_leads_to(&ip)?;
+    stays_inside("web", &ip)?;
     // Another one comes, with another range.
     fs::remove_file(scratch("kea.leases"))?;
     let server = kea(&lan, 70, 79)?;
@@ -882,6 +884,8 @@ fn refused_while_it_runs() -> Verdict {
     network()?;
     up("web", &["-p", "5000:5000"])?;
     let ip = address("web")?;
+    assert!(ping_from("web", &ip)?);
+    stays_inside("web", "10.0.2.99")?;
     fs::remove_file(&server.leases)?;
     drop(server);
     let wire = Wire::tap(&lan.gateway)?;
@@ -892,6 +896,8 @@ fn refused_while_it_runs() -> Verdict {
     assert_eq!(wire.asked(NAK)?.len(), 1);
     leads_to(&lan, "web", &address("web")?)?;
     nothing_leads_to(&ip)?;
+    assert!(ping_from("web", &address("web")?)?);
+    stays_inside("web", &ip)?;
     let known = lease("web")?;
     let said_no = "server 10.0.2.1 said no";
     assert!(
@@ -900,6 +906,56 @@ fn refused_while_it_runs() -> Verdict {
     );
     said(&["rm", "-f", "web"])?;
     nothing_is_left()
+}
+
+/// A renewal and a RELEASE are UDP from inside the namespace: where rules deny
+/// that, the lease is kept by broadcasts.
+fn rules_are_for_the_client_too() -> Verdict {
+    let lan = Lab::here(0)?;
+    let server = kea(&lan, 50, 59)?;
+    network()?;
+    up("web", &["--allow", "in:5000/tcp", "--allow", "out:67/udp"])?;
+    up("db", &["--allow", "in:5000/tcp"])?;
+    let (web, db) = (address("web")?, address("db")?);
+    let first = lease("db")?["Expires"].clone();
+    let wire = Wire::tap(&lan.gateway)?;
+    eventually("it is kept", 12, || Ok(lease("db")?["Expires"] != first))?;
+    assert_eq!(address("web")?, web);
+    assert_eq!(address("db")?, db);
+    let asked = wire.asked(REQUEST)?;
+    let to = |ip: &str, server: &str| asked.iter().any(|a| a[0] == ip && a[3] == server);
+    assert!(to(&web, "10.0.2.1"), "{asked:?}");
+    assert!(!to(&web, "255.255.255.255"), "{asked:?}");
+    assert!(!to(&db, "10.0.2.1"), "{asked:?}");
+    assert!(to(&db, "255.255.255.255"), "{asked:?}");
+    said(&["rm", "-f", "web"])?;
+    eventually("Kea knows", 3, || {
+        Ok(kea_lifetime(&server, &web).as_deref() == Some("0"))
+    })?;
+    said(&["rm", "-f", "db"])?;
+    nothing_is_left()
+}
+
+fn ping_from(name: &str, ip: &str) -> Verdict<bool> {
+    let ping = ["ping", "-c", "1", "-W", "1", "-I", ip, "10.0.2.1"];
+    Ok(inside(name, &ping)?.is_success())
+}
+
+/// The guard drops what is sent from an address that is not the lease's.
+fn stays_inside(name: &str, ip: &str) -> Verdict {
+    let dropped = || -> Verdict<u64> {
+        let link: Value = serde_json::from_str(&format(name, "{{json .Dockless.Links.lan}}")?)?;
+        assert_eq!(link["Guard"], "on");
+        let counts = link["Dropped"].as_object();
+        Ok(counts.map_or(0, |all| all.values().filter_map(Value::as_u64).sum()))
+    };
+    let before = dropped()?;
+    let addr = [ip, "/24"].concat();
+    inside(name, &["ip", "addr", "add", &addr, "dev", "eth0"])?.success()?;
+    assert!(!ping_from(name, ip)?, "{ip} can be used");
+    inside(name, &["ip", "addr", "del", &addr, "dev", "eth0"])?.success()?;
+    assert!(dropped()? > before);
+    Ok(())
 }
 
 fn nothing_leads_to(ip: &str) -> Verdict {

@@ -802,13 +802,14 @@ fn port_53_stays_the_container_s() -> Verdict {
         Ok(length)
     })?;
     assert_eq!(echoed, 5);
-    // One table, and nothing that tracks connections.
+    // One table beside the guard's, and nothing that tracks connections.
     let rules = inside("box", &["nft", "list", "ruleset"])?
         .success()?
         .stdout;
-    assert_eq!(rules.matches("table ").count(), 1, "{rules}");
-    assert!(rules.contains("table ip dockless-dns"), "{rules}");
-    assert!(!rules.contains("nat"), "{rules}");
+    let tables = rules.lines().filter(|l| l.starts_with("table "));
+    let others: Vec<&str> = tables.filter(|l| !l.contains("dockless-guard")).collect();
+    assert_eq!(others, ["table ip dockless-dns {"], "{rules}");
+    assert!(!rules.contains("nat") && !rules.contains("ct "), "{rules}");
     down(&["box"])
 }
 
@@ -821,9 +822,10 @@ fn asked_or_not_it_sleeps_afterwards() -> Verdict {
     short("box", &["+tcp", "www.example"])?;
     short("box", &["www.example"])?;
     up("peer", &["--network", "lan"])?;
+    // `inspect` asks it what its guard has counted.
+    let pid = supervisor("box")?;
     // Announcements, and the memory given back.
     thread::sleep(Duration::from_secs(6));
-    let pid = supervisor("box")?;
     let switches = || -> Verdict<u64> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let lines = status.lines().filter(|l| l.contains("ctxt_switches"));
@@ -840,7 +842,8 @@ fn asked_or_not_it_sleeps_afterwards() -> Verdict {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let own = rollup.lines().find_map(|l| l.strip_prefix("Pss_Anon:"));
     let own: u64 = own.unwrap().trim().trim_end_matches(" kB").parse()?;
-    assert!(own < 250, "{own} KiB\n{rollup}");
+    // Of a debug build; some KiB are the buffers of the guard's socket.
+    assert!(own < 280, "{own} KiB\n{rollup}");
     down(&["box", "peer"])
 }
 

@@ -67,7 +67,7 @@ fn container(last: u8) -> Result<Machine> {
         loopback_up: true,
         addrs: vec![Cidr::new(ip.into(), 24)?],
         up: true,
-        gateway: Some([10, 0, 2, 1].into()),
+        gateways: std::net::IpAddr::from([10, 0, 2, 1]).into(),
         mac: None,
     };
     sandbox.configure(index, &configure)?;

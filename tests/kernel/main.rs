@@ -54,10 +54,14 @@
 mod harness;
 mod judge;
 
+mod acd;
 mod dhcp;
 mod dns;
 mod doctor;
+mod events;
+mod guard;
 mod host_access;
+mod ipv6;
 mod netlink;
 mod nft;
 mod parents;
@@ -77,10 +81,14 @@ use harness::Test;
 fn main() -> ExitCode {
     let tests: Vec<Test> = [
         selfcheck::tests(),
+        acd::tests(),
         dhcp::tests(),
         dns::tests(),
         doctor::tests(),
+        guard::tests(),
+        events::tests(),
         host_access::tests(),
+        ipv6::tests(),
         netlink::tests(),
         nft::tests(),
         parents::tests(),

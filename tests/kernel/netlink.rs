@@ -154,7 +154,7 @@ fn macvlan_straight_into_a_sandbox() {
                 mac: None,
                 addrs: vec![cidr("10.0.2.5/24")],
                 up: true,
-                gateway: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1))),
+                gateways: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1)).into(),
             },
         )
     });
@@ -361,7 +361,7 @@ fn busy_mac_is_waited_for() {
                 &Configure {
                     addrs: vec![cidr("10.0.2.5/24")],
                     up: true,
-                    gateway: Some(Ipv4Addr::new(10, 0, 2, 1).into()),
+                    gateways: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1)).into(),
                     ..Configure::default()
                 },
             )?;

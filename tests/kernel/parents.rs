@@ -3,7 +3,7 @@
 //! `scripts/vm-test` runs them where they are.
 //!
 //! In `macvlan` and `ipvlan`: Docker's own integration tests (docker-macvlan.md
-//! §9) by their names, as far as they speak of IPv4. Here: what Docker does not
+//! §9) by their names. Here: what Docker does not
 //! have, and what must hold when somebody dies.
 
 use std::path::Path;
@@ -104,7 +104,11 @@ fn ip_in(container: &str, args: &[&str]) -> Verdict<Value> {
 
 /// Its default routes, as `ip` writes them: `via …`, `dev …`.
 fn default_routes(container: &str) -> Verdict<Vec<String>> {
-    let routes = ip_in(container, &["route", "show", "default"])?;
+    default_routes_in(container, "-4")
+}
+
+fn default_routes_in(container: &str, family: &str) -> Verdict<Vec<String>> {
+    let routes = ip_in(container, &[family, "route", "show", "default"])?;
     let text = |route: &Value| match route["gateway"].as_str() {
         Some(gateway) => format!("via {gateway}"),
         None => format!("dev {}", route["dev"].as_str().unwrap_or_default()),
@@ -120,11 +124,21 @@ fn endpoint(container: &str, field: &str) -> Verdict<String> {
         .to_owned())
 }
 
-/// (in use, dynamic left) of a network's only subnet.
+/// (in use, dynamic left) of a network's only IPv4 subnet.
 fn status(network: &str) -> Verdict<(u64, u64)> {
+    status_of(network, |subnet| !subnet.contains(':'))
+}
+
+/// The same of its only IPv6 subnet.
+fn status_v6(network: &str) -> Verdict<(u64, u64)> {
+    status_of(network, |subnet| subnet.contains(':'))
+}
+
+fn status_of(network: &str, wanted: impl Fn(&str) -> bool) -> Verdict<(u64, u64)> {
     let all: Value = serde_json::from_str(&said(&["network", "inspect", network])?)?;
     let subnets = all[0]["Status"]["IPAM"]["Subnets"].as_object();
-    let Some(one) = subnets.and_then(|all| all.values().next()) else {
+    let one = subnets.and_then(|all| all.iter().find(|(subnet, _)| wanted(subnet)));
+    let Some((_, one)) = one else {
         return failed(format!("{network} has no status: {all}"));
     };
     let count = |key: &str| one[key].as_u64().unwrap_or(u64::MAX);
@@ -572,11 +586,49 @@ fn refused_and_nothing_left() -> Verdict {
 
 // --- what macvlan and ipvlan have in common
 
-fn inet_count(container: &str, ifname: &str) -> Verdict<usize> {
-    let shown = ip_in(container, &["addr", "show", ifname])?;
-    let addrs = shown[0]["addr_info"].as_array();
-    let is_inet = |addr: &&Value| addr["family"] == "inet";
-    Ok(addrs.into_iter().flatten().filter(is_inet).count())
+/// Each of the four mixes of families, on one set of pools.
+fn families_of(
+    driver: &str,
+    flags: &[&str],
+    (v4, v4_status): (&[&str], (u64, u64)),
+    (v6, v6_status): (&[&str], (u64, u64)),
+) -> Verdict {
+    for (has_v4, has_v6) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut words = flags.to_vec();
+        words.extend(if has_v4 { v4 } else { &["--ipv4=false"] });
+        words.extend(if has_v6 { v6 } else { &[] });
+        create(driver, "families", &words)?;
+        run("c1", "families", &[])?;
+        assert_eq!(family_count("c1", "lo", "inet")?, 1);
+        assert_eq!(family_count("c1", "lo", "inet6")?, 1);
+        let eth0 = |family| family_count("c1", "eth0", family);
+        assert_eq!(eth0("inet")?, usize::from(has_v4), "{words:?}");
+        assert_eq!(eth0("inet6")?, usize::from(has_v6), "{words:?}");
+        let pid = said(&["inspect", "-f", "{{.State.Pid}}", "c1"])?;
+        let off = "/proc/sys/net/ipv6/conf/eth0/disable_ipv6";
+        let off = judge::run(&["nsenter", "-t", pid.trim(), "-n", "cat", off])?.success()?;
+        assert_eq!(off.stdout.trim(), if has_v6 { "0" } else { "1" });
+        if has_v4 {
+            assert_eq!(status("families")?, v4_status);
+        }
+        if has_v6 {
+            assert_eq!(status_v6("families")?, v6_status);
+        }
+        remove_all(&["c1"])?;
+        remove("families")?;
+    }
+    Ok(())
+}
+
+/// Global addresses of a family: `inet`, `inet6`.
+fn family_count(container: &str, ifname: &str, family: &str) -> Verdict<usize> {
+    let links = ip_in(container, &["addr", "show", "dev", ifname])?;
+    let infos = links[0]["addr_info"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let is_its = |a: &&Value| a["family"] == family && a["scope"] != "link";
+    Ok(infos.iter().filter(is_its).count())
 }
 
 fn unreachable(container: &str) -> Verdict {
@@ -597,6 +649,7 @@ fn nil_parent_of(driver: &str, prefix: &str, flags: &[&str]) -> Verdict {
     run("c1", "nil", &[])?;
     run("c2", "nil", &[])?;
     pings("c2", &endpoint("c1", "IPAddress")?)?;
+    pings("c2", &endpoint("c1", "GlobalIPv6Address")?)?;
     remove_all(&["c1", "c2"])?;
     remove("nil")?;
     assert!(!is_there(&name)?);
@@ -619,16 +672,31 @@ fn multi_subnet_of(driver: &str, flags: &[&str], gateway: &str) -> Verdict {
         "--subnet=172.28.200.0/24",
         "--subnet=172.28.202.0/24",
         "--gateway=172.28.202.254",
+        "--ipv6",
+        "--subnet=2001:db8:abc8::/64",
+        "--subnet=2001:db8:abc6::/64",
+        "--gateway=2001:db8:abc6::254",
     ];
     create(driver, "multi", &[&pools[..], flags].concat())?;
-    for (subnet, gateway) in [("172.28.200", ""), ("172.28.202", gateway)] {
-        let (first, second) = (format!("{subnet}.20"), format!("{subnet}.21"));
-        run("c1", "multi", &["--ip", &first])?;
-        run("c2", "multi", &["--ip", &second])?;
+    let gateway_v6 = if gateway.is_empty() {
+        ""
+    } else {
+        "2001:db8:abc6::254"
+    };
+    for (subnet, subnet_v6, gateway, gateway_v6) in [
+        ("172.28.200", "2001:db8:abc8::", "", ""),
+        ("172.28.202", "2001:db8:abc6::", gateway, gateway_v6),
+    ] {
+        let ips = |last: u8| (format!("{subnet}.{last}"), format!("{subnet_v6}{last}"));
+        let (first, second) = (ips(20), ips(21));
+        run("c1", "multi", &["--ip", &first.0, "--ip6", &first.1])?;
+        run("c2", "multi", &["--ip", &second.0, "--ip6", &second.1])?;
         for container in ["c1", "c2"] {
             assert_eq!(endpoint(container, "Gateway")?, gateway);
+            assert_eq!(endpoint(container, "IPv6Gateway")?, gateway_v6);
         }
-        pings("c1", &second)?;
+        pings("c1", &second.0)?;
+        pings("c1", &second.1)?;
         remove_all(&["c1", "c2"])?;
     }
     remove("multi")
@@ -636,7 +704,11 @@ fn multi_subnet_of(driver: &str, flags: &[&str], gateway: &str) -> Verdict {
 
 /// Networks without a parent share their addresses, as all do in Docker.
 fn ipam_overlap_of(driver: &str, flags: &[&str]) -> Verdict {
-    let subnet = "--subnet=192.168.0.0/24";
+    let subnet = [
+        "--subnet=192.168.0.0/24",
+        "--ipv6",
+        "--subnet=2001:db8::/64",
+    ];
     let networks: [(&str, &[&str]); 3] = [
         (
             "net1",
@@ -644,19 +716,31 @@ fn ipam_overlap_of(driver: &str, flags: &[&str]) -> Verdict {
                 "--ip-range=192.168.0.0/25",
                 "--gateway=192.168.0.1",
                 "--aux-address=reserved=192.168.0.100",
+                "--ip-range=2001:db8::/124",
             ],
         ),
-        ("net2", &["--ip-range=192.168.0.0/24"]),
-        ("net3", &["--ip-range=192.168.0.128/25"]),
+        (
+            "net2",
+            &["--ip-range=192.168.0.0/24", "--ip-range=2001:db8::/120"],
+        ),
+        (
+            "net3",
+            &["--ip-range=192.168.0.128/25", "--ip-range=2001:db8::80/124"],
+        ),
     ];
     for (name, more) in networks {
-        create(driver, name, &[&[subnet], flags, more].concat())?;
+        create(driver, name, &[&subnet[..], flags, more].concat())?;
     }
     let all =
         || -> Verdict<[(u64, u64); 3]> { Ok([status("net1")?, status("net2")?, status("net3")?]) };
+    let all_v6 = || -> Verdict<[(u64, u64); 3]> {
+        Ok([status_v6("net1")?, status_v6("net2")?, status_v6("net3")?])
+    };
     assert_eq!(all()?, [(4, 125), (4, 252), (4, 127)]);
+    assert_eq!(all_v6()?, [(1, 15), (1, 255), (1, 16)]);
     run("c1", "net1", &[])?;
     assert_eq!(all()?, [(5, 124), (5, 251), (5, 127)]);
+    assert_eq!(all_v6()?, [(2, 14), (2, 254), (2, 16)]);
     remove_all(&["c1"])?;
     for (name, _) in networks {
         remove(name)?;
@@ -664,8 +748,23 @@ fn ipam_overlap_of(driver: &str, flags: &[&str]) -> Verdict {
     Ok(())
 }
 
+/// EndpointWithCustomIfname
+fn custom_ifname_of(driver: &str, parent: &str) -> Verdict {
+    create(driver, "named", &["-o", parent])?;
+    let option = "name=named,driver-opt=com.docker.network.endpoint.ifname=foobar";
+    run("c1", option, &[])?;
+    let links = ip_in("c1", &["link", "show", "dev", "foobar"])?;
+    assert!(links[0]["link_index"].as_u64().is_some(), "{links}");
+    remove_all(&["c1"])?;
+    remove("named")
+}
+
 fn point_to_point_of(driver: &str, flags: &[&str]) -> Verdict {
-    let subnet = ["--subnet=192.168.135.0/31"];
+    let subnet = [
+        "--subnet=192.168.135.0/31",
+        "--ipv6",
+        "--subnet=2001:db8:135::/127",
+    ];
     create(driver, "p2p", &[&subnet[..], flags].concat())?;
     run("c1", "p2p", &[])?;
     run("c2", "p2p", &[])?;

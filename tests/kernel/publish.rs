@@ -85,7 +85,7 @@ fn container_in(last: u8, mode: MacvlanMode) -> Container {
         mac: None,
         addrs: vec![Cidr::new(ip.into(), 24).unwrap()],
         up: true,
-        gateway: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1))),
+        gateways: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1)).into(),
     };
     sandbox.configure(index, &configure).unwrap();
     Container {

@@ -52,7 +52,7 @@ struct Case {
     script: String,
     open_stdin: bool,
     tty: bool,
-    stop_timeout_s: u32,
+    stop_timeout_s: i64,
     log_max_size: Option<u64>,
     relaunch_fails: bool,
     /// Is there a client from the start?

@@ -100,6 +100,9 @@ pub trait Owner {
     /// The program could not be started again: note why. The status that the
     /// container ends with.
     fn not_relaunched(&mut self, why: &Error) -> ExitStatus;
+    /// The program was sent a signal, as the first step of a `stop` or restart
+    /// or for its own sake.
+    fn signalled(&mut self, _signal: i32, _stop: bool) {}
     /// Freeze or thaw the container's cgroup.
     fn pause(&mut self, on: bool) -> Result<()>;
     /// Kill what is left in the cgroup (children of a dead pid 1 cannot
@@ -121,7 +124,7 @@ pub struct Settings {
     pub open_stdin: bool,
     /// `--stop-signal` (SIGTERM unless given) and `--stop-timeout` (10 s).
     pub stop_signal: i32,
-    pub stop_timeout_s: u32,
+    pub stop_timeout_s: i64,
     /// An attached client that is there from the start (`run` without `-d`):
     /// our end of a SEQPACKET pair, so that no output is ever missed.
     pub first_client: Option<OwnedFd>,
@@ -326,7 +329,11 @@ impl Supervisor {
             .map_or(Due::Nothing, |s| s.on_time(now))
         {
             Due::Nothing => {}
-            Due::Kill => drop(self.signal(libc::SIGKILL, owner)),
+            Due::Kill => {
+                if self.signal(libc::SIGKILL, owner).is_ok_and(|alive| alive) {
+                    owner.signalled(libc::SIGKILL, true);
+                }
+            }
             Due::GiveUp => self.give_up(),
         }
         if self.clients.deadline().is_some_and(|at| at <= now) {

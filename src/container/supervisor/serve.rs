@@ -136,7 +136,12 @@ impl Supervisor {
         match request.op {
             Op::Attach(attach) => self.attach(id, attach),
             Op::Wait => later(self, Pending::Wait),
-            Op::Signal(signal) => self.signal(signal, owner).map(|_| Some(Value::Null)),
+            Op::Signal(signal) => {
+                if self.signal(signal, owner)? {
+                    owner.signalled(signal, false);
+                }
+                Ok(Some(Value::Null))
+            }
             Op::Stop(how) => {
                 self.stop(how, false, owner)?;
                 later(self, Pending::Stop)
@@ -198,14 +203,15 @@ impl Supervisor {
     }
 
     pub(super) fn stop(&mut self, how: Stop, restart: bool, owner: &mut dyn Owner) -> Result<()> {
-        self.signal(how.signal.unwrap_or(self.settings.stop_signal), owner)?;
+        let signal = how.signal.unwrap_or(self.settings.stop_signal);
+        if self.signal(signal, owner)? {
+            owner.signalled(signal, true);
+        }
         if self.paused {
             owner.pause(false)?;
             self.paused = false;
         }
-        let timeout = how
-            .timeout
-            .unwrap_or(i64::from(self.settings.stop_timeout_s));
+        let timeout = how.timeout.unwrap_or(self.settings.stop_timeout_s);
         self.stopping
             .get_or_insert_with(|| Stopping::new(restart))
             .join(Instant::now(), timeout, restart);
@@ -269,7 +275,10 @@ impl Supervisor {
                 let outcome = match pending {
                     Pending::Wait => status_value(status),
                     Pending::Stop => Ok(Value::Null),
-                    Pending::Restart => Err(Error::conflict("the container was stopped meanwhile")),
+                    Pending::Restart => Err(Error::conflict(format!(
+                        "container {} was stopped meanwhile",
+                        self.settings.live.file_name().unwrap_or_default().display()
+                    ))),
                 };
                 self.answer(id, number, outcome);
             }

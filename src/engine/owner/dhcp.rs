@@ -12,22 +12,21 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use super::Owned;
 use super::network::{Leg, Network, not_made};
-use crate::base::{Cidr, Error, Journal, Result};
+use super::{DHCP_BASE, Owned};
+use crate::base::{Cidr, Error, Family, Journal, PerFamily, Result};
 use crate::engine::Engine;
 use crate::engine::dhcp::{hostname, identity};
 use crate::engine::record::{Dhcp, Record};
 use crate::net::Attachment;
 use crate::net::dhcp::{Client, Identity, Lease, News, PATIENCE, Phase, Route};
 use crate::net::dns::Settings;
+use crate::net::driver;
 use crate::netlink::{Ifindex, Rtnl};
 use crate::sys::epoll::Epoll;
 use crate::sys::netns::Sandbox;
 
-/// The clients' keys, above all others of the owner's: four for each
-/// interface, by its index.
-pub(super) const BASE: u64 = 1 << 42;
+/// Of a client: by its interface's index.
 const KEYS: u64 = 4;
 
 impl Leg {
@@ -67,7 +66,7 @@ impl Network {
         let with_address = self.legs[at].attachment.take();
         self.legs[at].client = None;
         let detached = match &mut self.sandbox {
-            Some(sandbox) => crate::net::driver::detach(&attachment, sandbox),
+            Some(sandbox) => driver::detach(&attachment, sandbox, &mut self.guard),
             None => Ok(()),
         };
         let route = with_address.map_or(Ok(()), |a| self.drop_route(&a));
@@ -87,7 +86,7 @@ impl Network {
         identity.mac = attachment.mac;
         let before = leg.config.dhcp.as_ref().filter(|d| d.identity == identity);
         let before = before.and_then(|dhcp| dhcp.lease.clone());
-        let wanted = match leg.config.request.ip {
+        let wanted = match leg.config.request.ips.of(Family::Ipv4) {
             Some(IpAddr::V4(ip)) => Some(ip),
             _ => None,
         };
@@ -152,13 +151,14 @@ impl Network {
         journal: &mut dyn Journal,
     ) -> Result<()> {
         let names = self.names_on(&self.legs[at].config);
-        engine.note_lease(&self.legs[at].spec, lease.ip(), &self.id, &names)?;
+        engine.note_lease(&self.legs[at].spec, lease.ip().into(), &self.id, &names)?;
         let index = self.index_of(at)?;
-        let before = self.default_leg();
+        let before = self.default_legs();
         let is_internal = self.legs[at].spec.is_internal();
-        let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
         // The lease's file goes with the address, from here on.
-        self.legs[at].addr = Some(lease.addr);
+        self.legs[at].addrs.put(lease.addr);
+        self.guard_follows(at)?;
+        let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
         sandbox.add_addr(index, lease.addr)?;
         if let (Some(mtu), None) = (lease.mtu, self.legs[at].spec.vlan().and_then(|v| v.mtu)) {
             // More than the parent can: the parent's it stays.
@@ -179,18 +179,20 @@ impl Network {
             dhcp.phase = Phase::Bound;
         }
         if let Some(attachment) = &mut leg.attachment {
-            attachment.addr = Some(addr);
-            attachment.gateway = gateway;
+            attachment.addrs.put(addr);
+            gateway.map(|gateway| attachment.gateways.put(gateway));
         }
         let (attachment, spec) = (leg.attachment.clone(), leg.spec.clone());
-        let after = self.default_leg();
-        if before != after {
-            self.move_default(before, after)?;
-        } else if after == Some(at) {
-            self.move_default(None, after)?;
-        }
+        let after = self.default_legs();
+        let moved = PerFamily::each(|family| {
+            let before = before.of(family);
+            before.filter(|_| before != after.of(family))
+        });
+        self.move_default(&moved, &after)?;
         if let Some(attachment) = attachment {
             engine.let_host_in(&mut self.host, &attachment, journal)?;
+            // Nobody else has it: the client has asked before it took the lease.
+            self.legs[at].is_announced = true;
             self.announce(&attachment, &spec)?;
         }
         Ok(())
@@ -198,28 +200,33 @@ impl Network {
 
     /// The address is another's now, or nobody's.
     fn drop_lease(&mut self, engine: &Engine, at: usize, record: &Record) -> Result<()> {
-        let Some(addr) = self.legs[at].addr.take() else {
+        let addrs = std::mem::replace(&mut self.legs[at].addrs, PerFamily::NONE);
+        let Some(addr) = addrs.ipv4() else {
             return Ok(());
         };
         let index = self.index_of(at)?;
         let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
         // With its last address an interface loses its routes.
         let mut errors: Vec<Error> = sandbox.del_addr(index, addr).err().into_iter().collect();
+        errors.extend(self.guard_follows(at).err());
         let leg = &mut self.legs[at];
         if let Some(dhcp) = &mut leg.config.dhcp {
             dhcp.lease = None;
         }
         let before = leg.attachment.clone();
         if let Some(attachment) = &mut leg.attachment {
-            attachment.addr = None;
-            attachment.gateway = None;
+            attachment.addrs = PerFamily::NONE;
+            attachment.gateways = PerFamily::NONE;
             let ifname = attachment.ifname.clone();
             self.pending.retain(|p| p.ifname != ifname);
         }
         errors.extend(before.and_then(|a| self.drop_route(&a).err()));
         errors.extend(engine.release(&self.legs[at].spec, addr).err());
         errors.extend(engine.remove_host_line(record, addr).err());
-        errors.extend(self.move_default(None, self.default_leg()).err());
+        errors.extend(
+            self.move_default(&PerFamily::NONE, &self.default_legs())
+                .err(),
+        );
         match errors.pop() {
             Some(error) => Err(error.with_undo(errors)),
             None => Ok(()),
@@ -234,7 +241,7 @@ impl Network {
         names: Settings,
     ) -> Result<Settings> {
         let by_dhcp = self.legs.iter().filter(|leg| leg.spec.is_dhcp());
-        let addrs: Vec<Cidr> = by_dhcp.filter_map(|leg| leg.addr).collect();
+        let addrs: Vec<Cidr> = by_dhcp.filter_map(|leg| leg.addrs.ipv4()).collect();
         if addrs.is_empty() {
             return Ok(names);
         }
@@ -268,7 +275,7 @@ impl Network {
             if let (Some(client), Some(attachment)) = (&mut leg.client, &leg.attachment)
                 && !client.is_registered()
             {
-                client.register(epoll, BASE + KEYS * u64::from(attachment.ifindex))?;
+                client.register(epoll, DHCP_BASE + KEYS * u64::from(attachment.ifindex))?;
             }
         }
         Ok(())
@@ -309,7 +316,7 @@ impl Network {
             }
             let same = |lease: &Lease| {
                 let parts = |l: &Lease| (l.addr, l.routes.clone(), l.mtu);
-                leg.addr.is_some() && leg.lease().is_some_and(|l| parts(l) == parts(lease))
+                !leg.addrs.is_empty() && leg.lease().is_some_and(|l| parts(l) == parts(lease))
             };
             match news {
                 None => return Ok(changed),

@@ -3,18 +3,21 @@
 
 use std::net::IpAddr;
 
-use crate::base::{Cidr, Error, Journal, Result};
+use crate::base::{Cidr, Error, Family, Journal, PerFamily, Result};
 use crate::engine::record::{EndpointConfig, Record};
 use crate::engine::{EndpointRequest, Engine};
+use crate::net::acd::MAX_CONFLICTS;
 use crate::net::driver::{self};
 use crate::net::publish::{self, Target};
 use crate::net::spec::HostAccess;
 use crate::net::{Attachment, host_access};
 
+use super::claims::{JOIN_WAIT, Taken};
 use super::network::Network;
 
 impl Network {
-    /// One more network, live.
+    /// One more network, live. An address that turns out to be somebody's is
+    /// refused if it was asked for; else the next one is tried.
     pub(super) fn connect(
         &mut self,
         engine: &Engine,
@@ -22,30 +25,68 @@ impl Network {
         request: EndpointRequest,
         journal: &mut dyn Journal,
     ) -> Result<()> {
+        let mut taken = Vec::new();
+        loop {
+            let before = taken.len();
+            let once = self.connect_once(engine, record, request.clone(), journal, &mut taken);
+            let again = taken.len() > before && taken.len() < MAX_CONFLICTS;
+            match once {
+                Err(error) if again && error.undo.is_empty() => {}
+                done => {
+                    let avoided = taken.iter().map(Taken::conflict);
+                    avoided.for_each(|conflict| record.state.add_conflict(conflict));
+                    return done;
+                }
+            }
+        }
+    }
+
+    fn connect_once(
+        &mut self,
+        engine: &Engine,
+        record: &mut Record,
+        request: EndpointRequest,
+        journal: &mut dyn Journal,
+        taken: &mut Vec<Taken>,
+    ) -> Result<()> {
         let config = EndpointConfig {
             name: request.network.clone(),
             request,
             network: None,
-            last: None,
+            last_ips: PerFamily::NONE,
             dhcp: None,
         };
-        let before = self.default_leg();
-        let leg = self.leg(engine, config)?;
+        let before = self.default_legs();
+        let leg = self.leg(engine, config, taken)?;
         self.legs.push(leg);
         let at = self.legs.len() - 1;
-        let default = self.default_leg();
+        let default = self.default_legs();
+        // Whose default routes come here.
+        let moved = PerFamily::each(|family| {
+            let before = before.of(family);
+            before.filter(|_| default.of(family) == Some(at))
+        });
         let made = self
-            .move_default(before.filter(|_| default == Some(at)), None)
-            .and_then(|()| self.attach(engine, at, default == Some(at), journal));
+            .move_default(&moved, &PerFamily::NONE)
+            .and_then(|()| self.attach(engine, at, &default, journal))
+            .and_then(|()| self.settle(JOIN_WAIT, taken));
         if let Err(error) = made {
-            let leg = self.legs.pop();
-            let released = leg.and_then(|leg| engine.release(&leg.spec, leg.addr?).err());
             let mut undo: Vec<Error> = Vec::new();
-            undo.extend(released);
-            undo.extend(
-                self.move_default(None, before.filter(|_| default == Some(at)))
-                    .err(),
-            );
+            if let Some(leg) = self.legs.pop() {
+                if let Some(attachment) = &leg.attachment {
+                    let sandbox = self.sandbox.as_mut();
+                    let detached =
+                        sandbox.map_or(Ok(()), |s| driver::detach(attachment, s, &mut self.guard));
+                    let forgotten = detached.and_then(|()| self.drop_route(attachment));
+                    undo.extend(forgotten.err());
+                }
+                let released = leg
+                    .addrs
+                    .values()
+                    .map(|addr| engine.release(&leg.spec, addr));
+                undo.extend(released.filter_map(Result::err));
+            }
+            undo.extend(self.move_default(&PerFamily::NONE, &moved).err());
             return Err(error.with_undo(undo));
         }
         record
@@ -53,9 +94,9 @@ impl Network {
             .endpoints
             .retain(|e| !matches!(e.request.network.as_str(), "none"));
         record.config.endpoints.push(self.legs[at].config.clone());
-        let named = self.legs[at]
-            .addr
-            .map_or(Ok(()), |addr| {
+        let mut addrs = self.legs[at].addrs.values();
+        let named = addrs
+            .try_for_each(|addr| {
                 let warning = engine.add_host_line(record, addr)?;
                 self.warnings.extend(warning);
                 Ok(())
@@ -80,10 +121,15 @@ impl Network {
         record: &Record,
         journal: &mut dyn Journal,
     ) -> Result<()> {
+        let inside = self.target().parent.is_none();
         let is_there = |target: &Target| {
+            if target.parent.is_none() {
+                return inside && !self.legs.is_empty();
+            }
             let mut attachments = self.legs.iter().filter_map(|l| l.attachment.as_ref());
-            attachments
-                .any(|a| a.mac == target.mac && a.addr.map(Cidr::addr) == Some(target.ip.into()))
+            attachments.any(|a| {
+                a.mac == target.mac && a.addrs.ipv4().map(Cidr::addr) == Some(target.ip.into())
+            })
         };
         let reserved = match self.publisher.take() {
             Some(publisher) if is_there(publisher.target()) => {
@@ -99,6 +145,7 @@ impl Network {
             }
             None => self.reserve_ports(engine, record)?,
         };
+        self.let_answers_out()?;
         self.publish(record, reserved, journal)
     }
 
@@ -125,7 +172,7 @@ impl Network {
         if let (Some(attachment), Some(sandbox)) =
             (&self.legs[at].attachment, self.sandbox.as_mut())
         {
-            driver::detach(attachment, sandbox)?;
+            driver::detach(attachment, sandbox, &mut self.guard)?;
         }
         let leg = self.legs.remove(at);
         record
@@ -137,10 +184,11 @@ impl Network {
             self.pending.retain(|p| p.ifname != attachment.ifname);
             errors.extend(self.drop_route(attachment).err());
         }
-        if let Some(addr) = leg.addr {
-            // One that the host still has a route for is nobody else's yet:
-            // the container's end undoes both.
-            if errors.is_empty() {
+        // One that the host still has a route for is nobody else's yet: the
+        // container's end undoes both.
+        let may_go = errors.is_empty();
+        for addr in leg.addrs.values() {
+            if may_go {
                 errors.extend(engine.release(&leg.spec, addr).err());
             }
             match engine.remove_host_line(record, addr) {
@@ -149,8 +197,9 @@ impl Network {
             }
         }
         self.follow_networks();
-        // The kernel took the old default route with its link.
-        errors.extend(self.move_default(None, self.default_leg()).err());
+        // The kernel took the old default routes with their link.
+        let default = self.default_legs();
+        errors.extend(self.move_default(&PerFamily::NONE, &default).err());
         errors.extend(self.republish(engine, record, journal).err());
         match errors
             .into_iter()
@@ -162,7 +211,7 @@ impl Network {
     }
 
     pub(super) fn drop_route(&mut self, attachment: &Attachment) -> Result<()> {
-        match attachment.addr.map(Cidr::addr) {
+        match attachment.addrs.ipv4().map(Cidr::addr) {
             Some(IpAddr::V4(ip)) => host_access::remove(
                 &mut self.host,
                 &host_access::shim_name(&attachment.network),
@@ -172,9 +221,24 @@ impl Network {
         }
     }
 
-    /// Takes the default route from one leg and gives it to another; the
-    /// route that is there already is fine.
-    pub(super) fn move_default(&mut self, from: Option<usize>, to: Option<usize>) -> Result<()> {
+    /// Takes default routes from some legs and gives them to others; a route
+    /// that is there already is fine.
+    pub(super) fn move_default(
+        &mut self,
+        from: &PerFamily<usize>,
+        to: &PerFamily<usize>,
+    ) -> Result<()> {
+        Family::BOTH
+            .into_iter()
+            .try_for_each(|family| self.move_default_in(family, from.of(family), to.of(family)))
+    }
+
+    fn move_default_in(
+        &mut self,
+        family: Family,
+        from: Option<usize>,
+        to: Option<usize>,
+    ) -> Result<()> {
         let Some(sandbox) = self.sandbox.as_mut() else {
             return Ok(());
         };
@@ -188,17 +252,17 @@ impl Network {
             let Some(link) = sandbox.link(attachment.ifname.as_str())? else {
                 continue;
             };
-            match (leg.gateway(), add) {
+            match (leg.gateway(family), add) {
                 (Some(gateway), true) => match sandbox.add_default(gateway, link.index) {
                     Err(e) if e.is_errno(libc::EEXIST) => {}
                     other => other?,
                 },
                 (Some(gateway), false) => sandbox.del_default(gateway, link.index)?,
-                (None, true) if leg.leads_out() => {
-                    sandbox.add_link_route(Cidr::DEFAULT_V4, link.index, None)?;
+                (None, true) if leg.leads_out(family) => {
+                    sandbox.add_link_route(Cidr::default_of(family), link.index, None)?;
                 }
-                (None, false) if leg.leads_out() => {
-                    sandbox.del_link_route(Cidr::DEFAULT_V4, link.index)?;
+                (None, false) if leg.leads_out(family) => {
+                    sandbox.del_link_route(Cidr::default_of(family), link.index)?;
                 }
                 (None, _) => {}
             }
@@ -210,7 +274,7 @@ impl Network {
     /// what is ours alone as long as we have it: addresses and ports. Passthru
     /// links go now, and not some time after: the host gets its parent back,
     /// with its own MAC.
-    pub(super) fn close(&mut self, engine: &Engine) -> Vec<Error> {
+    pub(in crate::engine) fn close(&mut self, engine: &Engine) -> Vec<Error> {
         let mut errors = Vec::new();
         if let Some(publisher) = &mut self.publisher {
             errors.extend(publisher.stop().err());
@@ -228,7 +292,7 @@ impl Network {
             if let (true, Some(attachment), Some(sandbox)) =
                 (leg.is_passthru(), &leg.attachment, &mut self.sandbox)
             {
-                errors.extend(driver::detach(attachment, sandbox).err());
+                errors.extend(driver::detach(attachment, sandbox, &mut self.guard).err());
             }
         }
         errors

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::counters::Counters;
 use super::launch::Report;
 use super::record::{Record, Status};
-use super::{EndpointRequest, Engine};
+use super::{EndpointRequest, Engine, events, view};
 use crate::base::{Cidr, ContainerName, Error, NetworkId, Result};
 use crate::container::launch::{self, Running};
 use crate::container::supervisor::{Owner, Settings};
@@ -21,18 +22,28 @@ use crate::sys::cgroup::Cgroup;
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::process::{self, ExitStatus, SingleThreaded};
 
+mod claims;
 mod dhcp;
+mod guard;
+mod legs;
 mod live;
 mod names;
 mod network;
+mod notes;
 mod taken;
 
+pub(super) use claims::Taken;
 pub(super) use network::Network;
 
 /// The publisher's keys, apart from any other of the owner's.
 const PUBLISH_BASE: u64 = 1 << 40;
 /// The resolver's.
 const NAMES_BASE: u64 = 1 << 41;
+/// Those of the claims to addresses: plus the interface's index.
+const CLAIMS_BASE: u64 = 1 << 42;
+/// Those of DHCP clients, above all others: some for each interface, by its
+/// index.
+const DHCP_BASE: u64 = 1 << 43;
 
 /// Everything of one running container, in its supervisor.
 #[derive(Debug)]
@@ -50,6 +61,8 @@ pub(super) struct Owned {
     doubtful: bool,
     /// Ended in good order: nothing is left but files.
     finished: bool,
+    /// Its end was asked for.
+    stopped: bool,
 }
 
 impl Owned {
@@ -70,6 +83,7 @@ impl Owned {
             epoll: None,
             doubtful: false,
             finished: false,
+            stopped: false,
         }
     }
 
@@ -131,6 +145,7 @@ impl Owned {
         if self.record.config.auto_remove {
             self.network.give_leases_back(&self.engine);
         }
+        let left = self.network.events("disconnect");
         let mut errors = self.network.close(&self.engine);
         if let Some(cgroup) = self.cgroup.take() {
             let folders = cgroup.folders().to_vec();
@@ -152,12 +167,22 @@ impl Owned {
             errors.extend(leases.into_iter().filter_map(release));
         }
         self.network.publisher = None;
+        let died = self.died(code);
         self.record.state.end(code);
         if self.record.config.auto_remove {
             errors.extend(self.engine.retire(&self.record).err());
         } else {
             errors.extend(self.record.save(&dirs).err());
         }
+        let mut happened = vec![died];
+        happened.extend(left);
+        if self.stopped {
+            happened.push(events::of_container(&self.record, "stop", &[]));
+        }
+        if self.record.config.auto_remove {
+            happened.push(events::of_container(&self.record, "destroy", &[]));
+        }
+        self.engine.note(&happened);
         if errors.is_empty() {
             self.finished = true;
             Ok(())
@@ -166,6 +191,23 @@ impl Owned {
             let first = errors.remove(0);
             Err(first.with_undo(errors))
         }
+    }
+
+    /// The end of the program, and how long it ran.
+    fn died(&self, code: i32) -> view::Event {
+        let started = humantime::parse_rfc3339(&self.record.state.started).ok();
+        let ran = started.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        let more = [
+            ("execDuration", ran.as_secs().to_string()),
+            ("exitCode", code.to_string()),
+        ];
+        let more = more.each_ref().map(|(key, value)| (*key, value.as_str()));
+        events::of_container(&self.record, "die", &more)
+    }
+
+    fn note(&self, action: &str, more: &[(&str, &str)]) {
+        let event = events::of_container(&self.record, action, more);
+        self.engine.note(&[event]);
     }
 
     /// What nobody needs to wait for: deleting files, once every client has
@@ -199,6 +241,7 @@ impl Owned {
             publisher.register(epoll, PUBLISH_BASE)?;
         }
         self.network.register_dhcp(epoll)?;
+        self.network.register_claims(epoll)?;
         match &mut self.network.names {
             Some(names) if !names.resolver.is_registered() => {
                 names.resolver.register(epoll, NAMES_BASE)
@@ -209,10 +252,13 @@ impl Owned {
 
     /// What is not recorded has not happened.
     fn connect(&mut self, request: EndpointRequest) -> Result<()> {
+        let conflicts = self.record.state.conflicts.clone();
         let (engine, journal) = (&self.engine, &mut self.journal);
         self.network
             .connect(engine, &mut self.record, request, journal)?;
         let Err(error) = self.note_network() else {
+            self.network
+                .note_last(&self.engine, &self.record, &conflicts);
             return Ok(());
         };
         let last = self.network.last_network();
@@ -223,6 +269,7 @@ impl Owned {
     /// The record goes first: where it cannot be written, nothing happens.
     fn disconnect(&mut self, network: &NetworkId) -> Result<()> {
         let before = self.record.clone();
+        let event = self.network.event_of(network, "disconnect");
         let Record { config, state, .. } = &mut self.record;
         state.attachments.retain(|a| a.network != *network);
         config
@@ -240,6 +287,8 @@ impl Owned {
         );
         if self.network.is_on(network) {
             self.record = before;
+        } else {
+            self.engine.note(event.as_slice());
         }
         match (left, self.note_network()) {
             (Err(error), noted) => Err(error.with_undo(noted.err().into_iter().collect())),
@@ -255,9 +304,11 @@ impl Owned {
         let old = std::mem::replace(&mut self.record.name, name);
         self.save().map_err(|error| {
             let undone = self.network.rename(&self.engine, &old);
-            self.record.name = old;
+            self.record.name.clone_from(&old);
             error.with_undo(undone.err().into_iter().collect())
-        })
+        })?;
+        self.note("rename", &[("oldName", old.as_str())]);
+        Ok(())
     }
 
     /// Records where the container is and what leads to it.
@@ -265,6 +316,20 @@ impl Owned {
         let polled = self.poll_services();
         self.network.describe(&mut self.record.state);
         polled.and(self.save())
+    }
+
+    /// Somebody else claims an address of ours.
+    fn contradicted(&mut self, key: u64) -> Result<()> {
+        let Some(epoll) = &self.epoll else {
+            return Ok(());
+        };
+        let state = &mut self.record.state;
+        let Some(conflict) = self.network.contradicted(key, epoll, state)? else {
+            return Ok(());
+        };
+        let event = events::of_conflict(&self.record, &conflict);
+        self.engine.note(&[event]);
+        self.save()
     }
 
     /// Records that a published port goes another way than before.
@@ -294,8 +359,11 @@ impl Owner for Owned {
     }
 
     fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {
-        if let Some(key) = key.checked_sub(dhcp::BASE) {
+        if let Some(key) = key.checked_sub(DHCP_BASE) {
             return self.dhcp_ready(key);
+        }
+        if key >= CLAIMS_BASE {
+            return self.contradicted(key);
         }
         if let (Some(names), Some(key)) = (&mut self.network.names, key.checked_sub(NAMES_BASE)) {
             return names.resolver.ready(key, events, &mut names.roster);
@@ -318,7 +386,9 @@ impl Owner for Owned {
             .and_then(Publisher::deadline);
         let names = self.network.names.as_ref();
         let names = names.and_then(|names| names.resolver.deadline());
-        announce.into_iter().chain(publish).chain(names).min()
+        let claims = self.network.claims_deadline();
+        let all = [announce, publish, names, claims];
+        all.into_iter().flatten().min()
     }
 
     fn on_time(&mut self, now: Instant) -> Result<()> {
@@ -330,6 +400,9 @@ impl Owner for Owned {
             }
         }
         self.network.pending.retain(|p| p.left > 0);
+        if let Some(epoll) = &self.epoll {
+            self.network.claims_on_time(now, epoll)?;
+        }
         if let Some(names) = &mut self.network.names {
             names.resolver.on_time(now, &mut names.roster);
         }
@@ -344,6 +417,10 @@ impl Owner for Owned {
 
     fn command(&mut self, verb: &str, body: Value, _fds: Vec<OwnedFd>) -> Result<Value> {
         let parse = |e: serde_json::Error| Error::parse("read request", verb, e);
+        if verb == Counters::VERB {
+            let counters = self.network.counters()?;
+            return serde_json::to_value(counters).map_err(parse);
+        }
         match verb {
             "connect" => self.connect(serde_json::from_value(body).map_err(parse)?),
             "disconnect" => self.disconnect(&serde_json::from_value(body).map_err(parse)?),
@@ -364,6 +441,8 @@ impl Owner for Owned {
 
     fn exited(&mut self, status: ExitStatus, restart: bool) -> Result<()> {
         if restart {
+            let stop = events::of_container(&self.record, "stop", &[]);
+            self.engine.note(&[self.died(status.code()), stop]);
             return Ok(());
         }
         self.finish(status.code())
@@ -388,7 +467,15 @@ impl Owner for Owned {
             publisher.restarted();
         }
         self.save()?;
+        let happened = ["start", "restart"].map(|a| events::of_container(&self.record, a, &[]));
+        self.engine.note(&happened);
+        self.stopped = false;
         Ok(running)
+    }
+
+    fn signalled(&mut self, signal: i32, stop: bool) {
+        self.stopped |= stop;
+        self.note("kill", &[("signal", &signal.to_string())]);
     }
 
     fn not_relaunched(&mut self, why: &Error) -> ExitStatus {
@@ -397,7 +484,7 @@ impl Owner for Owned {
     }
 
     fn pause(&mut self, on: bool) -> Result<()> {
-        let name = &self.record.name;
+        let (name, id) = (&self.record.name, &self.record.id);
         let Some(cgroup) = &self.cgroup else {
             return Err(Error::invalid(format!(
                 "Cannot pause container {name}: it has no cgroup here"
@@ -411,10 +498,11 @@ impl Owner for Owned {
             } else {
                 "is not paused"
             };
-            return Err(Error::conflict(format!("Container {name} {text}")));
+            return Err(Error::conflict(format!("Container {id} {text}")));
         }
         cgroup.freeze(on)?;
         self.record.state.status = if on { Status::Paused } else { Status::Running };
+        self.note(if on { "pause" } else { "unpause" }, &[]);
         self.save()
     }
 

@@ -48,7 +48,7 @@ impl Network {
             let _ = writeln!(extra_hosts, "{addr}\t{}", host.name);
         }
         Ok(Etc {
-            addrs: self.legs.iter().filter_map(|l| l.addr).collect(),
+            addrs: self.legs.iter().flat_map(|l| l.addrs.values()).collect(),
             extra_hosts,
             by,
         })
@@ -66,7 +66,7 @@ impl Network {
             if let (HostAccess::On { ip }, Driver::Vlan(vlan), Some(IpAddr::V4(container))) = (
                 leg.spec.host_access,
                 &leg.spec.driver,
-                leg.addr.map(Cidr::addr),
+                leg.addrs.ipv4().map(Cidr::addr),
             ) {
                 return host_access::address(&mut self.host, &vlan.parent, ip, container);
             }
@@ -144,7 +144,7 @@ impl Network {
 
     fn label(&self, engine: &Engine) -> Result<()> {
         for leg in &self.legs {
-            if let Some(addr) = leg.addr {
+            for addr in leg.addrs.values() {
                 engine.label(addr, &leg.spec, &self.id, &self.names_on(&leg.config))?;
             }
         }

@@ -1,46 +1,57 @@
 //! The network side of one running container: leases, namespace, interfaces,
 //! announcements, published ports.
 
-use std::collections::{HashSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use super::claims::{Claim, Taken};
 use super::names::NameService;
-use super::taken;
+use super::{legs, taken};
 use crate::base::{
-    Cause, Cidr, ContainerId, ContainerName, Error, IfName, Journal, MacAddr, NetworkId, Result,
+    Cause, Cidr, ContainerId, ContainerName, Error, Family, IfName, Journal, MacAddr, NetworkId,
+    PerFamily, Result,
 };
 use crate::engine::Engine;
-use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record, State};
 use crate::net::Attachment;
+use crate::net::acd::Acd;
 use crate::net::announce::Announcer;
 use crate::net::dhcp::Client;
 use crate::net::driver::{self, Endpoint, HostView};
+use crate::net::endpoint::EndpointOptions;
+use crate::net::guard::Guard;
 use crate::net::publish::{self, Publisher, Reserved, Target};
 use crate::net::spec::{Driver, NetworkSpec, Vlan};
 use crate::netlink::{MacvlanMode, Mode, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
 use crate::sys::random;
-use crate::sys::sysctl::{Family, NetSysctl};
+use crate::sys::sysctl::NetSysctl;
 
 /// A network that the container is on, or about to be.
 #[derive(Debug)]
 pub(super) struct Leg {
     pub(super) spec: NetworkSpec,
     pub(super) config: EndpointConfig,
-    pub(super) addr: Option<Cidr>,
+    pub(super) options: EndpointOptions,
+    pub(super) addrs: PerFamily<Cidr>,
     pub(super) attachment: Option<Attachment>,
     /// Where a DHCP server gives the address.
     pub(super) client: Option<Client>,
+    /// The right to the address, unless it has none, it is a DHCP server's, or
+    /// `--acd=off`.
+    pub(super) claim: Option<Claim>,
+    pub(super) is_announced: bool,
 }
 
 impl Leg {
-    /// The next hop of a default route that goes this way.
-    pub(super) fn gateway(&self) -> Option<IpAddr> {
+    /// The next hop of a family's default route that goes this way.
+    pub(super) fn gateway(&self, family: Family) -> Option<IpAddr> {
         let addr = self
-            .addr
+            .addrs
+            .of(family)
             .filter(|_| !self.spec.is_l3() && !self.is_cut_off())?;
         if self.spec.is_dhcp() {
             return self.lease()?.gateway().map(IpAddr::V4);
@@ -57,11 +68,11 @@ impl Leg {
         self.spec.vlan().is_some_and(Vlan::is_isolated)
     }
 
-    /// Whether a default route can go this way: through a gateway, or by
-    /// leaving it to the host.
-    pub(super) fn leads_out(&self) -> bool {
-        let way = self.gateway().is_some() || self.spec.is_l3() && self.addr.is_some();
-        way && !self.spec.is_internal()
+    /// Whether a family's default route can go this way: through a gateway, or
+    /// by leaving it to the host.
+    pub(super) fn leads_out(&self, family: Family) -> bool {
+        let by_host = || self.spec.is_l3() && self.addrs.of(family).is_some();
+        (self.gateway(family).is_some() || by_host()) && !self.spec.is_internal()
     }
 
     fn mode(&self) -> Option<Mode> {
@@ -73,13 +84,14 @@ impl Leg {
         self.mode().is_some_and(Mode::is_passthru)
     }
 
-    /// Docker's order of preference for the default route (§5): priority,
-    /// external before internal, with a gateway before without, name.
-    pub(super) fn rank(&self) -> (std::cmp::Reverse<i32>, bool, bool, &str) {
+    /// Docker's order of preference for the default routes (§5): priority,
+    /// external before internal, by how many families it leads out in, name.
+    pub(super) fn rank(&self) -> (Reverse<i32>, bool, Reverse<usize>, &str) {
+        let ways = Family::BOTH.into_iter().filter(|f| self.leads_out(*f));
         (
-            std::cmp::Reverse(self.config.request.gw_priority),
+            Reverse(self.config.request.gw_priority),
             self.spec.is_internal(),
-            !self.leads_out(),
+            Reverse(ways.count()),
             self.spec.name.as_str(),
         )
     }
@@ -109,8 +121,10 @@ pub(in crate::engine) struct Network {
     pub(super) sysctl: Option<NetSysctl>,
     pub(super) publisher: Option<Publisher>,
     pub(super) names: Option<NameService>,
+    pub(super) guard: Option<Guard>,
     pub(super) pending: VecDeque<Pending>,
     pub(super) warnings: Vec<String>,
+    pub(super) acd: Acd,
 }
 
 /// How long a dead container's namespace may take to go.
@@ -126,7 +140,12 @@ pub(super) fn not_made() -> Error {
 
 impl Network {
     /// Resolves the container's networks and leases its addresses.
-    pub(in crate::engine) fn lease(engine: &Engine, record: &mut Record) -> Result<Self> {
+    /// Not those that were found `taken`.
+    pub(in crate::engine) fn lease(
+        engine: &Engine,
+        record: &mut Record,
+        taken: &[Taken],
+    ) -> Result<Self> {
         let mut network = Self {
             id: record.id.clone(),
             name: record.name.clone(),
@@ -139,11 +158,13 @@ impl Network {
             sysctl: None,
             publisher: None,
             names: None,
+            guard: None,
             pending: VecDeque::new(),
             warnings: Vec::new(),
+            acd: record.config.acd,
         };
         for config in record.config.endpoints.clone() {
-            let leg = network.leg(engine, config)?;
+            let leg = network.leg(engine, config, taken)?;
             match leg.spec.driver {
                 Driver::Host => network.host_mode = true,
                 Driver::Null => {}
@@ -163,77 +184,6 @@ impl Network {
             ));
         }
         Ok(network)
-    }
-
-    pub(super) fn leg(&mut self, engine: &Engine, mut config: EndpointConfig) -> Result<Leg> {
-        let spec = match &config.network {
-            Some(id) => engine
-                .find_network(id.as_str())
-                .map_err(|e| match e.cause {
-                    Cause::NotFound(_) => {
-                        Error::not_found(format!("network {} not found", config.name))
-                    }
-                    _ => e,
-                })?,
-            None => engine.find_network(&config.request.network)?,
-        };
-        if let Some(ip) = config.request.ip
-            && !spec.ipv4
-        {
-            return Err(Error::invalid(format!(
-                "invalid endpoint settings:\nno configured subnet contains IP address {ip}"
-            )));
-        }
-        let addr = if spec.ipv4 && spec.vlan().is_some() && !spec.is_dhcp() {
-            let wish = match (config.request.ip, config.last) {
-                (Some(IpAddr::V4(ip)), _) => Wish::Exactly(ip),
-                (_, Some(last)) => Wish::Rather(last),
-                _ => Wish::Any,
-            };
-            let own = match wish {
-                Wish::Exactly(_) => HashSet::new(),
-                Wish::Rather(_) | Wish::Any => taken::addresses(&spec, &mut self.host)?,
-            };
-            let names = self.names_on(&config);
-            let (ip, addr) = engine.lease(&spec, wish, &self.id, &names, &own)?;
-            if own.contains(&ip) {
-                self.warnings.push(format!(
-                    "{ip} is this host's own address, and network {} had no other left: \
-                     both will be hard to reach",
-                    spec.name
-                ));
-            }
-            config.last = Some(ip);
-            Some(addr)
-        } else {
-            None
-        };
-        if let Some(addr) = addr
-            && let Some(clash) = self.overlapping(addr)
-        {
-            let undo = engine.release(&spec, addr).err();
-            return Err(Error::conflict(format!(
-                "cannot program address {addr} in sandbox interface because it conflicts with existing route {clash}"
-            ))
-            .with_undo(undo.into_iter().collect()));
-        }
-        config.network = Some(spec.id.clone());
-        config.name = spec.name.to_string();
-        Ok(Leg {
-            spec,
-            config,
-            addr,
-            attachment: None,
-            client: None,
-        })
-    }
-
-    pub(super) fn overlapping(&self, addr: Cidr) -> Option<Cidr> {
-        self.legs
-            .iter()
-            .filter_map(|l| l.addr)
-            .map(Cidr::network)
-            .find(|net| net.overlaps(addr.network()))
     }
 
     /// Keeps ids, names and last addresses in the record.
@@ -261,10 +211,11 @@ impl Network {
 
     /// What the container holds an address on.
     pub(super) fn leases(&self) -> Vec<(NetworkSpec, Cidr)> {
-        let leases = self.legs.iter();
-        leases
-            .filter_map(|leg| Some((leg.spec.clone(), leg.addr?)))
-            .collect()
+        let of_leg = |leg: &Leg| {
+            let spec = leg.spec.clone();
+            leg.addrs.values().map(move |addr| (spec.clone(), addr))
+        };
+        self.legs.iter().flat_map(of_leg).collect()
     }
 
     pub(in crate::engine) fn take_warnings(&mut self) -> Vec<String> {
@@ -343,25 +294,50 @@ impl Network {
     ) -> Result<()> {
         for at in 0..self.legs.len() {
             // A lease may have brought another gateway.
-            let default = self.default_leg();
-            self.attach(engine, at, default == Some(at), journal)?;
+            let default = self.default_legs();
+            self.attach(engine, at, &default, journal)?;
         }
         self.remember(record);
         Ok(())
     }
 
-    /// The leg that the default route should use.
-    pub(super) fn default_leg(&self) -> Option<usize> {
-        (0..self.legs.len())
-            .filter(|at| self.legs[*at].leads_out())
-            .min_by(|a, b| self.legs[*a].rank().cmp(&self.legs[*b].rank()))
+    /// The legs that the default routes should use, each family's chosen by
+    /// itself.
+    pub(super) fn default_legs(&self) -> PerFamily<usize> {
+        PerFamily::each(|family| {
+            (0..self.legs.len())
+                .filter(|at| self.legs[*at].leads_out(family))
+                .min_by(|a, b| self.legs[*a].rank().cmp(&self.legs[*b].rank()))
+        })
     }
 
-    fn free_ifname(&self) -> Result<IfName> {
+    /// The name that was asked for, or the lowest free `ethN`; one that another
+    /// leg asks for is not free.
+    fn ifname(&self, at: usize) -> Result<IfName> {
+        let has = |leg: &Leg, name: &IfName| {
+            let attached = leg.attachment.as_ref().map(|a| &a.ifname);
+            attached.or(leg.options.ifname.as_ref()) == Some(name)
+        };
+        if let Some(name) = &self.legs[at].options.ifname {
+            let mut others = self.legs.iter().enumerate().filter(|(n, _)| *n != at);
+            return match others.find(|(_, leg)| has(leg, name)) {
+                Some((_, leg)) => Err(Error::conflict(format!(
+                    "error renaming interface to \"{name}\": file exists"
+                ))
+                .hint(format!(
+                    "network {} has that name in this container",
+                    leg.spec.name
+                ))),
+                None => Ok(name.clone()),
+            };
+        }
         let used: Vec<&IfName> = self
             .legs
             .iter()
-            .filter_map(|l| Some(&l.attachment.as_ref()?.ifname))
+            .filter_map(|leg| match &leg.attachment {
+                Some(attachment) => Some(&attachment.ifname),
+                None => leg.options.ifname.as_ref(),
+            })
             .collect();
         (0..=used.len())
             .map(|n| IfName::new(format!("eth{n}")))
@@ -376,12 +352,12 @@ impl Network {
         &mut self,
         engine: &Engine,
         at: usize,
-        default_route: bool,
+        default: &PerFamily<usize>,
         journal: &mut dyn Journal,
     ) -> Result<()> {
         let deadline = Instant::now() + BURIAL;
         loop {
-            match self.attach_once(engine, at, default_route, journal) {
+            match self.attach_once(engine, at, default, journal) {
                 Err(e) if e.is_errno(libc::EADDRINUSE) && Instant::now() < deadline => {
                     if self.has_live_twin(engine, at)? {
                         return Err(e);
@@ -407,16 +383,16 @@ impl Network {
         &mut self,
         engine: &Engine,
         at: usize,
-        default_route: bool,
+        default: &PerFamily<usize>,
         journal: &mut dyn Journal,
     ) -> Result<()> {
-        let ifname = self.free_ifname()?;
+        let ifname = self.ifname(at)?;
         let leg = &self.legs[at];
-        let mac = match (leg.config.request.mac, leg.addr) {
-            (None, None) if leg.spec.is_dhcp() && !leg.is_passthru() => {
+        let mac = match (leg.config.request.mac, leg.addrs.is_empty()) {
+            (None, true) if leg.spec.is_dhcp() && !leg.is_passthru() => {
                 Some(self.identity(leg).mac)
             }
-            (None, None) if !leg.mode().is_some_and(Mode::has_parents_mac) => {
+            (None, true) if !leg.mode().is_some_and(Mode::has_parents_mac) => {
                 Some(named_mac(&leg.spec, &self.hostname))
             }
             (mac, _) => mac,
@@ -424,11 +400,19 @@ impl Network {
         let endpoint = Endpoint {
             id: crate::engine::launch::hex(&random::bytes::<32>()?),
             ifname,
-            addr: leg.addr,
+            first: self.legs.iter().all(|leg| leg.attachment.is_none()),
+            addrs: leg.addrs,
+            link_local: legs::link_local(&leg.config.request)?,
+            sysctls: leg.options.sysctls.clone(),
             mac,
-            gateway: leg.gateway(),
-            default_route,
+            gateways: PerFamily::each(|family| leg.gateway(family)),
+            default_in: Family::BOTH
+                .into_iter()
+                .filter(|family| default.of(*family) == Some(at))
+                .collect(),
+            silent: self.acd != Acd::Off && leg.has_arp(),
         };
+        let is_silent = endpoint.silent;
         engine.ensure_parent(&leg.spec, &mut self.host)?;
         let view = HostView::of(&leg.spec, &mut self.host)?;
         if let Some(down) = view.parent.as_ref().filter(|parent| !parent.up) {
@@ -446,50 +430,30 @@ impl Network {
         let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
         let spec = leg.spec.clone();
         let attachment = plan
-            .attach(&mut self.host, sandbox, netns, sysctl)
+            .attach(&mut self.host, sandbox, netns, sysctl, &mut self.guard)
             .map_err(|error| engine.name_holder(error, &spec))?;
+        let parent = view.parent.as_ref().map(|link| link.index.get());
         if spec.is_dhcp() {
+            self.warn_of_no_guard(&attachment, &spec);
             return self.lease_by_dhcp(engine, at, attachment, journal);
         }
         let known = engine
             .let_host_in(&mut self.host, &attachment, journal)
-            .and_then(|()| self.announce(&attachment, &spec));
-        if let Err(error) = known {
+            .and_then(|()| match is_silent {
+                true => self.probe(&attachment, parent),
+                false => Ok(None),
+            });
+        let claim = known.map_err(|error| {
             // The container may go on running without this network.
             let sandbox = self.sandbox.as_mut();
-            let detached = sandbox.map(|s| driver::detach(&attachment, s));
+            let detached = sandbox.map(|s| driver::detach(&attachment, s, &mut self.guard));
             let undone = [detached.unwrap_or(Ok(())), self.drop_route(&attachment)];
-            return Err(error.with_undo(undone.into_iter().filter_map(Result::err).collect()));
-        }
-        self.legs[at].attachment = Some(attachment);
-        Ok(())
-    }
-
-    /// The first announcement now, the rest from the loop.
-    pub(super) fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
-        let (Some(IpAddr::V4(ip)), Some(netns)) =
-            (attachment.addr.map(Cidr::addr), self.netns.as_ref())
-        else {
-            return Ok(());
-        };
-        // Where there is ARP.
-        if spec.announce.count == 0 || attachment.mode.is_l3() {
-            return Ok(());
-        }
-        let announcer = Announcer::new(netns, attachment.ifindex, attachment.mac, ip)?;
-        // A failure to announce is no reason not to start.
-        let _ = announcer.send();
-        let left = spec.announce.count - 1;
-        if left > 0 {
-            let interval = spec.announce.interval();
-            self.pending.push_back(Pending {
-                ifname: attachment.ifname.clone(),
-                announcer,
-                left,
-                interval,
-                next: Instant::now() + interval,
-            });
-        }
+            error.with_undo(undone.into_iter().filter_map(Result::err).collect())
+        })?;
+        self.warn_of_no_guard(&attachment, &spec);
+        let leg = &mut self.legs[at];
+        leg.attachment = Some(attachment);
+        leg.claim = claim;
         Ok(())
     }
 
@@ -513,30 +477,31 @@ impl Network {
             netns,
             journal,
         )?);
-        Ok(())
+        self.let_answers_out()
     }
 
-    /// Ports are published on the default network, or else on the first.
-    fn target(&self) -> Target {
-        let default = self.default_leg();
+    /// Ports are published on the default network, or else on the first that
+    /// has an IPv4 address.
+    pub(super) fn target(&self) -> Target {
+        let default = self.default_legs().ipv4();
+        let has_ipv4 = |leg: &Leg| leg.addrs.ipv4().is_some();
         let leg = default
-            .or((!self.legs.is_empty()).then_some(0))
+            .or_else(|| self.legs.iter().position(has_ipv4))
             .and_then(|at| self.legs[at].attachment.as_ref());
-        match leg {
-            Some(a) => Target {
+        let found = leg.and_then(|a| Some((a, a.addrs.ipv4()?)));
+        match found.map(|(a, addr)| (a, addr, addr.addr())) {
+            Some((a, addr, IpAddr::V4(ip))) => Target {
                 parent: Some(a.parent.clone()),
                 mac: a.mac,
-                ip: match a.addr.map(Cidr::addr) {
-                    Some(IpAddr::V4(ip)) => ip,
-                    _ => Ipv4Addr::LOCALHOST,
-                },
+                ip,
                 reach: match default {
                     Some(_) => None,
-                    None => a.addr,
+                    None => Some(addr),
                 },
                 mode: a.mode,
             },
-            None => Target {
+            // Inside, to what listens on any address.
+            _ => Target {
                 parent: None,
                 mac: MacAddr([0; 6]),
                 ip: Ipv4Addr::LOCALHOST,

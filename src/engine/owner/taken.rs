@@ -1,7 +1,7 @@
 //! What is taken already: addresses by the host, ports by containers of ours.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use crate::base::{PortMap, Result};
 use crate::engine::Engine;
@@ -12,16 +12,12 @@ use crate::netlink::Rtnl;
 use crate::sys::netns::Host;
 
 /// What the host has on the parent of a network.
-pub(super) fn addresses(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<HashSet<Ipv4Addr>> {
+pub(super) fn addresses(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<HashSet<IpAddr>> {
     let Some(parent) = HostView::of(network, host)?.parent else {
         return Ok(HashSet::new());
     };
     let addresses = host.addrs(Some(parent.index))?;
-    let v4 = addresses.iter().filter_map(|a| match a.cidr.addr() {
-        IpAddr::V4(ip) => Some(ip),
-        IpAddr::V6(_) => None,
-    });
-    Ok(v4.collect())
+    Ok(addresses.iter().map(|a| a.cidr.addr()).collect())
 }
 
 /// The container of ours that has one of these ports.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::net::guard::Dropped;
+
 use super::{Empty, HostConfig, NEVER, Ports};
 
 /// A container, as `docker inspect` shows it.
@@ -174,7 +176,7 @@ pub struct Config {
     pub stop_signal: String,
     /// Left out when not given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_timeout: Option<u32>,
+    pub stop_timeout: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -249,6 +251,10 @@ pub struct ContainerExtra {
     /// container that does not run.
     #[serde(rename = "DHCP", skip_serializing_if = "BTreeMap::is_empty")]
     pub dhcp: BTreeMap<String, Dhcp>,
+    /// `--allow` and `--deny` in their order, and what holds for the rest.
+    pub rules: Vec<RuleExtra>,
+    /// Address conflicts of the last start and since.
+    pub conflicts: Vec<Conflict>,
 }
 
 /// A DHCP client and its lease; empty without one.
@@ -283,6 +289,32 @@ pub struct Dhcp {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+pub struct RuleExtra {
+    /// `allow 443/tcp`
+    pub rule: String,
+    /// Packets that it decided about: of what is allowed, each connection's
+    /// first. Only of one container that is asked for by name.
+    pub packets: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Conflict {
+    pub network: String,
+    #[serde(rename = "IPv4Address")]
+    pub ipv4_address: String,
+    /// Of the other machine.
+    pub mac_address: String,
+    /// `avoided`, `shared` or `defended`
+    pub outcome: String,
+    pub first: String,
+    pub last: String,
+    pub seen: u32,
+    pub defended: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 pub struct Published {
     /// `0.0.0.0:5000->5000/tcp`
     pub port: String,
@@ -301,4 +333,9 @@ pub struct LinkExtra {
     pub host_access: bool,
     /// How many ARP announcements a start sends.
     pub announcements: u32,
+    /// `on`, `off`, or `off: ` and why it could not be had.
+    pub guard: String,
+    /// What the guard has dropped, by what was forged; only where there was
+    /// any, and only of one container that is asked for by name.
+    pub dropped: Dropped,
 }

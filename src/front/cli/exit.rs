@@ -41,12 +41,17 @@ impl Failure {
 
     /// The options do not make sense together: like a wrong flag.
     pub fn usage(syntax: &Syntax, error: &Error) -> Self {
+        Self::with_help(syntax, error, BAD_FLAG)
+    }
+
+    /// With where to read on: `run` ends so whatever went wrong.
+    pub fn with_help(syntax: &Syntax, error: &Error, code: u8) -> Self {
         Self::Message {
             text: format!(
                 "{error}\n\nRun 'dockless {} --help' for more information",
                 syntax.name()
             ),
-            code: BAD_FLAG,
+            code,
         }
     }
 

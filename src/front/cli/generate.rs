@@ -70,10 +70,10 @@ fn shown() -> impl Iterator<Item = &'static Verb> {
 }
 
 pub fn completion(shell: &str) -> Result<String> {
-    let shell = match shell {
-        "bash" => Shell::Bash,
-        "zsh" => Shell::Zsh,
-        "fish" => Shell::Fish,
+    let (shell, names) = match shell {
+        "bash" => (Shell::Bash, BASH_NAMES),
+        "zsh" => (Shell::Zsh, ZSH_NAMES),
+        "fish" => (Shell::Fish, FISH_NAMES),
         _ => {
             return Err(Error::invalid(format!(
                 "unknown shell {shell:?}: must be one of bash, zsh, fish"
@@ -82,8 +82,40 @@ pub fn completion(shell: &str) -> Result<String> {
     };
     let mut out = Vec::new();
     clap_complete::generate(shell, &mut tree(), "dockless", &mut out);
-    Ok(String::from_utf8_lossy(&out).into_owned())
+    Ok(String::from_utf8_lossy(&out).into_owned() + names)
 }
+
+// What the generated scripts do not know: which containers and networks there
+// are. `dockless __complete` says so.
+
+const BASH_NAMES: &str = r#"
+_dockless_names() {
+    _dockless "$@"
+    local word="${COMP_WORDS[COMP_CWORD]}"
+    [[ "$word" == -* ]] && return
+    local names
+    names="$("${COMP_WORDS[0]}" __complete "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)"
+    COMPREPLY+=($(compgen -W "$names" -- "$word"))
+}
+complete -F _dockless_names -o nosort -o bashdefault -o default dockless
+"#;
+
+const ZSH_NAMES: &str = r#"
+_dockless_names() {
+    local -a names
+    _dockless "$@"
+    local ret=$?
+    [[ "$PREFIX" == -* ]] && return ret
+    names=(${(f)"$("${words[1]}" __complete "${(@)words[2,CURRENT-1]}" 2>/dev/null)"})
+    (( $#names )) && compadd -a names && ret=0
+    return ret
+}
+[ "$funcstack[1]" = "_dockless" ] || compdef _dockless_names dockless
+"#;
+
+const FISH_NAMES: &str = r#"
+complete -c dockless -f -a '(dockless __complete (commandline -opc)[2..-1] 2>/dev/null)'
+"#;
 
 /// Names of all pages; the first is dockless itself.
 pub fn pages() -> Vec<String> {

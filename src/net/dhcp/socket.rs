@@ -44,7 +44,7 @@ impl Port {
         move |errno| Error::sys(op, Subject::Link(name.clone()), errno)
     }
 
-    fn packet(&self, ethertype: u16, filter: Option<&[[u8; 8]]>) -> Result<OwnedFd> {
+    fn packet(&self, ethertype: u16, filter: Option<&[libc::sock_filter]>) -> Result<OwnedFd> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         // Protocol 0 until the filter is there: nothing else comes in.
         let socket = self
@@ -146,7 +146,7 @@ const LEAVE_IT: u8 = u8::MAX;
 
 /// IPv4, whole, UDP to port 68, for this hardware address: in the kernel, so
 /// that a LAN's traffic wakes nobody.
-fn filter(mac: MacAddr) -> [[u8; 8]; LENGTH] {
+fn filter(mac: MacAddr) -> [libc::sock_filter; LENGTH] {
     const HALF_AT: u16 = 0x28; // A = half word at k
     const BYTE_AT: u16 = 0x30;
     const HALF: u16 = 0x48; // A = half word at X + k
@@ -182,9 +182,12 @@ fn filter(mac: MacAddr) -> [[u8; 8]; LENGTH] {
             LEAVE_IT => last - 1,
             near => near,
         };
-        let [c0, c1] = code.to_ne_bytes();
-        let [k0, k1, k2, k3] = k.to_ne_bytes();
-        [c0, c1, to(yes), to(no), k0, k1, k2, k3]
+        libc::sock_filter {
+            code,
+            jt: to(yes),
+            jf: to(no),
+            k,
+        }
     })
 }
 
@@ -277,8 +280,8 @@ mod tests {
 
     #[test]
     fn jumps_stay_in_the_filter() {
-        for (at, [_, _, yes, no, ..]) in filter(MacAddr([2; 6])).iter().enumerate() {
-            let longest = usize::from(*yes.max(no));
+        for (at, one) in filter(MacAddr([2; 6])).iter().enumerate() {
+            let longest = usize::from(one.jt.max(one.jf));
             assert!(longest == 0 || at + 1 + longest == LENGTH - 1);
         }
     }

@@ -139,7 +139,8 @@ pub struct Use {
     pub alone: Option<&'static str>,
     /// dockless makes the link where it is missing.
     pub made: bool,
-    /// Addresses of its running containers.
+    /// Its running containers by name, and their addresses.
+    pub runs: Vec<String>,
     pub containers: Vec<(Ipv4Addr, MacAddr)>,
 }
 

@@ -237,6 +237,9 @@ pub(super) fn receiver(patient: &mut Patient<'_>) -> Finding {
     if Obstacle::port(&patient.link, "").is_some() {
         return Finding::problem(format!("{} takes all frames", patient.master()));
     }
+    if patient.link.hardware != libc::ARPHRD_ETHER {
+        return Finding::unknown("not tried");
+    }
     if let Some((network, what)) = patient.uses.iter().find_map(|u| Some((&u.name, u.alone?))) {
         return Finding::ok(format!("for network {network} ({what})"));
     }
@@ -246,7 +249,8 @@ pub(super) fn receiver(patient: &mut Patient<'_>) -> Finding {
     let passthru = LinkKind::Macvlan {
         mode: MacvlanMode::Passthru,
     };
-    let mut beside = Vec::new();
+    let ours = patient.uses.iter().flat_map(|u| &u.runs);
+    let mut beside: Vec<String> = ours.map(|name| format!("container {name}")).collect();
     for child in obstacle::above(&patient.link, &patient.links) {
         if child.kind == passthru {
             let found = format!("{} has {link} for itself (mode passthru)", child.name);
@@ -256,7 +260,7 @@ pub(super) fn receiver(patient: &mut Patient<'_>) -> Finding {
             child.kind,
             LinkKind::Macvlan { .. } | LinkKind::Macvtap { .. }
         ) {
-            beside.push(child.name.as_str());
+            beside.push(child.name.to_string());
         }
     }
     match patient.tries.as_ref().map(|tries| &tries.trial) {
@@ -264,9 +268,11 @@ pub(super) fn receiver(patient: &mut Patient<'_>) -> Finding {
             Obstacle::Taken { link }.found(),
         )
         .advise("`ip -d link` in the other network namespaces shows ipvlans; use another parent"),
-        Some(Err(error)) if error.is_errno(libc::EINVAL) => {
-            Finding::of_error(Verdict::Problem, error.clone())
-        }
+        // The trial link's name is nobody's: the hint says what it is about.
+        Some(Err(error)) if error.is_errno(libc::EINVAL) => match &error.hint {
+            Some(hint) => Finding::problem(hint.clone()),
+            None => Finding::of_error(Verdict::Problem, error.clone()),
+        },
         _ if !beside.is_empty() => Finding::ok(format!("macvlan's, with {}", beside.join(", "))),
         Some(Ok(_)) => Finding::ok("free for macvlan"),
         _ => Finding::unknown("not tried; nothing that is seen here has it"),

@@ -164,6 +164,12 @@ impl FastPath {
         &self.parent
     }
 
+    /// Where the container answers, with its MAC, and its whole block.
+    pub(super) fn aliases(&self) -> Option<(&IfName, MacAddr, Cidr)> {
+        let block = self.block.cidr().ok()?;
+        Some((&self.parent, self.mac, block))
+    }
+
     pub(super) fn serves(&self, port: usize) -> bool {
         self.served.get(port).copied().unwrap_or_default()
     }

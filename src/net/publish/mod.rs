@@ -33,6 +33,7 @@ pub mod proxy;
 mod reserve;
 mod rules;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,28 @@ pub struct PortRequest {
     pub host_port: Option<(u16, u16)>,
     pub container: u16,
     pub proto: Proto,
+}
+
+/// As `-p` takes it.
+impl fmt::Display for PortRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host_ip {
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
+            Some(IpAddr::V4(ip)) => write!(f, "{ip}:")?,
+            None => {}
+        }
+        match self.host_port {
+            Some((first, last)) if first == last => write!(f, "{first}:")?,
+            Some((first, last)) => write!(f, "{first}-{last}:")?,
+            None if self.host_ip.is_some() => f.write_str(":")?,
+            None => {}
+        }
+        write!(f, "{}", self.container)?;
+        match self.proto {
+            Proto::Tcp => Ok(()),
+            Proto::Udp => f.write_str("/udp"),
+        }
+    }
 }
 
 /// `--publish-via`
@@ -265,6 +288,12 @@ impl Publisher {
             self.started = Instant::now();
             self.looks = 0;
         }
+    }
+
+    /// Whence the container answers for what takes the fast path: its parent,
+    /// its MAC, its aliases.
+    pub fn aliases(&self) -> Option<(&IfName, MacAddr, Cidr)> {
+        self.fast.as_ref().and_then(FastPath::aliases)
     }
 
     pub fn ports(&self) -> &[PortMap] {

@@ -12,13 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use super::rules;
-use crate::base::{MacAddr, PortMap, Proto};
+use crate::base::{Cidr, MacAddr, PortMap, Proto, Result};
 use crate::netlink::nft::concat;
 
 pub(super) const POOL: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 0);
 pub(super) const POOL_MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 192, 0);
 /// Aliases of one container.
 pub(super) const BLOCK: u32 = 16;
+const BLOCK_PREFIX: u8 = 28;
 const BLOCKS: u32 = (1 << 14) / BLOCK;
 
 /// A container's aliases: its block's first one.
@@ -43,6 +44,10 @@ impl Block {
     pub(super) fn nth(self, slot: usize) -> Option<Ipv4Addr> {
         let slot = u32::try_from(slot).ok().filter(|slot| *slot < BLOCK)?;
         Some(Ipv4Addr::from_bits(self.0.to_bits() + slot))
+    }
+
+    pub(super) fn cidr(self) -> Result<Cidr> {
+        Cidr::new(self.0.into(), BLOCK_PREFIX)
     }
 
     pub(super) fn all(self) -> impl Iterator<Item = Ipv4Addr> {

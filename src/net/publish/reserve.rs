@@ -16,7 +16,7 @@ use nix::sys::socket::{
 };
 
 use super::PortRequest;
-use crate::base::{Error, HostPort, PortMap, Proto, Result, Subject};
+use crate::base::{Cause, Error, HostPort, PortMap, Proto, Result, Subject};
 
 /// Listening sockets on the host: they serve the proxy and reserve the ports.
 #[derive(Debug)]
@@ -36,12 +36,36 @@ pub fn reserve(wanted: &[PortRequest]) -> Result<Reserved> {
     order.sort_by_key(|at| freedom(&wanted[*at]));
     let mut bound: Vec<(usize, PortMap, OwnedFd)> = Vec::with_capacity(wanted.len());
     for at in order {
-        let (port, socket) = one(&wanted[at])?;
+        let (port, socket) = one(&wanted[at]).map_err(|error| match &error.cause {
+            Cause::Conflict(_) => match rival(&wanted[at], &bound) {
+                Some(other) => error.hint(format!(
+                    "it is asked for twice: -p {} and -p {}",
+                    wanted[other], wanted[at]
+                )),
+                None => error,
+            },
+            _ => error,
+        })?;
         bound.push((at, port, socket));
     }
     bound.sort_by_key(|(at, ..)| *at);
     let (ports, sockets) = bound.into_iter().map(|(_, port, fd)| (port, fd)).unzip();
     Ok(Reserved { ports, sockets })
+}
+
+/// Who of those that are bound already keeps `request` from its port.
+fn rival(request: &PortRequest, bound: &[(usize, PortMap, OwnedFd)]) -> Option<usize> {
+    let (first, last) = request.host_port?;
+    let ip = request.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let clash = |port: &PortMap| {
+        let host = port.host;
+        port.proto == request.proto
+            && (first..=last).contains(&host.port)
+            && (host.ip == ip || host.ip.is_unspecified() || ip.is_unspecified())
+    };
+    bound
+        .iter()
+        .find_map(|(at, port, _)| clash(port).then_some(*at))
 }
 
 impl Reserved {
@@ -204,6 +228,23 @@ mod tests {
         let range = held.ports()[0].host.port;
         assert!(range > taken && range <= next);
         assert_eq!(held.ports()[1].host.port, free_port);
+    }
+
+    #[test]
+    fn a_port_asked_for_twice_names_both() {
+        let free = reserve(&[ask(None, Proto::Tcp)]).unwrap();
+        let port = free.ports()[0].host.port;
+        drop(free);
+        let any = PortRequest {
+            host_ip: None,
+            container: 81,
+            ..ask(Some((port, port)), Proto::Tcp)
+        };
+        let text = reserve(&[any, ask(Some((port, port)), Proto::Tcp)])
+            .unwrap_err()
+            .to_string();
+        let both = format!("asked for twice: -p {port}:81 and -p 127.0.0.1:{port}:80");
+        assert!(text.contains(&both), "{text}");
     }
 
     #[test]

@@ -63,6 +63,26 @@ pub struct Table<'a> {
     pub name: &'a str,
 }
 
+/// What becomes of an owned table when its owner's socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owned {
+    /// It stays, and is nobody's (Linux 6.9 and later; EOPNOTSUPP before).
+    Stays,
+    /// It goes (Linux 5.12 and later).
+    Goes,
+}
+
+impl Owned {
+    const fn flags(self) -> u32 {
+        const NFT_TABLE_F_OWNER: u32 = 2;
+        const NFT_TABLE_F_PERSIST: u32 = 4;
+        match self {
+            Self::Stays => NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST,
+            Self::Goes => NFT_TABLE_F_OWNER,
+        }
+    }
+}
+
 /// Where a base chain is hooked in. Lower priorities run first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook<'a> {
@@ -212,6 +232,19 @@ impl Batch {
         }
     }
 
+    /// EEXIST if it is there already. From now on only the socket that commits
+    /// it may change it or what is in it; everybody else gets EPERM, and `nft
+    /// flush ruleset` passes it over.
+    pub fn create_owned_table(&mut self, table: Table<'_>, owned: Owned) {
+        self.item(NEWTABLE, NLM_F_CREATE, table, "add table", "", |out| {
+            attr::text(out, 1, table.name);
+            attr::be32(out, 2, owned.flags());
+        });
+        if let Some(item) = self.items.last_mut() {
+            item.flags |= NLM_F_EXCL;
+        }
+    }
+
     /// With everything in it. ENOENT if it is not there (to delete without
     /// asking, add it first in the same batch).
     pub fn delete_table(&mut self, table: Table<'_>) {
@@ -259,6 +292,28 @@ impl Batch {
         comment: Option<&str>,
     ) {
         let flags = NLM_F_CREATE | NLM_F_APPEND;
+        self.rule(flags, table, chain, exprs, comment);
+    }
+
+    /// The same before all rules that are there.
+    pub fn insert_rule(
+        &mut self,
+        table: Table<'_>,
+        chain: &str,
+        exprs: &[Expr],
+        comment: Option<&str>,
+    ) {
+        self.rule(NLM_F_CREATE, table, chain, exprs, comment);
+    }
+
+    fn rule(
+        &mut self,
+        flags: u16,
+        table: Table<'_>,
+        chain: &str,
+        exprs: &[Expr],
+        comment: Option<&str>,
+    ) {
         self.item(NEWRULE, flags, table, "add rule to chain", chain, |out| {
             attr::text(out, 1, table.name);
             attr::text(out, 2, chain);

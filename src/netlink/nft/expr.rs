@@ -89,6 +89,13 @@ impl Field {
             len,
         }
     }
+
+    /// Counted from the Ethernet header's first byte: what leaves on the wire,
+    /// wherever the sender says that the network header begins.
+    pub const fn frame(offset: u32, len: u32) -> Self {
+        Self::new(Header::Link, offset, len)
+    }
+
     pub const ETHER_DADDR: Self = Self::new(Header::Link, 0, 6);
     pub const ETHER_SADDR: Self = Self::new(Header::Link, 6, 6);
     /// The two bytes with the fragment flags and offset.
@@ -208,6 +215,13 @@ pub enum Expr {
         timeout: Duration,
     },
     Counter,
+    /// The connection's state (NF_CT_STATE bits), four bytes, host order. In
+    /// this namespace connections are tracked from now on.
+    CtState {
+        into: Reg,
+    },
+    /// ICMP or ICMPv6 "administratively prohibited" to the sender, and drop.
+    Prohibit,
     Verdict(Verdict),
 }
 
@@ -233,6 +247,8 @@ impl Expr {
             Self::Lookup { .. } => "lookup",
             Self::Update { .. } => "dynset",
             Self::Counter => "counter",
+            Self::CtState { .. } => "ct",
+            Self::Prohibit => "reject",
         }
     }
 
@@ -314,6 +330,17 @@ impl Expr {
             }
             // Starts at zero.
             Self::Counter => {}
+            Self::CtState { into } => {
+                const NFT_CT_STATE: u32 = 0;
+                attr::be32(out, 1, into.0);
+                attr::be32(out, 2, NFT_CT_STATE);
+            }
+            Self::Prohibit => {
+                const NFT_REJECT_ICMPX_UNREACH: u32 = 2;
+                const NFT_REJECT_ICMPX_ADMIN_PROHIBITED: u8 = 3;
+                attr::be32(out, 1, NFT_REJECT_ICMPX_UNREACH);
+                attr::put(out, 2, &[NFT_REJECT_ICMPX_ADMIN_PROHIBITED]);
+            }
             Self::Verdict(verdict) => {
                 const NFT_REG_VERDICT: u32 = 0;
                 attr::be32(out, 1, NFT_REG_VERDICT);

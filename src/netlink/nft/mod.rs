@@ -26,7 +26,7 @@ mod read;
 use netlink_packet_core::{Emitable, NLM_F_ACK};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
-pub use batch::{Batch, Chain, Element, Family, Hook, Set, Table, Type, concat};
+pub use batch::{Batch, Chain, Element, Family, Hook, Owned, Set, Table, Type, concat};
 pub use expr::{Checksum, Cmp, Expr, Field, Header, Meta, Reg, Verdict};
 pub use read::{ChainInfo, RuleInfo, TableInfo};
 

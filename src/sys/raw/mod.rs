@@ -264,23 +264,24 @@ pub fn bind_packet(socket: BorrowedFd<'_>, ethertype: u16, ifindex: i32) -> Resu
     .map(drop)
 }
 
-/// setsockopt(SO_ATTACH_FILTER): classic BPF, on what the socket receives.
-pub fn attach_filter(socket: BorrowedFd<'_>, program: &[[u8; 8]]) -> Result<()> {
+/// SO_ATTACH_FILTER: from now on the socket receives only what the classic BPF
+/// program lets through; one that is attached already is replaced.
+pub fn attach_filter(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> Result<()> {
+    #[allow(clippy::cast_possible_truncation, reason = "16 bytes")]
+    const LEN: libc::socklen_t = size_of::<libc::sock_fprog>() as libc::socklen_t;
     let filter = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?,
-        filter: program.as_ptr().cast_mut().cast(),
+        filter: program.as_ptr().cast_mut(),
     };
-    #[allow(clippy::cast_possible_truncation, reason = "16 bytes")]
-    const LENGTH: libc::socklen_t = size_of::<libc::sock_fprog>() as libc::socklen_t;
-    // SAFETY: eight bytes are a sock_filter, which has no padding; the kernel
-    // copies `len` of them during the call and checks the program.
+    // SAFETY: the kernel reads a sock_fprog and the `len` instructions that it
+    // points to, both alive during the call, checks and copies them.
     Errno::result(unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_ATTACH_FILTER,
             ptr::from_ref(&filter).cast(),
-            LENGTH,
+            LEN,
         )
     })
     .map(drop)

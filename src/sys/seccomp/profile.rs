@@ -26,7 +26,7 @@ pub(super) enum Verdict {
     NoNamespaces,
     /// Allowed for the personalities of Linux programs.
     Personality,
-    /// Allowed for all address families but AF_ALG and AF_VSOCK.
+    /// Allowed for all address families but AF_ALG, AF_VSOCK and AF_XDP.
     Socket,
 }
 

@@ -77,7 +77,7 @@ fn expected(column: Column, number: u32, arg0: u64) -> u32 {
             Verdict::Missing => return ENOSYS,
             Verdict::NoNamespaces => arg0 & 0x7e02_0000 == 0,
             Verdict::Personality => [0, 8, 0x20000, 0x20008, 0xffff_ffff].contains(&arg0),
-            Verdict::Socket => !matches!(arg0 & 0xffff_ffff, 38 | 40),
+            Verdict::Socket => !matches!(arg0 & 0xffff_ffff, 38 | 40 | 44),
         },
     };
     if allowed { ALLOW } else { EPERM }
@@ -92,7 +92,7 @@ fn args() -> impl Iterator<Item = u64> {
     small
         .chain(bits)
         .chain(near)
-        .chain([u64::MAX, 38 | 1 << 32, 40 | 1 << 63])
+        .chain([u64::MAX, 38 | 1 << 32, 40 | 1 << 63, 44 | 1 << 32])
 }
 
 /// All of them where they count, a few where they must not.
@@ -129,11 +129,16 @@ fn every_number_of_every_architecture_gets_the_profiles_verdict() {
     assert_eq!(ours(&x86, X86_64, u32::MAX, 0), ENOSYS);
 }
 
-/// Docker's rules as seccompiler's users would write them.
+/// Docker's rules (and AF_XDP refused) as seccompiler's users would write them.
 fn seccompilers() -> BpfProgram {
     let when = |op, value| {
         let condition = SeccompCondition::new(0, SeccompCmpArgLen::Qword, op, value).unwrap();
         SeccompRule::new(vec![condition]).unwrap()
+    };
+    let between = |low, high| {
+        let of = |op, value| SeccompCondition::new(0, SeccompCmpArgLen::Qword, op, value).unwrap();
+        let both = vec![of(SeccompCmpOp::Gt, low), of(SeccompCmpOp::Lt, high)];
+        SeccompRule::new(both).unwrap()
     };
     let mut rules = BTreeMap::new();
     for (_, verdict, numbers) in SYSCALLS {
@@ -149,7 +154,8 @@ fn seccompilers() -> BpfProgram {
             Verdict::Socket => vec![
                 when(SeccompCmpOp::Lt, 38),
                 when(SeccompCmpOp::Eq, 39),
-                when(SeccompCmpOp::Gt, 40),
+                between(40, 44),
+                when(SeccompCmpOp::Gt, 44),
             ],
         };
         rules.insert(number.into(), chain);

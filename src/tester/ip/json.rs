@@ -134,7 +134,7 @@ pub(super) fn full(links: &[Interface], query: &Query) -> String {
             linkmode: (!addresses).then_some("DEFAULT"),
             group: &link.group,
             txqlen: link.txqlen,
-            layer: (!(query.ipv4 && addresses)).then(|| Layer {
+            layer: (!(query.family.is_some() && addresses)).then(|| Layer {
                 link_type: &link.hardware,
                 address: link.mac,
                 broadcast: link.broadcast,

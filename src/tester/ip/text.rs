@@ -12,7 +12,7 @@ pub(super) fn full(links: &[Interface], query: &Query) -> String {
     for link in links {
         head(&mut out, link, query.object);
         // iproute2 leaves the link layer out when asked for one family.
-        if !(query.ipv4 && query.object == Object::Address) {
+        if !(query.family.is_some() && query.object == Object::Address) {
             layer(&mut out, link);
         }
         if let Some(id) = link.netnsid {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Failure;
+use crate::base::Family;
 
 /// iputils stamps packets from this many data bytes on; shorter ones have no
 /// round trip time.
@@ -20,6 +21,8 @@ pub(super) struct Args {
     pub size: usize,
     pub quiet: bool,
     pub numeric: bool,
+    /// `-4`, `-6`
+    pub family: Option<Family>,
 }
 
 const USAGE: &str = "\n\nUsage\n  ping [options] <destination>\n\nOptions:\n  \
@@ -29,7 +32,7 @@ const USAGE: &str = "\n\nUsage\n  ping [options] <destination>\n\nOptions:\n  \
     -q             only the summary\n  \
     -s <size>      number of data bytes\n  \
     -W <timeout>   seconds to wait for a response\n  \
-    -4             IPv4 (there is no other)";
+    -4, -6         IPv4 or IPv6 only";
 
 impl Args {
     pub(super) fn parse(args: &[String]) -> Result<Self, Failure> {
@@ -41,6 +44,7 @@ impl Args {
             size: 56,
             quiet: false,
             numeric: false,
+            family: None,
         };
         let mut words = args.iter();
         let mut only_hosts = false;
@@ -70,7 +74,8 @@ impl Args {
             match letter {
                 'q' => self.quiet = true,
                 'n' => self.numeric = true,
-                '4' => {}
+                '4' => self.family = Some(Family::Ipv4),
+                '6' => self.family = Some(Family::Ipv6),
                 'c' | 'i' | 's' | 'W' => {
                     let rest = &letters[at + letter.len_utf8()..];
                     let value = match rest {
@@ -158,6 +163,8 @@ mod tests {
         assert_eq!(args.interval, Duration::from_millis(200));
         assert_eq!(args.linger, Duration::from_millis(1500));
         assert!(args.quiet && args.numeric);
+        assert_eq!(args.family, None);
+        assert_eq!(parse("-6 h").unwrap().family, Some(Family::Ipv6));
         assert_eq!(parse("a b").unwrap().host, "b");
         assert_eq!(parse("-- -x").unwrap().host, "-x");
     }

@@ -25,6 +25,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(ipvlan_ipam),
         Test::new(ipvlan_ipam_overlap),
         Test::new(point_to_point),
+        Test::new(endpoint_with_custom_ifname),
         Test::new(on_the_lan),
         Test::new(modes_and_flags),
         Test::new(default_route_moves),
@@ -122,10 +123,12 @@ fn l3_multi_subnet() -> Verdict {
 fn l2_gateway() -> Verdict {
     dummy("di-dummy0", &["ipvlan"])?;
     let pool = ["--subnet=172.28.140.0/24", "--gateway=172.28.140.254"];
+    let v6 = ["--ipv6", "--subnet=2001:db8:abcb::/64"];
     let parent = ["-o", "parent=di-dummy0"];
-    create("ipvlan", "di-gw", &[&pool[..], &parent].concat())?;
+    create("ipvlan", "di-gw", &[&pool[..], &v6, &parent].concat())?;
     run("c1", "di-gw", &[])?;
     assert_eq!(default_routes("c1")?, ["via 172.28.140.254"]);
+    assert_eq!(default_routes_in("c1", "-6")?, [""; 0]);
     remove_all(&["c1"])?;
     remove("di-gw")
 }
@@ -133,31 +136,31 @@ fn l2_gateway() -> Verdict {
 fn l3_addressing() -> Verdict {
     dummy("di-dummy0", &["ipvlan"])?;
     let pool = ["--subnet=172.28.160.0/24", "--gateway=172.28.160.254"];
+    let v6 = [
+        "--ipv6",
+        "--subnet=2001:db8:abcd::/64",
+        "--gateway=2001:db8:abcd::254",
+    ];
     let parent = ["-o", "parent=di-dummy0"];
-    create("ipvlan", "di-l3", &[&L3[..], &pool, &parent].concat())?;
+    create("ipvlan", "di-l3", &[&L3[..], &pool, &v6, &parent].concat())?;
     run("c1", "di-l3", &[])?;
     assert_eq!(default_routes("c1")?, ["dev eth0"]);
+    assert_eq!(default_routes_in("c1", "-6")?, ["dev eth0"]);
     assert_eq!(endpoint("c1", "Gateway")?, "");
+    assert_eq!(endpoint("c1", "IPv6Gateway")?, "");
     remove_all(&["c1"])?;
     remove("di-l3")
 }
 
 fn ipvlan_ipam() -> Verdict {
     dummy("di-dummy0", &["ipvlan"])?;
-    let pool = [&L3[..], &["--subnet=192.168.0.0/24"]].concat();
-    create("ipvlan", "v4", &pool)?;
-    create("ipvlan", "bare", &["-o", "ipvlan_mode=l3", "--ipv4=false"])?;
-    for (network, families) in [("v4", 1), ("bare", 0)] {
-        run("c1", network, &[])?;
-        assert_eq!(inet_count("c1", "lo")?, 1);
-        assert_eq!(inet_count("c1", "eth0")?, families, "{network}");
-        if network == "v4" {
-            assert_eq!(status("v4")?, (3, 253));
-        }
-        remove_all(&["c1"])?;
-    }
-    remove("v4")?;
-    remove("bare")
+    let v4 = ["--subnet=192.168.0.0/24"];
+    let v6 = [
+        "--ipv6",
+        "--subnet=2001:db8:abcd::/64",
+        "--ip-range=2001:db8:abcd::100/120",
+    ];
+    families_of("ipvlan", &L3, (&v4, (3, 253)), (&v6, (2, 255)))
 }
 
 fn ipvlan_ipam_overlap() -> Verdict {
@@ -171,6 +174,11 @@ fn point_to_point() -> Verdict {
         point_to_point_of("ipvlan", mode)?;
     }
     Ok(())
+}
+
+fn endpoint_with_custom_ifname() -> Verdict {
+    dummy("di-dummy0", &["vlan", "ipvlan"])?;
+    custom_ifname_of("ipvlan", "parent=di-dummy0.60")
 }
 
 // --- not Docker's

@@ -19,6 +19,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(macvlan_ipam),
         Test::new(macvlan_ipam_overlap),
         Test::new(point_to_point),
+        Test::new(endpoint_with_custom_ifname),
         Test::new(parent_down),
     ]
 }
@@ -126,13 +127,19 @@ fn multi_subnet_no_parent() -> Verdict {
     multi_subnet_of("macvlan", &[], "")
 }
 
-/// No gateway, no default route.
+/// No gateway, no default route: in the one family, not the other.
 fn addressing() -> Verdict {
     dummy("dm-dummy0", &[])?;
-    let flags = ["--subnet=172.28.130.0/24", "-o", "parent=dm-dummy0"];
-    create("macvlan", "dm-addr", &flags)?;
+    let v4 = ["--subnet=172.28.130.0/24", "-o", "parent=dm-dummy0"];
+    let v6 = [
+        "--ipv6",
+        "--subnet=2001:db8:abca::/64",
+        "--gateway=2001:db8:abca::254",
+    ];
+    create("macvlan", "dm-addr", &[&v4[..], &v6].concat())?;
     run("c1", "dm-addr", &[])?;
     assert_eq!(default_routes("c1")?, [""; 0]);
+    assert_eq!(default_routes_in("c1", "-6")?, ["via 2001:db8:abca::254"]);
     remove_all(&["c1"])?;
     remove("dm-addr")
 }
@@ -140,26 +147,19 @@ fn addressing() -> Verdict {
 /// Gateway and one auxiliary address count, and what lies out of the range.
 fn macvlan_ipam() -> Verdict {
     dummy("dm-dummy0", &[])?;
-    let pool = [
+    let v4 = [
         "--subnet=10.66.77.0/24",
         "--ip-range=10.66.77.64/30",
         "--gateway=10.66.77.1",
         "--aux-address=in=10.66.77.65",
         "--aux-address=out=10.66.77.128",
     ];
-    create("macvlan", "v4", &pool)?;
-    create("macvlan", "bare", &["--ipv4=false"])?;
-    for (network, families) in [("v4", 1), ("bare", 0)] {
-        run("c1", network, &[])?;
-        assert_eq!(inet_count("c1", "lo")?, 1);
-        assert_eq!(inet_count("c1", "eth0")?, families, "{network}");
-        if network == "v4" {
-            assert_eq!(status("v4")?, (6, 2));
-        }
-        remove_all(&["c1"])?;
-    }
-    remove("v4")?;
-    remove("bare")
+    let v6 = [
+        "--ipv6",
+        "--subnet=2001:db8:abcd::/64",
+        "--ip-range=2001:db8:abcd::/120",
+    ];
+    families_of("macvlan", &[], (&v4, (6, 2)), (&v6, (2, 254)))
 }
 
 fn macvlan_ipam_overlap() -> Verdict {
@@ -170,6 +170,11 @@ fn macvlan_ipam_overlap() -> Verdict {
 fn point_to_point() -> Verdict {
     dummy("dm-dummy0", &[])?;
     point_to_point_of("macvlan", &[])
+}
+
+fn endpoint_with_custom_ifname() -> Verdict {
+    dummy("dm-dummy0", &["vlan"])?;
+    custom_ifname_of("macvlan", "parent=dm-dummy0.60")
 }
 
 fn parent_down() -> Verdict {
@@ -183,7 +188,7 @@ fn parent_down() -> Verdict {
     ip(&["link", "set", "lo", "up"])?;
     judge::run(&["ip", "tuntap", "add", "tap0", "mode", "tap"])?.success()?;
     ip(&["link", "set", "tap0", "up"])?;
-    create("macvlan", "tap-net", &["-o", "parent=tap0"])?;
+    create("macvlan", "tap-net", &["--ipv6", "-o", "parent=tap0"])?;
     run("c1", "tap-net", &[])?;
     remove_all(&["c1"])?;
     remove("tap-net")

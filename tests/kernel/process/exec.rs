@@ -158,7 +158,7 @@ fn errors() -> Verdict {
         (
             &["-it", "box", "/probe"],
             1,
-            "the input device is not a TTY",
+            "cannot attach stdin to a TTY-enabled container because stdin is not a terminal",
         ),
         (&["box", "/probe", "exit", "42"], 42, ""),
         (&["box", "/probe", "abort"], 134, ""),

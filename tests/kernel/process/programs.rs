@@ -311,7 +311,11 @@ fn terminal() -> Verdict {
     assert_eq!(report["attempts"]["open /dev/tty"], "ok");
 
     // Without a terminal of the user's, -it is refused, -t is not.
-    assert_refused(&dockless(&args)?, 1, "the input device is not a TTY");
+    assert_refused(
+        &dockless(&args)?,
+        1,
+        "cannot attach stdin to a TTY-enabled container because stdin is not a terminal",
+    );
     if is_real_root() {
         let args = [&args[..2], &["-it", "-u", "1000"], &args[3..]].concat();
         let (_, text) = on_terminal(&args, "", b"")?;

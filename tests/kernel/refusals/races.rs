@@ -255,7 +255,7 @@ fn restart_and_stop() -> Verdict {
         &[NETWORK, CONTAINER],
         &["restart -t 0 c1", "stop -t 0 c1"],
         |world, ends| {
-            ends[0].is_one_of(1, &["the container was stopped meanwhile"])?;
+            ends[0].is_one_of(1, &["was stopped meanwhile"])?;
             assert!(ends[1].went_well(), "{ends:?}");
             let state = done(world, "inspect -f '{{.State.Status}}' c1")?;
             match state.trim() {

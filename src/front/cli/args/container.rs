@@ -136,8 +136,11 @@ pub struct Stop {
     #[arg(short, long, value_name = "string")]
     pub signal: Option<String>,
     /// Seconds to wait before killing the container
-    #[arg(short, long, alias = "time", value_name = "int", value_parser = values::int)]
+    #[arg(short, long, value_name = "int", value_parser = values::int)]
     pub timeout: Option<i64>,
+    /// What --timeout was called
+    #[arg(long, hide = true, value_name = "int", value_parser = values::int)]
+    pub time: Option<i64>,
     #[arg(value_name = "CONTAINER")]
     pub names: Vec<String>,
 }

@@ -68,6 +68,12 @@ impl Syntax {
     pub fn name(&self) -> &'static str {
         self.paths.first().copied().unwrap_or_default()
     }
+
+    /// `dockless run [OPTIONS] IMAGE …`
+    pub fn line(&self) -> String {
+        let line = format!("dockless {} {}", self.name(), self.usage);
+        line.trim_end().to_owned()
+    }
 }
 
 const TEMPLATE: &str = "Usage:  {usage}\n\n{about}\n\n{before-help}Options:\n{options}";
@@ -95,10 +101,9 @@ fn bare(syntax: &Syntax, flags: Command) -> Command {
 /// The same flags as one reads them, in Docker's layout: for `--help`, manual
 /// pages and completions.
 pub fn manual(syntax: &Syntax, flags: Command) -> Command {
-    let name = syntax.name();
     let command = bare(syntax, flags)
         .about(syntax.about)
-        .override_usage(format!("dockless {name} {}", syntax.usage))
+        .override_usage(syntax.line())
         .help_template(TEMPLATE);
     match syntax.paths {
         [_] | [] => command,

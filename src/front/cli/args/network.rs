@@ -39,7 +39,7 @@ pub struct Create {
     /// Enable or disable IPv4 address assignment (default true)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::switch)]
     pub ipv4: Option<bool>,
-    /// Enable or disable IPv6 address assignment (only false so far)
+    /// Enable or disable IPv6 address assignment
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::switch)]
     pub ipv6: Option<bool>,
     /// Set metadata on a network
@@ -126,6 +126,12 @@ pub struct Connect {
     /// IPv4 address (e.g., "172.30.100.104")
     #[arg(long, value_name = "string")]
     pub ip: Option<String>,
+    /// IPv6 address (e.g., "2001:db8::33")
+    #[arg(long, value_name = "string")]
+    pub ip6: Option<String>,
+    /// Add a link-local address for the container
+    #[arg(long, value_name = "strings", value_delimiter = ',')]
+    pub link_local_ip: Vec<String>,
     #[arg(value_name = "NETWORK")]
     pub names: Vec<String>,
 }

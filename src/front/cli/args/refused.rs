@@ -37,12 +37,10 @@ pub const RUN: &[&str] = &[
     "health-timeout",
     "io-maxbandwidth",
     "io-maxiops",
-    "ip6",
     "ipc",
     "isolation",
     "kernel-memory",
     "link",
-    "link-local-ip",
     "m/memory",
     "memory-reservation",
     "memory-swap",
@@ -75,7 +73,7 @@ pub const LOGS: &[&str] = &["details"];
 pub const START: &[&str] = &["checkpoint", "checkpoint-dir"];
 pub const RM: &[&str] = &["l/link"];
 pub const NETWORK_CREATE: &[&str] = &["config-from", "config-only", "ingress"];
-pub const NETWORK_CONNECT: &[&str] = &["ip6", "link", "link-local-ip"];
+pub const NETWORK_CONNECT: &[&str] = &["link"];
 /// Global ones: they choose a daemon, and there is none.
 pub const GLOBAL: &[&str] = &[
     "config",
@@ -112,7 +110,6 @@ pub const COMMANDS: &[&str] = &[
     "cp",
     "create",
     "diff",
-    "events",
     "export",
     "history",
     "image",
@@ -135,7 +132,6 @@ pub const COMMANDS: &[&str] = &[
     "stats",
     "swarm",
     "system df",
-    "system events",
     "system prune",
     "tag",
     "top",

@@ -2,16 +2,23 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser};
 
 use super::values;
+use crate::engine::Verdict;
 
 // Help texts are Docker's; the order is the alphabet's, as in Docker's help.
 #[derive(Debug, Parser)]
 pub struct Run {
+    /// Ask the LAN whether an IPv4 address is free: "fast" while the container
+    /// starts (default), "strict" for the 4 to 7 s of RFC 5227 before, or "off"
+    #[arg(long, value_name = "string")]
+    pub acd: Option<String>,
     /// Add a custom host-to-IP mapping (host:ip)
     #[arg(long, value_name = "list")]
     pub add_host: Vec<String>,
+    #[command(flatten)]
+    pub rules: Rules,
     /// Write the container ID to the file
     #[arg(long, value_name = "string")]
     pub cidfile: Option<PathBuf>,
@@ -57,6 +64,12 @@ pub struct Run {
     /// IPv4 address (e.g., 172.30.100.104)
     #[arg(long, value_name = "string")]
     pub ip: Option<String>,
+    /// IPv6 address (e.g., 2001:db8::33)
+    #[arg(long, value_name = "string")]
+    pub ip6: Option<String>,
+    /// Container IPv4/IPv6 link-local addresses
+    #[arg(long, value_name = "list")]
+    pub link_local_ip: Vec<String>,
     /// Set meta data on a container
     #[arg(short, long, value_name = "list", value_parser = values::label)]
     pub label: Vec<String>,
@@ -127,4 +140,60 @@ pub struct Run {
     // The image and what to run in it: flags end at the first of them.
     #[arg(value_name = "IMAGE", trailing_var_arg = true)]
     pub rest: Vec<String>,
+}
+
+/// `--allow` and `--deny` in the order in which they were typed, which clap
+/// keeps for each flag alone.
+#[derive(Debug, Default)]
+pub struct Rules(pub Vec<(Verdict, String)>);
+
+const FLAGS: [(&str, Verdict, &str); 2] = [
+    (
+        "allow",
+        Verdict::Allow,
+        "Allow connections ([in:|out:]all, ADDRESS, SUBNET, PORT[/PROTO], icmp, ADDRESS:PORT); the first rule that fits decides",
+    ),
+    (
+        "deny",
+        Verdict::Deny,
+        "Deny connections (as --allow); after a last --allow the rest is denied",
+    ),
+];
+
+impl Args for Rules {
+    fn augment_args(command: Command) -> Command {
+        let flag = |(name, _, help)| {
+            let arg = Arg::new(name).long(name).action(ArgAction::Append);
+            arg.value_name("list").help(help)
+        };
+        command.args(FLAGS.map(flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Rules {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut all: Vec<(usize, Verdict, String)> = Vec::new();
+        for (name, verdict, _) in FLAGS {
+            let texts = matches.get_many::<String>(name).into_iter().flatten();
+            let places = matches.indices_of(name).into_iter().flatten();
+            all.extend(
+                places
+                    .zip(texts)
+                    .map(|(at, text)| (at, verdict, text.clone())),
+            );
+        }
+        all.sort_by_key(|(at, ..)| *at);
+        Ok(Self(
+            all.into_iter().map(|(_, v, text)| (v, text)).collect(),
+        ))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }

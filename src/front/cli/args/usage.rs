@@ -50,6 +50,10 @@ fn needs(name: &str, arity: Arity) -> String {
             format!("'dockless {name}' requires {min} {}", plural(min))
         }
         Arity {
+            min: 0,
+            max: Some(max),
+        } => format!("'dockless {name}' requires at most {max} {}", plural(max)),
+        Arity {
             min,
             max: Some(max),
         } => format!(
@@ -66,8 +70,8 @@ fn needs(name: &str, arity: Arity) -> String {
 pub fn message(syntax: &Syntax, complaint: &str) -> String {
     let name = syntax.name();
     format!(
-        "{complaint}\n\nUsage:  dockless {name} {}\n\nRun 'dockless {name} --help' for more information",
-        syntax.usage
+        "{complaint}\n\nUsage:  {}\n\nRun 'dockless {name} --help' for more information",
+        syntax.line()
     )
 }
 
@@ -95,7 +99,15 @@ fn explain(syntax: &Syntax, command: &Command, error: &clap::Error, argv: &[Stri
         ErrorKind::InvalidValue | ErrorKind::WrongNumberOfValues | ErrorKind::TooFewValues
             if context(ContextKind::InvalidValue).is_empty() =>
         {
-            format!("flag needs an argument: {}", flag_name(&typed))
+            match (short_of(command, &typed), argv.last()) {
+                // The last letter of a group: `-dp`.
+                (Some(short), Some(group))
+                    if !group.starts_with("--") && group.ends_with(short) =>
+                {
+                    format!("flag needs an argument: '{short}' in {group}")
+                }
+                _ => format!("flag needs an argument: {}", flag_name(&typed)),
+            }
         }
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
             let why =
@@ -137,13 +149,15 @@ fn flag_name(typed: &str) -> &str {
 /// `-t, --timeout`
 fn both_names(command: &Command, typed: &str) -> String {
     let name = flag_name(typed);
-    let long = name.trim_start_matches('-');
-    let short = command
-        .get_arguments()
-        .find(|a| a.get_long() == Some(long))
-        .and_then(clap::Arg::get_short);
-    match short {
+    match short_of(command, typed) {
         Some(short) => format!("-{short}, {name}"),
         None => name.to_owned(),
     }
+}
+
+fn short_of(command: &Command, typed: &str) -> Option<char> {
+    let long = flag_name(typed).trim_start_matches('-');
+    let mut arguments = command.get_arguments();
+    let argument = arguments.find(|a| a.get_long() == Some(long))?;
+    argument.get_short()
 }

@@ -33,6 +33,7 @@ pub fn inspect<T: Serialize>(objects: &[T], format: &str) -> Result<String> {
 pub fn one<T: Serialize>(object: &T, template: &str, prefix: &str) -> Result<String> {
     let mut document = Ordered::of(object).map_err(|e| Error::parse("write", "JSON", e))?;
     document.fill("", &left_out);
+    document.type_nulls();
     let value = document.value();
     let functions = json_function(Arc::new(document), false);
     let parsed = Parsed::new(&unescape(template), &functions).map_err(|e| refused(prefix, &e))?;
@@ -46,20 +47,36 @@ pub fn one<T: Serialize>(object: &T, template: &str, prefix: &str) -> Result<Str
 fn left_out(path: &str) -> Vec<(&'static str, Ordered)> {
     let text = || Ordered::Scalar("".into());
     let null = || Ordered::Scalar(serde_json::Value::Null);
+    let off = || Ordered::Scalar(false.into());
     let dictionary = || Ordered::Map(Vec::new());
+    let list = || Ordered::List(Vec::new());
     match path {
         "" => vec![
             ("GraphDriver", null()),
+            ("ImageManifestDescriptor", null()),
             ("SizeRw", null()),
             ("SizeRootFs", null()),
             ("Status", null()),
         ],
+        ".State" => vec![("Health", null())],
         ".Config" => vec![
+            ("ArgsEscaped", off()),
             ("ExposedPorts", dictionary()),
+            ("Healthcheck", null()),
+            ("NetworkDisabled", off()),
+            ("OnBuild", list()),
+            ("Shell", list()),
             ("StopSignal", text()),
             ("StopTimeout", null()),
         ],
-        ".HostConfig" => vec![("Init", null())],
+        ".HostConfig" => vec![
+            ("Annotations", dictionary()),
+            ("Init", null()),
+            ("Mounts", list()),
+            ("StorageOpt", dictionary()),
+            ("Sysctls", dictionary()),
+            ("Tmpfs", dictionary()),
+        ],
         ".Mounts" => vec![("Type", text()), ("Name", text()), ("Driver", text())],
         ".IPAM.Config" => vec![
             ("Subnet", text()),
@@ -71,7 +88,7 @@ fn left_out(path: &str) -> Vec<(&'static str, Ordered)> {
             vec![
                 ("IPv4Address", text()),
                 ("IPv6Address", text()),
-                ("LinkLocalIPs", Ordered::List(Vec::new())),
+                ("LinkLocalIPs", list()),
             ]
         }
         _ => Vec::new(),

@@ -17,7 +17,31 @@ pub enum Ordered {
     Scalar(serde_json::Value),
     List(Vec<Ordered>),
     Map(Vec<Entry>),
+    /// `null` of a type that templates take for an empty list or dictionary:
+    /// known by where its value is in memory.
+    Empty(Value),
 }
+
+/// Fields that are `null` in the JSON, and lists or dictionaries to Go: nil ones
+/// print as empty ones. Others are pointers.
+const LISTS: &[&str] = &[
+    "Aliases",
+    "Binds",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "DNSNames",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Entrypoint",
+    "ExecIDs",
+    "ExtraHosts",
+    "GroupAdd",
+    "Links",
+    "SecurityOpt",
+    "VolumesFrom",
+];
+const DICTIONARIES: &[&str] = &["DriverOpts", "Volumes"];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -36,13 +60,45 @@ impl Ordered {
     /// several equal parts is found makes no difference to what is printed,
     /// as parts with the same keys are of the same kind.
     pub fn find(&self, value: &Value) -> Option<&Self> {
-        if self.same(value) {
+        self.find_where(&|part| part.is_that(value))
+            .or_else(|| self.find_where(&|part| part.same(value)))
+    }
+
+    fn find_where(&self, wanted: &dyn Fn(&Self) -> bool) -> Option<&Self> {
+        if wanted(self) {
             return Some(self);
         }
         match self {
-            Self::Scalar(_) => None,
-            Self::List(items) => items.iter().find_map(|i| i.find(value)),
-            Self::Map(entries) => entries.iter().find_map(|e| e.value.find(value)),
+            Self::Scalar(_) | Self::Empty(_) => None,
+            Self::List(items) => items.iter().find_map(|i| i.find_where(wanted)),
+            Self::Map(entries) => entries.iter().find_map(|e| e.value.find_where(wanted)),
+        }
+    }
+
+    fn is_that(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Empty(Value::List(a)), Value::List(b)) => Arc::ptr_eq(a, b),
+            (Self::Empty(Value::Map(a)), Value::Map(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
+    /// Gives `null` lists and dictionaries their type.
+    pub fn type_nulls(&mut self) {
+        match self {
+            Self::Scalar(_) | Self::Empty(_) => {}
+            Self::List(items) => items.iter_mut().for_each(Self::type_nulls),
+            Self::Map(entries) => {
+                for e in entries {
+                    let is_null = e.value == Self::Scalar(serde_json::Value::Null);
+                    if is_null && LISTS.contains(&e.key.as_str()) {
+                        e.value = Self::Empty(Value::List(Arc::from(Vec::new())));
+                    } else if is_null && DICTIONARIES.contains(&e.key.as_str()) {
+                        e.value = Self::Empty(Value::Map(Arc::default()));
+                    }
+                    e.value.type_nulls();
+                }
+            }
         }
     }
 
@@ -50,6 +106,7 @@ impl Ordered {
     pub fn value(&self) -> Value {
         match self {
             Self::Scalar(scalar) => gotmpl::to_value(scalar).unwrap_or(Value::Nil),
+            Self::Empty(value) => value.clone(),
             Self::List(items) => Value::List(items.iter().map(Self::value).collect()),
             Self::Map(entries) => Value::Map(Arc::new(
                 entries
@@ -65,7 +122,7 @@ impl Ordered {
     /// the items of a list have the list's path).
     pub fn fill(&mut self, path: &str, missing: &dyn Fn(&str) -> Vec<(&'static str, Ordered)>) {
         match self {
-            Self::Scalar(_) => {}
+            Self::Scalar(_) | Self::Empty(_) => {}
             Self::List(items) => items.iter_mut().for_each(|i| i.fill(path, missing)),
             Self::Map(entries) => {
                 for e in entries.iter_mut() {
@@ -95,6 +152,7 @@ impl Ordered {
                         .all(|e| b.get(e.key.as_str()).is_some_and(|b| e.value.same(b)))
             }
             (Self::Scalar(a), b) => same_scalar(a, b),
+            (Self::Empty(_), b) => self.is_that(b),
             _ => false,
         }
     }
@@ -134,6 +192,7 @@ impl Serialize for Ordered {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Scalar(value) => value.serialize(serializer),
+            Self::Empty(_) => serializer.serialize_unit(),
             Self::List(items) => {
                 let mut seq = serializer.serialize_seq(Some(items.len()))?;
                 for item in items {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use gotmpl::{FuncMap, MissingKey, Template, TemplateError, Value};
 
 use super::ordered::{Ordered, plain};
+use super::syntax;
 use crate::base::{Error, Result};
 
 /// Fields of the views whose keys are the user's.
@@ -29,6 +30,9 @@ const DICTIONARIES: &[&str] = &[
     "GraphDriver.Data",
     "Dockless.Links",
 ];
+
+/// What the library prints for nil.
+const NO_VALUE: &str = "<no value>";
 
 type Outcome = gotmpl::Result<Value>;
 
@@ -75,9 +79,7 @@ impl Parsed {
     /// `functions` come on top of Docker's. The error is the library's text,
     /// which is Go's: `template: :1:2: unclosed action`.
     pub fn new(source: &str, functions: &FuncMap) -> Result<Self, String> {
-        if let Some(line) = unclosed_block(source) {
-            return Err(format!("template: :{line}: unexpected EOF"));
-        }
+        syntax::check(source)?;
         let make = |missing| {
             Template::new("")
                 .missing_key(missing)
@@ -101,6 +103,9 @@ impl Parsed {
         unknown: impl Fn(&str) -> String,
     ) -> Result<String, Failed> {
         match self.strict.execute_to_string(value) {
+            // No key was missing: what has no value is a nil pointer, which Go
+            // prints as one.
+            Ok(text) if !self.source.contains(NO_VALUE) => Ok(text.replace(NO_VALUE, "<nil>")),
             Err(TemplateError::MissingKey { key }) => {
                 let Some(at) = find_field(&self.source, &key) else {
                     return Err(Failed::Failed(format!("template: :1: {}", unknown(&key))));
@@ -157,22 +162,6 @@ fn position(source: &str, at: usize) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let column = before.len() - before.rfind('\n').map_or(0, |i| i + 1);
     (line, column)
-}
-
-/// The last line, if a block is opened and never ended: the library lets that
-/// pass.
-fn unclosed_block(source: &str) -> Option<usize> {
-    let mut open = 0usize;
-    for action in source.split("{{").skip(1) {
-        let word = action.trim_start_matches('-').trim_start();
-        let end = word.find(|c: char| !c.is_ascii_alphabetic());
-        match &word[..end.unwrap_or(word.len())] {
-            "if" | "range" | "with" | "block" | "define" => open += 1,
-            "end" => open = open.saturating_sub(1),
-            _ => {}
-        }
-    }
-    (open > 0).then(|| source.matches('\n').count() + 1)
 }
 
 /// Go's wording where the library has its own.

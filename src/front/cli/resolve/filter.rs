@@ -10,7 +10,7 @@ use super::super::render::durations::parse;
 use super::super::render::ports::split_key;
 use super::time::moment;
 use crate::base::{Error, Result};
-use crate::engine::view::{Container, Network, Status};
+use crate::engine::view::{Container, Event, Network, Status};
 
 /// Name and value pairs as parsed.
 type Pairs = [(String, String)];
@@ -191,25 +191,81 @@ fn ports(text: &str) -> Option<(u16, u16, &str)> {
     Some((first.parse().ok()?, last.parse().ok()?, proto))
 }
 
+/// Both filters are about the container's ports, and about what was asked for,
+/// whether or not it runs (moby, daemon/container/view.go: `PortBindings`).
 fn has_port(c: &Container, wanted: &str, published: bool) -> bool {
     let Some((first, last, proto)) = ports(wanted) else {
         return false;
     };
-    let inside = |port: u16, p: &str| (first..=last).contains(&port) && p == proto;
-    let shown = c.network_settings.ports.iter().any(|(key, bindings)| {
-        let Some((private, p)) = split_key(key) else {
-            return false;
+    let hit = |key: &String| {
+        split_key(key).is_some_and(|(port, p)| (first..=last).contains(&port) && p == proto)
+    };
+    if published {
+        c.host_config.port_bindings.keys().any(hit)
+    } else {
+        c.config.exposed_ports.keys().any(hit)
+    }
+}
+
+/// `events --filter`
+#[derive(Debug)]
+pub struct Events<'a> {
+    pairs: &'a Pairs,
+}
+
+impl<'a> Events<'a> {
+    pub fn new(pairs: &'a Pairs) -> Result<Self> {
+        known(
+            pairs,
+            &[
+                "config",
+                "container",
+                "daemon",
+                "event",
+                "image",
+                "label",
+                "network",
+                "node",
+                "plugin",
+                "scope",
+                "secret",
+                "service",
+                "type",
+                "volume",
+            ],
+        )?;
+        Ok(Self { pairs })
+    }
+
+    pub fn allows(&self, event: &Event) -> bool {
+        let any = |name: &str, hit: &dyn Fn(&str) -> bool| {
+            let wanted = values(self.pairs, name);
+            wanted.is_empty() || wanted.into_iter().any(hit)
         };
-        let public = bindings.iter().flatten();
-        let mut public = public.filter_map(|b| b.host_port.parse().ok());
-        if published {
-            public.any(|port| inside(port, p))
-        } else {
-            inside(private, p)
-        }
-    });
-    let exposed = || c.config.exposed_ports.keys().filter_map(|k| split_key(k));
-    shown || (!published && exposed().any(|(port, p)| inside(port, p)))
+        let attribute = |key: &str| event.actor.attributes.get(key).map(String::as_str);
+        // Docker: whatever names one kind of thing leaves out all others.
+        let of_kind = |kind: &str| {
+            any(kind, &|v| {
+                let named = attribute("name") == Some(v);
+                event.kind == kind && !v.is_empty() && (event.actor.id.starts_with(v) || named)
+            })
+        };
+        let bare = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
+        of_kind("container")
+            && of_kind("network")
+            && [
+                "config", "daemon", "node", "plugin", "secret", "service", "volume",
+            ]
+            .into_iter()
+            .all(of_kind)
+            && any("event", &|v| event.action == v)
+            && any("image", &|v| {
+                attribute("image").is_some_and(|i| bare(i) == bare(v))
+            })
+            && any("scope", &|v| event.scope == v)
+            && any("type", &|v| event.kind == v)
+            && labelled(&event.actor.attributes, &values(self.pairs, "label"))
+    }
 }
 
 /// `network ls --filter`

@@ -2,22 +2,28 @@
 //! `network connect`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::{conflict, given, ipv4, not_yet, pairs};
-use crate::base::{Cidr, Error, MacAddr, Result};
+use crate::base::{Cidr, Error, Family, MacAddr, PerFamily, Result};
 use crate::engine::{EndpointRequest, HostAccess, NetworkCreate, PoolRequest};
 use crate::front::cli::args::network as args;
 use crate::front::cli::args::run::Run;
 
-pub fn create(a: &args::Create) -> Result<NetworkCreate> {
-    if a.ipv6 == Some(true) {
-        return Err(not_yet("--ipv6 of 'docker network create'"));
-    }
+/// Docker's flags of which dockless has one value only so far.
+pub fn unsupported(a: &args::Create) -> Result<()> {
     match given(a.scope.as_ref()) {
         None | Some("local") => {}
-        Some(other) => return Err(not_yet(&format!("--scope {other}"))),
+        Some(other) => {
+            return Err(not_yet(&format!(
+                "--scope {other} of 'docker network create'"
+            )));
+        }
     }
+    Ok(())
+}
+
+pub fn create(a: &args::Create) -> Result<NetworkCreate> {
     Ok(NetworkCreate {
         name: a.names.first().cloned().unwrap_or_default(),
         driver: a.driver.clone(),
@@ -81,11 +87,7 @@ fn pools(
                 "multiple overlapping subnet configuration is not supported",
             ));
         }
-        let pool = PoolRequest {
-            subnet: Some(subnet),
-            ..PoolRequest::default()
-        };
-        pools.push((subnet, pool));
+        pools.push((subnet, PoolRequest::new(subnet)));
     }
     for text in ranges {
         let range: Cidr = text.parse()?;
@@ -132,9 +134,9 @@ fn no_home(what: &str, text: &str) -> Error {
 }
 
 fn twice(what: &str, pool: &PoolRequest) -> Error {
-    let subnet = pool.subnet.map_or_else(String::new, |s| s.to_string());
     Error::invalid(format!(
-        "cannot configure multiple {what} on the same subnet ({subnet})"
+        "cannot configure multiple {what} on the same subnet ({})",
+        pool.subnet
     ))
 }
 
@@ -142,10 +144,8 @@ fn twice(what: &str, pool: &PoolRequest) -> Error {
 pub fn connect(a: &args::Connect) -> Result<EndpointRequest> {
     Ok(EndpointRequest {
         network: a.names.first().cloned().unwrap_or_default(),
-        ip: match given(a.ip.as_ref()) {
-            None => None,
-            Some(text) => Some(IpAddr::V4(ipv4(text)?)),
-        },
+        ips: ips(a.ip.as_ref(), a.ip6.as_ref())?,
+        link_local: link_local(&a.link_local_ip)?,
         mac: None,
         aliases: a.alias.clone(),
         driver_options: a
@@ -174,20 +174,54 @@ fn driver_option(text: &str, words: &str) -> Result<(String, String)> {
     }
 }
 
-/// The `--network` flags of `run`; the first takes `--ip`, `--mac-address` and
-/// `--network-alias` too.
+/// `--ip`, `--ip6`
+fn ips(v4: Option<&String>, v6: Option<&String>) -> Result<PerFamily<IpAddr>> {
+    let v4 = given(v4).map(ipv4).transpose()?.map(IpAddr::V4);
+    let v6 = given(v6).map(ipv6).transpose()?.map(IpAddr::V6);
+    Ok(v4.into_iter().chain(v6).collect())
+}
+
+/// One that could be an interface's: unspecified and group addresses are not.
+fn ipv6(text: &str) -> Result<Ipv6Addr> {
+    let is_host = |ip: &Ipv6Addr| {
+        let mapped = ip.to_ipv4_mapped().is_some();
+        !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || mapped)
+    };
+    let parsed = text.parse().ok().filter(is_host);
+    parsed.ok_or_else(|| Error::invalid(format!("invalid IPv6 address: {text}")))
+}
+
+/// `--link-local-ip`
+fn link_local(texts: &[String]) -> Result<Vec<IpAddr>> {
+    let one = |text: &String| {
+        let is_local = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        };
+        let parsed = text.trim().parse().ok().filter(is_local);
+        parsed.ok_or_else(|| {
+            Error::invalid(format!("invalid link-local IP address: {text}"))
+                .hint("one is in 169.254.0.0/16 or fe80::/10")
+        })
+    };
+    texts.iter().map(one).collect()
+}
+
+/// The `--network` flags of `run`; the first takes `--ip`, `--ip6`,
+/// `--link-local-ip`, `--mac-address` and `--network-alias` too.
 pub fn endpoints(a: &Run) -> Result<Vec<EndpointRequest>> {
     let mut list = Vec::new();
     for text in &a.network {
         list.push(endpoint(text)?);
     }
-    let ip: Option<Ipv4Addr> = given(a.ip.as_ref()).map(ipv4).transpose()?;
+    let ips = ips(a.ip.as_ref(), a.ip6.as_ref())?;
+    let link_local = link_local(&a.link_local_ip)?;
     let mac: Option<MacAddr> = given(a.mac_address.as_ref()).map(str::parse).transpose()?;
     if let Some(first) = list.first_mut() {
-        merge(first, ip, mac, &a.network_alias)?;
+        merge(first, ips, link_local, mac, &a.network_alias)?;
     } else if !a.network_alias.is_empty() {
         return Err(only_user_defined_aliases());
-    } else if ip.is_some() {
+    } else if !(ips.is_empty() && link_local.is_empty()) {
         return Err(only_user_defined_ip());
     } else if mac.is_some() {
         return Err(Error::invalid(
@@ -200,7 +234,8 @@ pub fn endpoints(a: &Run) -> Result<Vec<EndpointRequest>> {
 
 fn merge(
     first: &mut EndpointRequest,
-    ip: Option<Ipv4Addr>,
+    ips: PerFamily<IpAddr>,
+    link_local: Vec<IpAddr>,
     mac: Option<MacAddr>,
     aliases: &[String],
 ) -> Result<()> {
@@ -212,14 +247,22 @@ fn merge(
     if !first.aliases.is_empty() && !aliases.is_empty() {
         return both("--network-alias", "alias");
     }
-    if first.ip.is_some() && ip.is_some() {
-        return both("--ip", "IPv4 address");
+    for (family, flag) in [(Family::Ipv4, "--ip"), (Family::Ipv6, "--ip6")] {
+        if first.ips.of(family).is_some() && ips.of(family).is_some() {
+            return both(flag, &format!("{family} address"));
+        }
+    }
+    if !first.link_local.is_empty() && !link_local.is_empty() {
+        return both("--link-local-ip", "link-local IP addresses");
     }
     if first.mac.is_some() && mac.is_some() {
         return both("--mac-address", "MAC address");
     }
     first.aliases.extend(aliases.iter().cloned());
-    first.ip = first.ip.or(ip.map(IpAddr::V4));
+    for ip in ips.values() {
+        first.ips.put(ip);
+    }
+    first.link_local.extend(link_local);
     first.mac = first.mac.or(mac);
     Ok(())
 }
@@ -236,7 +279,7 @@ fn check(list: &[EndpointRequest]) -> Result<()> {
             if !e.aliases.is_empty() {
                 return Err(only_user_defined_aliases());
             }
-            if e.ip.is_some() {
+            if !(e.ips.is_empty() && e.link_local.is_empty()) {
                 return Err(only_user_defined_ip());
             }
             if e.mac.is_some() {
@@ -271,7 +314,26 @@ fn only_user_defined_ip() -> Error {
     Error::invalid("user-specified IP address is supported on user-defined networks only")
 }
 
-/// `NAME`, or `name=NAME,ip=…,mac-address=…,alias=…,driver-opt=K=V,gw-priority=N`
+/// As in CSV: a field in double quotes may have commas, and `""` for a quote.
+/// `None`: a quote is not closed.
+fn fields(text: &str) -> Option<Vec<String>> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let at = fields.last_mut()?;
+        match letter {
+            '"' if quoted && letters.next_if_eq(&'"').is_some() => at.push('"'),
+            '"' if quoted || at.is_empty() => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            other => at.push(other),
+        }
+    }
+    (!quoted).then_some(fields)
+}
+
+/// `NAME`, or `name=NAME,ip=…,ip6=…,link-local-ip=…,mac-address=…,alias=…,
+/// driver-opt=K=V,gw-priority=N`
 fn endpoint(text: &str) -> Result<EndpointRequest> {
     if !text.contains('=') {
         return Ok(EndpointRequest {
@@ -285,7 +347,7 @@ fn endpoint(text: &str) -> Result<EndpointRequest> {
         ))
     };
     let mut e = EndpointRequest::default();
-    for field in text.split(',') {
+    for field in &fields(text).ok_or_else(|| refused("unbalanced quotes".into()))? {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) if !key.is_empty() => (key.trim().to_lowercase(), value.trim()),
             _ => return Err(refused(format!("invalid field {field}"))),
@@ -293,7 +355,9 @@ fn endpoint(text: &str) -> Result<EndpointRequest> {
         match key.as_str() {
             "name" => e.network = value.to_owned(),
             "alias" => e.aliases.push(value.to_owned()),
-            "ip" => e.ip = Some(IpAddr::V4(ipv4(value)?)),
+            "ip" => drop(e.ips.put(IpAddr::V4(ipv4(value)?))),
+            "ip6" => drop(e.ips.put(IpAddr::V6(ipv6(value)?))),
+            "link-local-ip" => e.link_local.extend(link_local(&[value.to_owned()])?),
             "mac-address" => e.mac = Some(value.parse()?),
             "driver-opt" => {
                 let (key, value) =
@@ -304,9 +368,6 @@ fn endpoint(text: &str) -> Result<EndpointRequest> {
                 e.gw_priority = value.parse().map_err(|_| {
                     refused(format!("invalid gw-priority ({value}): invalid syntax"))
                 })?;
-            }
-            "ip6" | "link-local-ip" => {
-                return Err(not_yet(&format!("{key}= of 'docker run --network'")));
             }
             _ => return Err(refused(format!("invalid field key {key}"))),
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{World, conflict, env, given, hosts, keys, network, not_yet, pairs, ports};
 use crate::base::{Error, Result};
-use crate::engine::{ImageRequest, RunRequest, Via};
+use crate::engine::{Acd, ImageRequest, Rule, RunRequest, Via};
 use crate::front::cli::args::run::Run;
 
 pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
@@ -42,7 +42,7 @@ pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
         auto_remove: a.rm,
         detach: a.detach,
         stop_signal: given(a.stop_signal.as_ref()).map(str::to_owned),
-        stop_timeout: a.stop_timeout.map(stop_timeout).transpose()?,
+        stop_timeout: a.stop_timeout,
         // Whoever has to take it back may be in another folder.
         cidfile: a
             .cidfile
@@ -55,6 +55,13 @@ pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
         dns_search: each(&a.dns_search, hosts::search)?,
         dns_options: each(&a.dns_option, hosts::option)?,
         extra_hosts: each(&a.add_host, hosts::extra_host)?,
+        rules: a
+            .rules
+            .0
+            .iter()
+            .map(|(verdict, text)| Rule::new(*verdict, text))
+            .collect::<Result<_>>()?,
+        acd: a.acd.as_deref().map(acd).transpose()?,
     })
 }
 
@@ -110,6 +117,17 @@ fn via(text: Option<&str>) -> Result<Via> {
     }
 }
 
+fn acd(text: &str) -> Result<Acd> {
+    match text {
+        "fast" => Ok(Acd::Fast),
+        "strict" => Ok(Acd::Strict),
+        "off" => Ok(Acd::Off),
+        other => Err(Error::invalid(format!(
+            "invalid value for \"acd\": '{other}': must be \"fast\", \"strict\" or \"off\""
+        ))),
+    }
+}
+
 fn check_cidfile(path: &Path, world: &dyn World) -> Result<()> {
     if world.exists(path) {
         return Err(Error::invalid(format!(
@@ -127,10 +145,6 @@ pub(super) fn workdir(text: Option<&String>) -> Result<Option<String>> {
         ))),
         dir => Ok(dir.map(str::to_owned)),
     }
-}
-
-fn stop_timeout(seconds: i64) -> Result<u32> {
-    u32::try_from(seconds).map_err(|_| not_yet(&format!("--stop-timeout {seconds}")))
 }
 
 /// Those of json-file that change what is kept.

@@ -10,6 +10,7 @@ use super::super::render::{containers as table, format, ports};
 use super::super::resolve::filter;
 use super::Front;
 use crate::base::{Error, Result};
+use crate::engine::Sizes;
 use crate::engine::view::Container;
 
 pub(super) fn ps(front: &Front, syntax: &Syntax, a: args::Ps) -> Outcome {
@@ -18,8 +19,9 @@ pub(super) fn ps(front: &Front, syntax: &Syntax, a: args::Ps) -> Outcome {
     let found = front.engine.containers(every)?;
     let mut list = rows_of_ps(&a, found.items)?;
     if wants_size(&a) {
+        let mut sizes = Sizes::default();
         for container in &mut list {
-            front.engine.measure(container)?;
+            front.engine.measure(container, &mut sizes)?;
         }
     }
     if a.quiet && a.format.is_some() {
@@ -39,9 +41,11 @@ fn shows_all(a: &args::Ps) -> bool {
     a.all || a.latest || a.last.is_some_and(|n| n > 0)
 }
 
-/// Measuring takes time, so only if it is shown.
+/// Measuring takes time, so only if it is asked for, or a template shows it.
+/// Docker runs the template to see which fields it uses: `{{json .}}` uses all,
+/// `json` is no template.
 fn wants_size(a: &args::Ps) -> bool {
-    let named = |f: &String| f.contains(".Size") || f.contains("{{json .}}") || f == "json";
+    let named = |f: &String| f.contains(".Size") || f.contains("{{json .}}");
     !a.quiet && (a.size || a.format.as_ref().is_some_and(named))
 }
 
@@ -106,5 +110,23 @@ fn port_key(text: &str) -> Result<String> {
         Err(_) => Err(Error::invalid(format!(
             "invalid port ({text}): strconv.ParseUint: parsing {port:?}: invalid syntax"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn sizes_are_for_those_who_see_them() {
+        let wants = |argv: &[&str]| wants_size(&args::Ps::parse_from([&["ps"], argv].concat()));
+        assert!(wants(&["-s"]));
+        assert!(wants(&["--format", "{{.Size}}"]));
+        assert!(wants(&["--format", "{{json .}}"]));
+        assert!(!wants(&["--format", "json"]));
+        assert!(!wants(&["--format", "table {{.Names}}"]));
+        assert!(!wants(&["-sq"]));
+        assert!(!wants(&[]));
     }
 }

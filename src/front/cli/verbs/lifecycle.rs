@@ -1,7 +1,6 @@
 //! From `run` to `rm`.
 
 use std::io::IsTerminal;
-use std::process::ExitCode;
 
 use super::super::args::Syntax;
 use super::super::args::container as args;
@@ -21,19 +20,31 @@ pub(super) fn run(front: &Front, syntax: &Syntax, a: Run) -> Outcome {
     if !a.detach {
         need_tty(a.interactive, a.tty)?;
     }
-    let mut run = front
-        .engine
-        .run(request)
-        .map_err(|e| Failure::coded(&e, exit::program_code(&e, OURS)))?;
-    for warning in &run.warnings {
-        say(&format!("WARNING: {warning}"));
-    }
+    let mut made = None;
+    let outcome = front.engine.run(request, &mut |id| made = Some(id.clone()));
+    let mut run = match (outcome, made) {
+        (Ok(run), _) => run,
+        (Err(e), made) => {
+            // It stays, as created; and is gone with --rm.
+            if let Some(id) = made.filter(|_| a.detach && !a.rm) {
+                exit::print_line(id.as_str())?;
+            }
+            return Err(Failure::with_help(syntax, &e, exit::program_code(&e, OURS)));
+        }
+    };
+    warn(&run.warnings);
     match run.client.as_mut() {
         Some(client) => attached(client, run.relay).map_err(|e| Failure::coded(&e, OURS)),
         None => {
             exit::print_line(run.id.as_str())?;
             Ok(0)
         }
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        say(&format!("WARNING: {warning}"));
     }
 }
 
@@ -47,15 +58,30 @@ pub(super) fn attached(client: &mut Client, how: Relay) -> crate::base::Result<u
 /// A terminal for the program must come from a terminal of ours.
 pub(super) fn need_tty(interactive: bool, tty: bool) -> Result<(), Failure> {
     if interactive && tty && !std::io::stdin().is_terminal() {
-        say("the input device is not a TTY");
-        return Err(Failure::Said(ExitCode::FAILURE));
+        return Err(Failure::from(Error::invalid(
+            "cannot attach stdin to a TTY-enabled container because stdin is not a terminal",
+        )));
     }
     Ok(())
 }
 
+/// `--timeout`, or `--time`, as it was called.
+fn timeout(a: &args::Stop) -> Result<Option<i64>, Failure> {
+    if a.time.is_some() {
+        say("Flag --time has been deprecated, use --timeout instead");
+    }
+    match (a.timeout, a.time) {
+        (Some(_), Some(_)) => Err(Failure::from(Error::invalid(
+            "conflicting options: cannot specify both --timeout and --time",
+        ))),
+        (timeout, time) => Ok(timeout.or(time)),
+    }
+}
+
 pub(super) fn stop(front: &Front, syntax: &Syntax, a: args::Stop) -> Outcome {
     exit::count(syntax, a.names.len())?;
-    let one = |name: &str| front.engine.stop(name, a.signal.as_deref(), a.timeout);
+    let timeout = timeout(&a)?;
+    let one = |name: &str| front.engine.stop(name, a.signal.as_deref(), timeout);
     if let [name] = &a.names[..] {
         return each(std::slice::from_ref(name), one);
     }
@@ -81,8 +107,9 @@ pub(super) fn stop(front: &Front, syntax: &Syntax, a: args::Stop) -> Outcome {
 
 pub(super) fn restart(front: &Front, syntax: &Syntax, a: args::Stop) -> Outcome {
     exit::count(syntax, a.names.len())?;
+    let timeout = timeout(&a)?;
     each(&a.names, |name| {
-        front.engine.restart(name, a.signal.as_deref(), a.timeout)
+        front.engine.restart(name, a.signal.as_deref(), timeout)
     })
 }
 
@@ -138,18 +165,25 @@ pub(super) fn start(front: &Front, syntax: &Syntax, a: args::Start) -> Outcome {
             ..streams(&container)
         };
         need_tty(how.stdin, how.tty)?;
-        return match front.engine.start(name, true) {
-            Ok(Some(mut client)) => Ok(attached(&mut client, how)?),
+        let started = front
+            .engine
+            .start(name, true)
+            .map_err(|e| Failure::coded(&e, exit::program_code(&e, 1)))?;
+        warn(&started.warnings);
+        let mut client = match started.client {
+            Some(client) => client,
             // It had been running already: nobody holds a connection for us.
-            Ok(None) => Ok(attached(&mut front.engine.attach(name)?, how)?),
-            Err(e) => Err(Failure::coded(&e, exit::program_code(&e, 1))),
+            None => front.engine.attach(name)?,
         };
+        return Ok(attached(&mut client, how)?);
     }
     let mut failed = Vec::new();
     each(&a.names, |name| {
-        front.engine.start(name, false).map(drop).inspect_err(|_| {
+        let started = front.engine.start(name, false).inspect_err(|_| {
             failed.push(name.to_owned());
-        })
+        })?;
+        warn(&started.warnings);
+        Ok(())
     })?;
     if failed.is_empty() {
         return Ok(0);

@@ -1,15 +1,20 @@
 //! Commands on the machine and on dockless itself.
 
+use std::time::SystemTime;
+
 use super::super::args::Syntax;
 use super::super::args::machine as args;
 use super::super::demo;
 use super::super::exit::{self, Failure, Outcome, print_line};
 use super::super::generate;
 use super::super::render::doctor::diagnosis as diagnosis_text;
+use super::super::render::events::event as event_text;
 use super::super::render::inspect::one;
 use super::super::render::machine as text;
+use super::super::resolve::{filter, time};
 use super::Front;
 use crate::base::{Error, Result};
+use crate::engine::EventsRequest;
 use crate::engine::view::{ClientVersion, Info, Verdict, Version};
 
 /// The Engine API whose JSON is printed.
@@ -79,6 +84,36 @@ pub(super) fn info(front: &Front, syntax: &Syntax, a: args::Show) -> Outcome {
 
 fn info_text(info: &Info, format: Option<&str>) -> Result<String> {
     formatted(info, format, || text::info(env!("CARGO_PKG_VERSION"), info))
+}
+
+pub(super) fn events(front: &Front, syntax: &Syntax, a: args::Events) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    let now = SystemTime::now();
+    let moment = |option, text: &Option<String>| {
+        let text = text.as_deref().filter(|text| !text.is_empty());
+        text.map(|text| time::moment(option, text, now)).transpose()
+    };
+    let request = EventsRequest {
+        since: moment("since", &a.since)?,
+        until: moment("until", &a.until)?,
+    };
+    let filter = filter::Events::new(&a.filter)?;
+    let format = a.format.unwrap_or_default();
+    let mut failure = None;
+    let ended = front.engine.events(&request, &mut |event| {
+        if !filter.allows(&event) {
+            return Ok(());
+        }
+        let line = event_text(&event, &format)?;
+        exit::print_line(&line).map_err(|why| {
+            failure = Some(why);
+            Error::state("write", "event", "nobody reads them")
+        })
+    });
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(ended.map(|()| 0)?),
+    }
 }
 
 pub(super) fn doctor(front: &Front, syntax: &Syntax, a: args::Doctor) -> Outcome {

@@ -1,5 +1,6 @@
 //! The commands: what each is called, how it is parsed, and what it does.
 
+mod complete;
 mod containers;
 mod inspect;
 mod lifecycle;

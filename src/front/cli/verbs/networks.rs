@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::super::args::Syntax;
 use super::super::args::network as args;
+use super::super::args::usage::BAD_FLAG;
 use super::super::exit::{self, Failure, Outcome, complain, print_line};
 use super::super::render::{containers::id, format, networks as table};
 use super::super::resolve::{filter, network as resolve};
@@ -14,6 +15,8 @@ use crate::engine::view::Network;
 
 pub(super) fn create(front: &Front, syntax: &Syntax, a: args::Create) -> Outcome {
     exit::count(syntax, a.names.len())?;
+    // Like a flag that is not known.
+    resolve::unsupported(&a).map_err(|e| Failure::coded(&e, BAD_FLAG))?;
     let made = front.engine.network_create(resolve::create(&a)?)?;
     warn(&made.warnings);
     print_line(made.id.as_str())?;

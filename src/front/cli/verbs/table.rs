@@ -290,6 +290,15 @@ pub static VERBS: &[Verb] = &[
         }
     ),
     verb!(
+        machine::Events,
+        super::machine::events,
+        PLAIN {
+            paths: &["events", "system events"],
+            about: "Show what happens to containers and networks, as it happens",
+            usage: "[OPTIONS]",
+        }
+    ),
+    verb!(
         machine::Doctor,
         super::machine::doctor,
         PLAIN {
@@ -332,6 +341,17 @@ pub static VERBS: &[Verb] = &[
             about: "Generate the autocompletion script for the specified shell",
             usage: "bash|zsh|fish",
             arity: Arity::exactly(1),
+        }
+    ),
+    verb!(
+        machine::Complete,
+        super::complete::names,
+        PLAIN {
+            paths: &["__complete"],
+            about: "Names that can follow these words, for the shells' completion",
+            usage: "[WORD...]",
+            arity: Arity::at_least(0),
+            hidden: true,
         }
     ),
     verb!(

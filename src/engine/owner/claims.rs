@@ -1,0 +1,333 @@
+//! The container's claims to its addresses (RFC 5227): made before the program
+//! starts, defended while it runs.
+//!
+//! *Theory of operation.* A link that comes up is silent, and probes at once.
+//! What is left of the start goes on meanwhile; when only exec is missing, the
+//! verdict is what has come in by then ([`Network::settle`]): a conflict
+//! refuses the start, or, where the address was the engine's choice, is
+//! remembered in `taken`, and the caller starts over with another. Otherwise
+//! the link speaks, and announces itself for the first time.
+//!
+//! While the program runs, the socket of each claim is in the loop's poll set
+//! and its filter lets nothing but conflicts through. An answer to our probe
+//! that comes late is the word of who was there first: it is recorded, and the
+//! address is neither announced nor defended any more. Any other claimant is
+//! recorded and answered with one announcement. Then the socket is out of the
+//! poll set for RFC 5227's ten seconds: nobody on the LAN can make a supervisor
+//! work more often than that.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::CLAIMS_BASE;
+use super::network::{Leg, Network, Pending, not_made};
+use crate::base::{Error, Family, MacAddr, NetworkId, Result};
+use crate::engine::record::{Conflict, Outcome, State};
+use crate::engine::rfc3339;
+use crate::net::Attachment;
+use crate::net::acd::{self, Acd, DEFEND_INTERVAL, Watch};
+use crate::net::announce::Announcer;
+use crate::net::spec::NetworkSpec;
+use crate::sys::epoll::{Epoll, EpollFlags};
+
+/// An answer after so long is no answer to our probe.
+const LATE: Duration = Duration::from_secs(1);
+/// A network that a running program joins has no exec to wait for.
+pub(super) const JOIN_WAIT: Duration = Duration::from_millis(10);
+
+/// An address that was given, and turned out to be somebody's.
+#[derive(Clone, Debug)]
+pub(in crate::engine) struct Taken {
+    pub(super) network: NetworkId,
+    pub(super) ip: Ipv4Addr,
+    mac: MacAddr,
+    parent: String,
+    at: String,
+}
+
+impl Taken {
+    pub(super) fn told(&self, instead: IpAddr) -> String {
+        let Self {
+            ip, mac, parent, ..
+        } = self;
+        format!("{mac} on the LAN of {parent} has {ip}: the container has {instead} instead")
+    }
+
+    /// The last one that there was to give.
+    pub(super) fn none_left(&self, network: &str) -> Error {
+        let Self {
+            ip, mac, parent, ..
+        } = self;
+        Error::conflict(format!("Address already in use: {ip}")).hint(format!(
+            "{mac} on the LAN of {parent} has it, and network {network} has no other left"
+        ))
+    }
+
+    pub(in crate::engine) fn conflict(&self) -> Conflict {
+        Conflict {
+            network: self.network.clone(),
+            ip: self.ip,
+            mac: self.mac,
+            outcome: Outcome::Avoided,
+            first: self.at.clone(),
+            last: self.at.clone(),
+            seen: 1,
+            defended: 0,
+        }
+    }
+}
+
+/// One address of one leg.
+#[derive(Debug)]
+pub(super) struct Claim {
+    watch: Watch,
+    is_held: bool,
+    /// Who had the address before.
+    first: Option<MacAddr>,
+    is_registered: bool,
+    deaf_until: Option<Instant>,
+}
+
+impl Leg {
+    /// Whether there is an address that can be asked for.
+    pub(super) fn has_arp(&self) -> bool {
+        !self.spec.is_l3() && self.addrs.ipv4().is_some()
+    }
+
+    fn key(&self) -> Option<u64> {
+        let attachment = self.attachment.as_ref()?;
+        Some(CLAIMS_BASE + u64::from(attachment.ifindex))
+    }
+}
+
+impl Network {
+    /// A new link's first probe.
+    pub(super) fn probe(
+        &mut self,
+        attachment: &Attachment,
+        parent: Option<u32>,
+    ) -> Result<Option<Claim>> {
+        let (Some(ip), Some(netns)) = (attachment.ipv4(), self.netns.as_ref()) else {
+            return Ok(None);
+        };
+        let ear = parent.filter(|_| attachment.mode.is_ipvlan());
+        let mut watch = Watch::new(netns, attachment.ifindex, ear, attachment.mac, ip)?;
+        if self.acd == Acd::Fast {
+            watch.probe()?;
+        }
+        Ok(Some(Claim {
+            watch,
+            is_held: false,
+            first: None,
+            is_registered: false,
+            deaf_until: None,
+        }))
+    }
+
+    /// Whether [`Network::settle`] has anything to ask.
+    pub(in crate::engine) fn is_probing(&self) -> bool {
+        self.legs
+            .iter()
+            .any(|leg| leg.claim.as_ref().is_some_and(|claim| !claim.is_held))
+    }
+
+    /// The verdict over all addresses that are not claimed yet, and the first
+    /// announcements. A conflict of an address that nobody has asked for is
+    /// added to `taken`.
+    pub(in crate::engine) fn settle(
+        &mut self,
+        wait: Duration,
+        taken: &mut Vec<Taken>,
+    ) -> Result<()> {
+        let own = self.macs();
+        let (legs, mut watches): (Vec<usize>, Vec<&mut Watch>) = self
+            .legs
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(at, leg)| {
+                let claim = leg.claim.as_mut().filter(|claim| !claim.is_held)?;
+                Some((at, &mut claim.watch))
+            })
+            .unzip();
+        let found = match self.acd {
+            Acd::Strict if !watches.is_empty() => acd::strict(&mut watches, &own)?,
+            _ => acd::verdict(&mut watches, &own, wait)?,
+        };
+        if let Some((at, mac)) = found
+            && let Some(at) = legs.get(at)
+        {
+            return Err(self.conflict(*at, mac, taken));
+        }
+        for at in 0..self.legs.len() {
+            self.claim(at)?;
+        }
+        Ok(())
+    }
+
+    /// Of all its interfaces.
+    fn macs(&self) -> Vec<MacAddr> {
+        let attachments = self.legs.iter().filter_map(|leg| leg.attachment.as_ref());
+        attachments.map(|attachment| attachment.mac).collect()
+    }
+
+    fn conflict(&self, at: usize, mac: MacAddr, taken: &mut Vec<Taken>) -> Error {
+        let leg = &self.legs[at];
+        let found = leg.attachment.as_ref().and_then(|a| Some((a, a.ipv4()?)));
+        let Some((attachment, ip)) = found else {
+            return not_made();
+        };
+        let parent = &attachment.parent;
+        let error = Error::conflict(format!("Address already in use: {ip}"));
+        if leg.config.request.ips.of(Family::Ipv4).is_some() {
+            return error.hint(format!(
+                "{mac} on the LAN of {parent} has it: give another --ip, or take it from that machine"
+            ));
+        }
+        taken.push(Taken {
+            network: leg.spec.id.clone(),
+            ip,
+            mac,
+            parent: parent.to_string(),
+            at: rfc3339(SystemTime::now()),
+        });
+        error.hint(format!(
+            "{mac} on the LAN of {parent} has it, as others have the {} addresses before it: \
+             keep the containers' apart with --ip-range or --aux-address",
+            taken.len() - 1
+        ))
+    }
+
+    /// From now on the leg's address is the container's.
+    fn claim(&mut self, at: usize) -> Result<()> {
+        let leg = &mut self.legs[at];
+        if std::mem::replace(&mut leg.is_announced, true) {
+            return Ok(());
+        }
+        let Some(attachment) = leg.attachment.clone() else {
+            return Ok(());
+        };
+        let spec = leg.spec.clone();
+        if let Some(claim) = &mut leg.claim {
+            claim.watch.claim()?;
+            claim.is_held = true;
+            let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
+            let asked = leg.options.sysctls.iter().rfind(|s| s.is_arp_ignore());
+            let usual = match asked {
+                Some(asked) => asked.value.clone(),
+                None => sysctl.read_ipv4("conf/default/arp_ignore")?,
+            };
+            let name = format!("conf/{}/arp_ignore", attachment.ifname);
+            sysctl.write(Family::Ipv4, &name, &usual)?;
+        }
+        self.announce(&attachment, &spec)
+    }
+
+    /// The first announcement now, the rest from the loop.
+    pub(super) fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
+        let Some(netns) = self.netns.as_ref() else {
+            return Ok(());
+        };
+        // Where there are neighbours.
+        if spec.announce.count == 0 || attachment.mode.is_l3() {
+            return Ok(());
+        }
+        let left = spec.announce.count - 1;
+        let interval = spec.announce.interval();
+        for addr in attachment.addrs.values() {
+            let (index, mac) = (attachment.ifindex, attachment.mac);
+            let announcer = Announcer::new(netns, index, mac, addr.addr())?;
+            // A failure to announce is no reason not to start.
+            let _ = announcer.send();
+            if left > 0 {
+                self.pending.push_back(Pending {
+                    ifname: attachment.ifname.clone(),
+                    announcer,
+                    left,
+                    interval,
+                    next: Instant::now() + interval,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what is claimed into the poll set.
+    pub(super) fn register_claims(&mut self, epoll: &Epoll) -> Result<()> {
+        for leg in &mut self.legs {
+            let key = leg.key();
+            if let (Some(key), Some(claim)) = (key, &mut leg.claim)
+                && !claim.is_registered
+                && claim.deaf_until.is_none()
+            {
+                epoll.add(&claim.watch, EpollFlags::EPOLLIN, key)?;
+                claim.is_registered = true;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn claims_deadline(&self) -> Option<Instant> {
+        let claims = self.legs.iter().filter_map(|leg| leg.claim.as_ref());
+        claims.filter_map(|claim| claim.deaf_until).min()
+    }
+
+    /// Listens again to those whose ten seconds are over.
+    pub(super) fn claims_on_time(&mut self, now: Instant, epoll: &Epoll) -> Result<()> {
+        for leg in &mut self.legs {
+            if let Some(claim) = &mut leg.claim
+                && claim.deaf_until.is_some_and(|until| until <= now)
+            {
+                claim.deaf_until = None;
+            }
+        }
+        self.register_claims(epoll)
+    }
+
+    /// Somebody contradicts one of the claims.
+    pub(super) fn contradicted(
+        &mut self,
+        key: u64,
+        epoll: &Epoll,
+        state: &mut State,
+    ) -> Result<Option<Conflict>> {
+        let own = self.macs();
+        let Some(leg) = self.legs.iter_mut().find(|leg| leg.key() == Some(key)) else {
+            return Ok(None);
+        };
+        let (Some(claim), Some(attachment)) = (&mut leg.claim, &leg.attachment) else {
+            return Ok(None);
+        };
+        let Some((mac, seen)) = claim.watch.heard(&own)? else {
+            return Ok(None);
+        };
+        let now = Instant::now();
+        let is_answer = claim.watch.probed().is_some_and(|at| now < at + LATE);
+        if is_answer {
+            claim.first = Some(mac);
+            self.pending.retain(|p| p.ifname != attachment.ifname);
+        }
+        let is_ours = claim.first != Some(mac);
+        // Frames that cannot be sent now are no reason to forget the conflict.
+        let defended = u32::from(is_ours && claim.watch.announce().is_ok());
+        claim.deaf_until = Some(now + DEFEND_INTERVAL);
+        claim.is_registered = false;
+        epoll.remove(&claim.watch)?;
+        let time = rfc3339(SystemTime::now());
+        let conflict = Conflict {
+            network: leg.spec.id.clone(),
+            ip: claim.watch.ip(),
+            mac,
+            outcome: if is_ours {
+                Outcome::Defended
+            } else {
+                Outcome::Shared
+            },
+            first: time.clone(),
+            last: time,
+            seen,
+            defended,
+        };
+        state.add_conflict(conflict.clone());
+        Ok(Some(conflict))
+    }
+}

@@ -1,0 +1,33 @@
+//! What a supervisor notes of its container's networks (see `events`).
+
+use super::network::{Leg, Network};
+use crate::base::NetworkId;
+use crate::engine::record::{Conflict, Record};
+use crate::engine::{Engine, events, view};
+
+impl Network {
+    pub(super) fn event_of(&self, network: &NetworkId, action: &str) -> Option<view::Event> {
+        let leg = self.legs.iter().find(|leg| leg.spec.id == *network)?;
+        Some(events::of_network(
+            &leg.spec,
+            action,
+            Some(self.id.as_str()),
+        ))
+    }
+
+    /// What a live `connect` has done: `before` are the conflicts until then.
+    pub(super) fn note_last(&self, engine: &Engine, record: &Record, before: &[Conflict]) {
+        let conflicts = record.state.conflicts.iter();
+        let new = conflicts.filter(|c| !before.contains(c));
+        let mut happened: Vec<_> = new.map(|c| events::of_conflict(record, c)).collect();
+        let last = self.last_network();
+        happened.extend(last.and_then(|network| self.event_of(&network, "connect")));
+        engine.note(&happened);
+    }
+
+    /// `connect` or `disconnect`, of every network.
+    pub(in crate::engine) fn events(&self, action: &str) -> Vec<view::Event> {
+        let of = |leg: &Leg| events::of_network(&leg.spec, action, Some(self.id.as_str()));
+        self.legs.iter().map(of).collect()
+    }
+}

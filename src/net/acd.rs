@@ -1,0 +1,310 @@
+//! IPv4 address conflict detection (RFC 5227): is an address free before it is
+//! used, and who claims it afterwards.
+//!
+//! *Theory of operation.* A [`Watch`] is one packet socket, born in the
+//! container's namespace, that probes and listens. A filter in the kernel lets
+//! nothing through but ARP of others that contradicts the address: so whoever
+//! watches sleeps as long as nobody does. Until the address is claimed the
+//! filter also passes the probes of others (two machines that start with one
+//! address at the same moment both see it), and the container's kernel is told
+//! not to answer for the address ([`SILENT`]).
+//!
+//! An ipvlan shares its parent's MAC, and takes the frames that bear its
+//! address as their target: the answer to a probe (target 0.0.0.0, RFC 5227
+//! §1.1) goes to the parent. So there the ear is a second socket, on the
+//! parent; and as the MAC is the same, whatever else stands on that parent is
+//! no contradiction.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, sockopt,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Error, MacAddr, Result, Subject};
+use crate::sys::arp::{self, Claim};
+use crate::sys::netns::{Netns, Sandbox};
+use crate::sys::{random, raw};
+
+/// How thoroughly an address is looked into before it is used: `--acd`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Acd {
+    /// One probe, which nobody waits for.
+    #[default]
+    Fast,
+    /// Three probes, in RFC 5227's times: four to seven seconds.
+    Strict,
+    Off,
+}
+
+impl Acd {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Strict => "strict",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl fmt::Display for Acd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// RFC 5227 §1.1.
+const PROBE_WAIT: Duration = Duration::from_secs(1);
+const PROBE_NUM: usize = 3;
+const PROBE_MIN: Duration = Duration::from_secs(1);
+const PROBE_MAX: Duration = Duration::from_secs(2);
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(2);
+/// So many addresses may be tried in a row.
+pub const MAX_CONFLICTS: usize = 10;
+/// An address is defended at most that often.
+pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// `net.ipv4.conf.IFNAME.arp_ignore`: answers nobody.
+pub const SILENT: &str = "8";
+
+const ETH_P_ARP: u16 = 0x0806;
+/// A few frames are enough to know.
+const RECEIVE_BUFFER: usize = 4096;
+
+/// A dead container's interface answers until the kernel has taken its
+/// namespace apart: some 30 ms. Whoever answers must do so again.
+const CONFIRM_ROUNDS: usize = 3;
+const CONFIRM_EVERY: Duration = Duration::from_millis(100);
+
+/// Watches over one address of one interface.
+#[derive(Debug)]
+pub struct Watch {
+    mouth: OwnedFd,
+    /// `None`: the mouth hears for itself.
+    ear: Option<OwnedFd>,
+    mac: MacAddr,
+    ip: Ipv4Addr,
+    probed: Option<Instant>,
+}
+
+impl Watch {
+    /// With `parent`, the index of an ipvlan's on the host, it listens there.
+    pub fn new(
+        netns: &Netns<Sandbox>,
+        ifindex: u32,
+        parent: Option<u32>,
+        mac: MacAddr,
+        ip: Ipv4Addr,
+    ) -> Result<Self> {
+        let failed = |errno| Error::sys("watch over address", Subject::Addr(ip.to_string()), errno);
+        // Protocol 0 until the filter is in place: nothing slips past it.
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let mouth = netns.socket(AddressFamily::Packet, SockType::Raw, flags, 0)?;
+        let ear = match parent {
+            None => None,
+            Some(_) => {
+                let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK;
+                Some(raw::socket(libc::AF_PACKET, kind, 0).map_err(failed)?)
+            }
+        };
+        let this = Self {
+            mouth,
+            ear,
+            mac,
+            ip,
+            probed: None,
+        };
+        this.listen_for(Claim::Probing)?;
+        setsockopt(&this.as_fd(), sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(failed)?;
+        let index = |index: u32| i32::try_from(index).map_err(|_| failed(Errno::ENODEV));
+        let hears = |on: bool| if on { ETH_P_ARP } else { 0 };
+        let own = hears(this.ear.is_none());
+        raw::bind_packet(this.mouth.as_fd(), own, index(ifindex)?).map_err(failed)?;
+        if let (Some(fd), Some(parent)) = (&this.ear, parent) {
+            raw::bind_packet(fd.as_fd(), ETH_P_ARP, index(parent)?).map_err(failed)?;
+        }
+        Ok(this)
+    }
+
+    pub fn ip(&self) -> Ipv4Addr {
+        self.ip
+    }
+
+    fn listen_for(&self, claim: Claim) -> Result<()> {
+        let program = arp::contradictions(self.mac, self.ip, claim);
+        raw::attach_filter(self.as_fd(), &program).map_err(|errno| {
+            let ip = Subject::Addr(self.ip.to_string());
+            Error::sys("filter ARP for", ip, errno)
+        })
+    }
+
+    /// Asks whether the address is somebody's. Without a carrier nobody is
+    /// asked, and there is nobody to disturb.
+    pub fn probe(&mut self) -> Result<()> {
+        self.probed = Some(Instant::now());
+        self.say(Ipv4Addr::UNSPECIFIED)
+    }
+
+    /// Says that the address is ours.
+    pub fn announce(&self) -> Result<()> {
+        self.say(self.ip)
+    }
+
+    fn say(&self, tell: Ipv4Addr) -> Result<()> {
+        let frame = arp::question(self.mac, tell, self.ip);
+        match send(self.mouth.as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL) {
+            // A full queue is a lost frame.
+            Ok(_) | Err(Errno::ENETDOWN | Errno::ENOBUFS | Errno::EAGAIN) => Ok(()),
+            Err(errno) => {
+                let ip = Subject::Addr(self.ip.to_string());
+                Err(Error::sys("probe for address", ip, errno))
+            }
+        }
+    }
+
+    /// When the last probe left.
+    pub fn probed(&self) -> Option<Instant> {
+        self.probed
+    }
+
+    /// From now on the address is ours, and the probes of others are for the
+    /// kernel to answer.
+    pub fn claim(&self) -> Result<()> {
+        self.listen_for(Claim::Held)
+    }
+
+    /// Everything that has come in: how many frames, and whose the last was.
+    /// Not those of `own`, the container's interfaces: on one segment each of
+    /// them speaks for all addresses of the container (Linux's `arp_ignore` and
+    /// `arp_announce` as they are by default).
+    pub fn heard(&self, own: &[MacAddr]) -> Result<Option<(MacAddr, u32)>> {
+        let mut heard: Option<(MacAddr, u32)> = None;
+        let mut frame = [0; 64];
+        loop {
+            match recv(self.as_fd().as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => {
+                    let sender = frame.get(..length).and_then(arp::sender);
+                    if let Some(mac) = sender.filter(|mac| !own.contains(mac)) {
+                        heard = Some((mac, heard.map_or(1, |(_, n)| n.saturating_add(1))));
+                    }
+                }
+                Err(Errno::EAGAIN | Errno::ENODEV | Errno::ENXIO) => return Ok(heard),
+                // The link went down: said once.
+                Err(Errno::EINTR | Errno::ENETDOWN) => {}
+                Err(errno) => {
+                    let ip = Subject::Addr(self.ip.to_string());
+                    return Err(Error::sys("hear about address", ip, errno));
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ear.as_ref().unwrap_or(&self.mouth).as_fd()
+    }
+}
+
+/// The first of these that hears something, and from whom; at the latest when
+/// the time is up.
+fn wait(
+    watches: &[&mut Watch],
+    own: &[MacAddr],
+    time: Duration,
+) -> Result<Option<(usize, MacAddr)>> {
+    let end = Instant::now() + time;
+    loop {
+        for (at, watch) in watches.iter().enumerate() {
+            if let Some((mac, _)) = watch.heard(own)? {
+                return Ok(Some((at, mac)));
+            }
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let mut fds: Vec<PollFd<'_>> = watches
+            .iter()
+            .map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN))
+            .collect();
+        let time = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, time) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::sys("wait for answers", Subject::None, errno)),
+        }
+    }
+}
+
+/// Which of these addresses is somebody else's, and whose: of what has been
+/// answered by now, or within `time`.
+pub fn verdict(
+    watches: &mut [&mut Watch],
+    own: &[MacAddr],
+    time: Duration,
+) -> Result<Option<(usize, MacAddr)>> {
+    match wait(watches, own, time)? {
+        Some((at, _)) => confirm(watches, own, at),
+        None => Ok(None),
+    }
+}
+
+/// One that was contradicted is asked for again, until nobody answers.
+fn confirm(
+    watches: &mut [&mut Watch],
+    own: &[MacAddr],
+    first: usize,
+) -> Result<Option<(usize, MacAddr)>> {
+    let mut last = None;
+    for _ in 0..CONFIRM_ROUNDS {
+        let round = Instant::now();
+        watches[first].probe()?;
+        last = wait(watches, own, CONFIRM_EVERY)?;
+        if last.is_none() {
+            return Ok(None);
+        }
+        std::thread::sleep(CONFIRM_EVERY.saturating_sub(round.elapsed()));
+    }
+    Ok(last)
+}
+
+/// The whole of RFC 5227 §2.1.1, for all of them at once.
+pub fn strict(watches: &mut [&mut Watch], own: &[MacAddr]) -> Result<Option<(usize, MacAddr)>> {
+    let mut pause = random_within(Duration::ZERO, PROBE_WAIT)?;
+    for _ in 0..PROBE_NUM {
+        if let found @ Some(_) = verdict(watches, own, pause)? {
+            return Ok(found);
+        }
+        for watch in watches.iter_mut() {
+            watch.probe()?;
+        }
+        pause = random_within(PROBE_MIN, PROBE_MAX)?;
+    }
+    verdict(watches, own, ANNOUNCE_WAIT)
+}
+
+fn random_within(from: Duration, to: Duration) -> Result<Duration> {
+    let [a, b] = random::bytes()?;
+    let share = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
+    Ok(from + (to - from).mul_f64(share))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_within_their_limits() {
+        for _ in 0..50 {
+            let pause = random_within(PROBE_MIN, PROBE_MAX).unwrap();
+            assert!((PROBE_MIN..=PROBE_MAX).contains(&pause), "{pause:?}");
+        }
+    }
+}

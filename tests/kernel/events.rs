@@ -1,0 +1,186 @@
+//! `dockless events`: what is noted of a container's life, by whom, and how a
+//! follower hears of it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use dockless::lab::Lab;
+
+use crate::harness::{Test, Verdict, failed};
+use crate::judge;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        Test::new(a_life_in_docker_s_words),
+        Test::new(a_follower_hears_of_it_at_once),
+        Test::new(a_killed_supervisor_s_container_has_died),
+    ]
+}
+
+fn dockless(args: &[&str]) -> Verdict<String> {
+    let program = judge::dockless().to_string_lossy().into_owned();
+    let answer = judge::run(&[&[program.as_str()][..], args].concat())?;
+    Ok(answer.success()?.stdout)
+}
+
+const SHORT: &str = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}";
+
+fn so_far(more: &[&str]) -> Verdict<Vec<String>> {
+    let words = ["events", "--since=1h", "--until=0s"];
+    let out = dockless(&[&words[..], more].concat())?;
+    Ok(out.lines().map(str::to_owned).collect())
+}
+
+fn a_life_in_docker_s_words() -> Verdict {
+    let _lan = Lab::here(0)?;
+    let create = ["network", "create", "-d", "macvlan", "--subnet=10.0.2.0/24"];
+    dockless(
+        &[
+            &create[..],
+            &["--gateway=10.0.2.1", "-o", "parent=eth1", "mac1"],
+        ]
+        .concat(),
+    )?;
+    // A pid 1 that has not caught SIGTERM yet ignores it; `--init` keeps it.
+    let run = ["run", "-d", "--init", "--name=web", "--label=tier=front"];
+    let id = dockless(&[&run[..], &["--network=mac1", "tester"]].concat())?;
+    dockless(&["pause", "web"])?;
+    dockless(&["unpause", "web"])?;
+    dockless(&["rename", "web", "www"])?;
+    dockless(&["restart", "www"])?;
+    dockless(&["network", "disconnect", "mac1", "www"])?;
+    dockless(&["network", "connect", "mac1", "www"])?;
+    dockless(&["kill", "www"])?;
+    dockless(&["start", "www"])?;
+    dockless(&["stop", "www"])?;
+    dockless(&["rm", "www"])?;
+    dockless(&[
+        "run",
+        "--rm",
+        "--name=gone",
+        "--network=none",
+        "tester",
+        "ip",
+        "link",
+    ])?;
+    dockless(&["network", "rm", "mac1"])?;
+    let wanted = [
+        "network create mac1",
+        "container create web",
+        "network connect mac1",
+        "container start web",
+        "container pause web",
+        "container unpause web",
+        "container rename www",
+        "container kill www",
+        "container die www",
+        "container stop www",
+        "container start www",
+        "container restart www",
+        "network disconnect mac1",
+        "network connect mac1",
+        "container kill www",
+        "container die www",
+        "network disconnect mac1",
+        "network connect mac1",
+        "container start www",
+        "container kill www",
+        "container die www",
+        "network disconnect mac1",
+        "container stop www",
+        "container destroy www",
+        "container create gone",
+        "container start gone",
+        "container die gone",
+        "container destroy gone",
+        "network destroy mac1",
+    ];
+    assert_eq!(so_far(&["--format", SHORT])?, wanted);
+
+    let id = id.trim();
+    let text = so_far(&["--filter=event=kill"])?;
+    let end = format!(" container kill {id} (image=tester, name=www, signal=15, tier=front)");
+    assert!(text[0].ends_with(&end), "{text:?}");
+    let text = so_far(&["--filter=event=die", "--filter=container=gone"])?;
+    assert!(text[0].contains("(execDuration=0, exitCode=0, image=tester, name=gone)"));
+    let text = so_far(&["--filter=type=network", "--filter=event=connect"])?;
+    assert!(text[0].ends_with(&format!("(container={id}, name=mac1, type=macvlan)")));
+    let short = &id[..12];
+    for (filter, count) in [
+        (format!("container={short}"), 17),
+        ("network=mac1".to_owned(), 8),
+        ("label=tier=front".to_owned(), 17),
+        ("image=tester:latest".to_owned(), 21),
+        ("container=none-such".to_owned(), 0),
+        ("volume=any".to_owned(), 0),
+    ] {
+        let hits = so_far(&["--filter", &filter])?.len();
+        assert_eq!(hits, count, "{filter}");
+    }
+    let program = judge::dockless().to_string_lossy().into_owned();
+    for (flags, phrase) in [
+        (["--filter=color=red"], "invalid filter 'color'"),
+        (["--since=yesterday"], "invalid value for \"since\""),
+        (["--format={{.Nope}}"], "template parsing error"),
+    ] {
+        let words = [
+            &[program.as_str(), "events", "--until=0s", "--since=1h"],
+            &flags[..],
+        ];
+        let answer = judge::run(&words.concat())?;
+        assert_eq!(answer.code, Some(1));
+        assert!(answer.stderr.contains(phrase), "{}", answer.stderr);
+    }
+    Ok(())
+}
+
+fn a_follower_hears_of_it_at_once() -> Verdict {
+    let mut follower = Command::new(judge::dockless())
+        .args(["events", "--format", SHORT])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let Some(out) = follower.stdout.take() else {
+        return failed("no output");
+    };
+    // It watches once the folder is there; what happens before is not news.
+    std::thread::sleep(Duration::from_millis(500));
+    dockless(&[
+        "run",
+        "--rm",
+        "--name=one",
+        "--network=none",
+        "tester",
+        "ip",
+        "link",
+    ])?;
+    let lines: Vec<String> = BufReader::new(out)
+        .lines()
+        .take(4)
+        .collect::<Result<_, _>>()?;
+    let wanted = ["create", "start", "die", "destroy"].map(|a| format!("container {a} one"));
+    assert_eq!(lines, wanted);
+    follower.kill()?;
+    follower.wait()?;
+
+    // With an end, it ends.
+    let until = std::time::SystemTime::now() + Duration::from_secs(1);
+    let since_1970 = until.duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
+    dockless(&["events", &format!("--until={since_1970:.3}")])?;
+    assert!(std::time::SystemTime::now() >= until - Duration::from_millis(2));
+    Ok(())
+}
+
+fn a_killed_supervisor_s_container_has_died() -> Verdict {
+    dockless(&["run", "-d", "--name=one", "--network=none", "tester"])?;
+    let pid = dockless(&["inspect", "-f", "{{.Dockless.SupervisorPid}}", "one"])?;
+    let supervisor = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+    nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL)?;
+    while dockless(&["ps", "-q"])?.contains(|c: char| c.is_ascii_hexdigit()) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let died = so_far(&["--filter=event=die"])?;
+    assert!(died[0].contains("exitCode=137"), "{died:?}");
+    dockless(&["rm", "one"])?;
+    Ok(())
+}
