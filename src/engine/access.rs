@@ -232,6 +232,14 @@ pub(super) fn wanted_access(network: &NetworkSpec, access: HostAccess) -> Result
         HostAccess::Off => return Ok(spec::HostAccess::Off),
         HostAccess::On { ip } => spec::HostAccess::On { ip },
     };
+    if let (true, spec::HostAccess::On { ip: Some(ip) }) = (network.is_dhcp(), access) {
+        return Err(Error::invalid(format!(
+            "network {} has no subnet in which the host's side could have {ip}: its addresses \
+             are the DHCP server's",
+            network.name
+        ))
+        .hint("without an address, containers see the host at its own on the parent"));
+    }
     if network.ipv6 && !network.ipv4 {
         return Err(Error::invalid(format!(
             "host access is for IPv4 addresses, and network {} has none",

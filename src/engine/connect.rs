@@ -60,6 +60,7 @@ impl Engine {
                     network: Some(network.id.clone()),
                     name: network.name.to_string(),
                     last_ips: PerFamily::NONE,
+                    dhcp: None,
                 });
                 record.save(&self.dirs)
             });
@@ -111,6 +112,9 @@ impl Engine {
             let left = match &found {
                 Err(e) if !matches!(e.cause, Cause::NotFound(_)) => Err(e.clone()),
                 _ if record.config.endpoints.iter().any(leaves) => {
+                    if let Ok(found) = &found {
+                        self.leave_by_dhcp(&record, &found.id);
+                    }
                     record.config.endpoints.retain(|e| !leaves(e));
                     record.save(&self.dirs)
                 }

@@ -274,6 +274,7 @@ fn endpoints(requests: &[EndpointRequest]) -> Result<Vec<EndpointConfig>> {
             network: None,
             name: request.network.clone(),
             last_ips: PerFamily::NONE,
+            dhcp: None,
         });
     }
     let plain = |e: &EndpointConfig| matches!(e.request.network.as_str(), "host" | "none");

@@ -74,6 +74,7 @@ fn use_of(network: &NetworkSpec, records: &[Record]) -> Use {
     let mut found = Use {
         name: network.name.to_string(),
         pools: network.pools.clone(),
+        dhcp: network.is_dhcp(),
         host_access: network.host_access != HostAccess::Off,
         runs: records
             .iter()

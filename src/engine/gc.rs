@@ -224,6 +224,7 @@ impl Engine {
 
     /// Removes a container that does not run; its lock is held.
     pub(super) fn discard(&self, record: &Record) -> Result<()> {
+        self.give_leases_back(record);
         self.retire(record)?;
         self.clear_away(&record.id)
     }

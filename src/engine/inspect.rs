@@ -161,7 +161,7 @@ impl Engine {
             ipam: view::Ipam {
                 options: (!predefined).then(|| network.ipam_options.clone()),
                 config: (!predefined).then(|| network.pools.iter().map(pool).collect()),
-                ..Default::default()
+                driver: network.ipam.as_str().to_owned(),
             },
             internal: network.internal,
             attachable: network.attachable,
@@ -291,6 +291,7 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
             })
             .collect(),
         links: links.collect(),
+        dhcp: super::dhcp::describe(record),
         rules: rules(&record.config.rules),
         conflicts: state
             .conflicts

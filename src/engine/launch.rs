@@ -204,6 +204,7 @@ impl Engine {
         network.filter(&record)?;
         cloned.join(network.netns()?)?;
         network.attach_all(self, &mut record, &mut journal)?;
+        let names = network.introduce(self, &mut record, names)?;
         network.serve_names(self, names)?;
         network.publish(&record, reserved, &mut journal)?;
         if network.is_probing() {

@@ -89,6 +89,28 @@ fn prefix(segment: &str, subnet: Cidr) -> String {
     }
 }
 
+/// The same of a network, for an address of one of its subnets. Where a DHCP
+/// server gives them out, the subnet may be another tomorrow: `dhcp@eth0,`.
+fn prefix_of(network: &NetworkSpec, subnet: Cidr) -> String {
+    if network.is_dhcp() {
+        prefix_of_dhcp(network.segment())
+    } else {
+        prefix(network.segment(), subnet)
+    }
+}
+
+fn prefix_of_dhcp(segment: &str) -> String {
+    format!("dhcp@{segment},")
+}
+
+/// The addresses of the leases whose names begin so.
+fn named(leases: &[String], prefix: &str) -> HashSet<IpAddr> {
+    let names = leases.iter();
+    names
+        .filter_map(|name| name.strip_prefix(prefix)?.parse().ok())
+        .collect()
+}
+
 /// The address in the name of a lease.
 fn address(name: &str) -> Option<IpAddr> {
     name.rsplit(',').next()?.parse().ok()
@@ -100,7 +122,7 @@ impl Engine {
     }
 
     pub(super) fn lease_path(&self, network: &NetworkSpec, subnet: Cidr, ip: IpAddr) -> PathBuf {
-        let name = format!("{}{ip}", prefix(network.segment(), subnet));
+        let name = format!("{}{ip}", prefix_of(network, subnet));
         self.lease_folder().join(name)
     }
 
@@ -130,9 +152,14 @@ impl Engine {
             .ok_or_else(|| Error::not_found(format!("network {} not found", network.name)))?;
         let neighbours = self.neighbours(network)?;
         let mut held: Vec<(Cidr, HashSet<IpAddr>)> = Vec::new();
+        let all = list(&self.lease_folder())?;
+        // Of networks on the same parent with a DHCP server.
+        let leased = named(&all, &prefix_of_dhcp(network.segment()));
         let own = network.pools.iter();
         for pool in own.filter(|pool| pool.subnet.family() == family) {
-            held.push((pool.subnet, self.held(network.segment(), pool.subnet)?));
+            let mut own = named(&all, &prefix(network.segment(), pool.subnet));
+            own.extend(&leased);
+            held.push((pool.subnet, own));
         }
         let taken = |pool: &Pool, ip: IpAddr| {
             held.iter()
@@ -190,8 +217,11 @@ impl Engine {
     /// All leases in the subnets of these networks.
     pub(super) fn leases(&self, networks: &[NetworkSpec]) -> Result<Vec<(IpAddr, Lease)>> {
         let prefixes = |n: &NetworkSpec| -> Vec<String> {
+            if n.is_dhcp() {
+                return vec![prefix_of(n, Cidr::DEFAULT_V4)];
+            }
             let pools = n.pools.iter();
-            pools.map(|pool| prefix(n.segment(), pool.subnet)).collect()
+            pools.map(|pool| prefix_of(n, pool.subnet)).collect()
         };
         let prefixes: Vec<String> = networks.iter().flat_map(prefixes).collect();
         let mut leases = Vec::new();
@@ -211,9 +241,40 @@ impl Engine {
         let _lock = self.address_lock()?;
         self.let_go(&format!(
             "{}{}",
-            prefix(network.segment(), addr.network()),
+            prefix_of(network, addr.network()),
             addr.addr()
         ))
+    }
+
+    /// Notes an address that a DHCP server has given to a container: so that
+    /// it can be found by its names, and the host have a route to it.
+    pub(super) fn note_lease(
+        &self,
+        network: &NetworkSpec,
+        ip: IpAddr,
+        container: &ContainerId,
+        names: &[String],
+    ) -> Result<()> {
+        let _lock = self.address_lock()?;
+        if self.load_network(&network.id)?.is_none() {
+            return Err(Error::not_found(format!(
+                "network {} not found",
+                network.name
+            )));
+        }
+        let path = self.lease_path(network, Cidr::DEFAULT_V4, ip);
+        let name = format!("{}{ip}", prefix_of(network, Cidr::DEFAULT_V4));
+        if let Some((other, _)) = self.holder(&name)?
+            && other != *container
+            && Lock::is_held(&self.dirs.lock(&other))?
+        {
+            return Err(Error::conflict(format!(
+                "Address already in use: the DHCP server has given {ip} to container {} too",
+                other.short()
+            )));
+        }
+        let text = Lease::text(container, &network.id, names);
+        file::replace(&path, text.as_bytes(), Durability::Boot)
     }
 
     /// All that a container holds: only its own process, or whoever has taken
@@ -288,11 +349,8 @@ impl Engine {
     }
 
     fn held(&self, segment: &str, subnet: Cidr) -> Result<HashSet<IpAddr>> {
-        let prefix = prefix(segment, subnet);
-        Ok(list(&self.lease_folder())?
-            .iter()
-            .filter_map(|name| name.strip_prefix(&prefix)?.parse().ok())
-            .collect())
+        let all = list(&self.lease_folder())?;
+        Ok(named(&all, &prefix(segment, subnet)))
     }
 
     /// The same, for counting.

@@ -11,6 +11,7 @@ mod access;
 mod connect;
 mod counters;
 mod create;
+mod dhcp;
 mod doctor;
 mod etc;
 mod events;

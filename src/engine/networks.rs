@@ -111,12 +111,12 @@ impl Engine {
                 ),
             );
         };
-        if !matches!(request.ipam_driver.as_str(), "" | "default") {
+        let Some(ipam) = spec::Ipam::new(&request.ipam_driver) else {
             return Err(
                 Error::not_found(format!("plugin \"{}\" not found", request.ipam_driver))
-                    .hint("the only IPAM driver so far is \"default\""),
+                    .hint("the IPAM drivers are \"default\" and \"dhcp\""),
             );
-        }
+        };
         let (ipv4, ipv6) = spec::families(&request.options, request.ipv4, request.ipv6)?;
         check_subnets(&request.pools, ipv4, ipv6)?;
         let wish = Wish::from_options(link.mode, &request.options)?;
@@ -143,10 +143,13 @@ impl Engine {
             sources: link.sources,
             mtu: link.mtu,
         };
+        if ipam == spec::Ipam::Dhcp {
+            super::dhcp::check_network(&request, &vlan, ipv4, ipv6)?;
+        }
         let mut wanted = request.pools;
         for (family, on) in [(Family::Ipv4, ipv4), (Family::Ipv6, ipv6)] {
             let is_given = wanted.iter().any(|pool| pool.family() == family);
-            if on && !is_given {
+            if on && !is_given && ipam == spec::Ipam::Default {
                 wanted.push(PoolRequest::any(family));
             }
         }
@@ -171,6 +174,7 @@ impl Engine {
             ipam_options: request.ipam_options,
             announce,
             host_access: spec::HostAccess::Off,
+            ipam,
             guard,
         };
         let access = wanted_access(&network, request.host_access)?;
@@ -332,6 +336,9 @@ impl Engine {
         }
         file::remove_replaced(&self.dirs.network(network))?;
         if let Some(spec) = &spec {
+            if spec.is_dhcp() {
+                self.forget_addresses(spec);
+            }
             self.note(&[events::of_network(spec, "destroy", None)]);
         }
         // The network is gone; a parent that stays is the next command's.

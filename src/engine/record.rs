@@ -16,6 +16,7 @@ use crate::base::{ContainerId, ContainerName, MacAddr, NetworkId, PerFamily, Por
 use crate::image::tester::Image;
 use crate::net::Attachment;
 use crate::net::acd::Acd;
+use crate::net::dhcp::{Identity, Lease, Phase};
 use crate::net::guard::rule::Rule;
 use crate::net::publish::{Path as Via_, PortRequest, Via};
 use crate::store::Dirs;
@@ -86,6 +87,20 @@ pub(super) struct EndpointConfig {
     /// The addresses it had last: asked for again at the next start.
     #[serde(default)]
     pub last_ips: PerFamily<std::net::IpAddr>,
+    /// On a network with a DHCP server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<Dhcp>,
+}
+
+/// What a container knows of its lease. It outlives the container's end: the
+/// next start asks for the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Dhcp {
+    pub identity: Identity,
+    pub phase: Phase,
+    pub lease: Option<Lease>,
+    /// The last thing that went wrong, and when.
+    pub error: Option<(String, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use super::record::Config;
+use crate::net::dhcp::Lease;
 use crate::net::dns::{self, Settings, Side, Upstream};
 
 pub(super) const HOST_FILE: &str = "/etc/resolv.conf";
@@ -53,18 +54,41 @@ fn parse(text: &str) -> Parsed<'_> {
     out
 }
 
+/// What the leases of a container's networks say, in the order of the networks.
+fn leased<T: Clone + PartialEq>(config: &Config, what: impl Fn(&Lease) -> &[T]) -> Vec<T> {
+    let known = config.endpoints.iter().filter_map(|e| e.dhcp.as_ref());
+    let mut all = Vec::new();
+    for item in known.filter_map(|d| d.lease.as_ref()).flat_map(&what) {
+        if !all.contains(item) {
+            all.push(item.clone());
+        }
+    }
+    all
+}
+
 /// The file's text, and what the resolver needs to know.
 pub(super) fn make(host: &str, config: &Config, by: By) -> (String, Settings) {
     let mut file = parse(host);
     let mut overrides = Vec::new();
     let given: Vec<IpAddr> = config.dns.clone();
-    let from = if given.is_empty() {
-        Side::Host
-    } else {
+    let lan = leased(config, |lease| &lease.dns);
+    let search = leased(config, |lease| &lease.search);
+    let mut by_lease = Vec::new();
+    let from = if !given.is_empty() {
         overrides.push("nameservers");
         file.servers = given;
         Side::Sandbox
+    } else if !lan.is_empty() {
+        by_lease.push("nameservers");
+        file.servers = lan.into_iter().map(IpAddr::V4).collect();
+        Side::Sandbox
+    } else {
+        Side::Host
     };
+    if !search.is_empty() && config.dns_search.is_empty() {
+        by_lease.push("search");
+        file.search = search.iter().map(String::as_str).collect();
+    }
     if !config.dns_search.is_empty() {
         overrides.push("search");
         file.search = config.dns_search.iter().map(String::as_str).collect();
@@ -108,6 +132,9 @@ pub(super) fn make(host: &str, config: &Config, by: By) -> (String, Settings) {
         let all: Vec<String> = upstreams.iter().map(each).collect();
         // Writing to a String cannot fail.
         let _ = writeln!(notes, "# ExtServers: [{}]", all.join(" "));
+    }
+    if !by_lease.is_empty() {
+        let _ = writeln!(notes, "# From DHCP: [{}]", by_lease.join(" "));
     }
     let _ = writeln!(notes, "# Overrides: [{}]", overrides.join(" "));
     if by == By::Resolver && !ndots_set {

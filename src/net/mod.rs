@@ -2,6 +2,7 @@
 
 pub mod acd;
 pub mod announce;
+pub mod dhcp;
 pub mod dns;
 pub mod doctor;
 pub mod driver;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::spec::{Announce, Driver, HostAccess, NetworkSpec};
+use super::spec::{Announce, Driver, HostAccess, Ipam, NetworkSpec};
 use crate::base::{NetworkId, NetworkName, Result};
 
 /// Names that `network create` and `network rm` refuse. `bridge` and `default`
@@ -36,6 +36,7 @@ fn plain(name: &str, driver: Driver, tag: u8) -> Result<NetworkSpec> {
         ipam_options: BTreeMap::new(),
         announce: Announce::default(),
         host_access: HostAccess::Off,
+        ipam: Ipam::Default,
         guard: super::spec::Guard::Off,
     })
 }

@@ -43,7 +43,38 @@ pub struct NetworkSpec {
     #[serde(default)]
     pub host_access: HostAccess,
     #[serde(default)]
+    pub ipam: Ipam,
+    #[serde(default)]
     pub guard: Guard,
+}
+
+/// Who gives a network's containers their addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ipam {
+    /// dockless, from the network's subnets.
+    #[default]
+    Default,
+    /// The LAN's DHCP server: the network has no subnet of its own.
+    Dhcp,
+}
+
+impl Ipam {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Dhcp => "dhcp",
+        }
+    }
+
+    /// As `--ipam-driver` says it; `None`: there is no such driver.
+    pub fn new(driver: &str) -> Option<Self> {
+        match driver {
+            "" | "default" => Some(Self::Default),
+            "dhcp" => Some(Self::Dhcp),
+            _ => None,
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -202,6 +233,10 @@ impl NetworkSpec {
             Driver::Vlan(vlan) => Some(vlan),
             Driver::Host | Driver::Null => None,
         }
+    }
+
+    pub fn is_dhcp(&self) -> bool {
+        self.ipam == Ipam::Dhcp
     }
 
     /// The default route is the link itself: an ipvlan whose host routes.

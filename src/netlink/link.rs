@@ -206,6 +206,11 @@ impl<P: Place> Rtnl<P> {
         self.change("set MAC address of link", index, &change)
     }
 
+    pub fn set_mtu(&mut self, index: Ifindex<P>, mtu: u32) -> Result<()> {
+        let change = message(self.own(index)?, vec![LinkAttribute::Mtu(mtu)]);
+        self.change("set MTU of link", index, &change)
+    }
+
     pub fn rename(&mut self, index: Ifindex<P>, name: &IfName) -> Result<()> {
         let attributes = vec![LinkAttribute::IfName(name.to_string())];
         let change = message(self.own(index)?, attributes);

@@ -178,6 +178,18 @@ impl<P: Place> Rtnl<P> {
             .map_err(|fault| fault.named("delete route", Subject::Addr(dst.to_string())))
     }
 
+    /// Through a gateway that a subnet of the interface contains, or another
+    /// route leads to. The same destination by another way is replaced.
+    pub fn add_route_via(&mut self, dst: Cidr, gateway: IpAddr, index: Ifindex<P>) -> Result<()> {
+        let mut new = message(Some(dst), !dst.is_ipv4(), self.own(index)?);
+        new.attributes.push(RouteAttribute::Gateway(gateway.into()));
+        self.channel
+            .request(libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &new)
+            .map_err(|fault| {
+                fault.named("add route", Subject::Addr(format!("{dst} via {gateway}")))
+            })
+    }
+
     pub fn add_default(&mut self, gateway: IpAddr, index: Ifindex<P>) -> Result<()> {
         let new = default_message(gateway, self.own(index)?);
         self.channel

@@ -2,6 +2,7 @@
 
 pub mod apparmor;
 pub mod arp;
+pub mod boottime;
 pub mod cap;
 pub mod cgroup;
 pub mod epoll;

@@ -55,6 +55,7 @@ mod harness;
 mod judge;
 
 mod acd;
+mod dhcp;
 mod dns;
 mod doctor;
 mod events;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
     let tests: Vec<Test> = [
         selfcheck::tests(),
         acd::tests(),
+        dhcp::tests(),
         dns::tests(),
         doctor::tests(),
         guard::tests(),

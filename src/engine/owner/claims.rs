@@ -223,7 +223,7 @@ impl Network {
     }
 
     /// The first announcement now, the rest from the loop.
-    fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
+    pub(super) fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
         let Some(netns) = self.netns.as_ref() else {
             return Ok(());
         };

@@ -2,11 +2,13 @@
 //! let through what published ports need.
 
 use super::network::{Network, not_made};
-use crate::base::Result;
+use crate::base::{Cidr, Result};
 use crate::engine::counters::Counters;
 use crate::engine::record::Record;
-use crate::net::guard::Guard;
+use crate::net::Attachment;
+use crate::net::guard::{Addrs, Guard, Identity, State};
 use crate::net::publish::Publisher;
+use crate::net::spec::NetworkSpec;
 
 impl Network {
     /// `--allow` and `--deny`, before there is a link.
@@ -21,6 +23,33 @@ impl Network {
             None => self.guard.insert(Guard::new(netns)?),
         };
         guard.filter(rules)
+    }
+
+    pub(super) fn warn_of_no_guard(&mut self, attachment: &Attachment, spec: &NetworkSpec) {
+        if let State::Unavailable { why } = &attachment.guard {
+            self.warnings.push(format!(
+                "network {} has no guard: {why}; what the container sends is not checked",
+                spec.name
+            ));
+        }
+    }
+
+    /// The leg has other addresses than when its link was made: what may be
+    /// sent from it, if it is guarded, is now from these. What was dropped is
+    /// counted anew.
+    pub(super) fn guard_follows(&mut self, at: usize) -> Result<()> {
+        let leg = &self.legs[at];
+        let attachment = leg.attachment.as_ref().filter(|a| a.guard == State::On);
+        let (Some(attachment), Some(guard)) = (attachment, &mut self.guard) else {
+            return Ok(());
+        };
+        let own = leg.addrs.values().map(Cidr::addr);
+        guard.install(&Identity {
+            ifname: &attachment.ifname,
+            mac: attachment.mac,
+            addrs: &Addrs::Own(own.collect()),
+        })?;
+        self.let_answers_out()
     }
 
     /// What is published answers from other addresses than the container's.

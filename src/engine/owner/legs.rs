@@ -43,6 +43,7 @@ impl Network {
             options,
             addrs,
             attachment: None,
+            client: None,
             claim: None,
             is_announced: false,
         })
@@ -58,7 +59,7 @@ impl Network {
     ) -> Result<PerFamily<Cidr>> {
         let mut addrs = PerFamily::NONE;
         for family in Family::BOTH {
-            if !spec.has(family) || spec.vlan().is_none() {
+            if !spec.has(family) || spec.vlan().is_none() || spec.is_dhcp() {
                 continue;
             }
             let leased = self.lease_one(engine, spec, family, config, taken);
@@ -120,7 +121,7 @@ impl Network {
         Ok(addr)
     }
 
-    fn overlapping(&self, addr: Cidr) -> Option<Cidr> {
+    pub(super) fn overlapping(&self, addr: Cidr) -> Option<Cidr> {
         self.legs
             .iter()
             .filter_map(|leg| leg.addrs.of(addr.family()))
@@ -153,6 +154,14 @@ fn check_families(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()> {
             ))
             .hint(format!("network {} has no {family}", spec.name)));
         }
+    }
+    if let (Some(ip), true) = (request.link_local.first(), spec.is_dhcp()) {
+        return Err(Error::invalid(format!(
+            "invalid endpoint settings:\nlink-local address {ip} is for a network with subnets, \
+             and the addresses of {} are a DHCP server's",
+            spec.name
+        ))
+        .hint("leave --link-local-ip out"));
     }
     let is_v6 = |ip: &&IpAddr| ip.is_ipv6();
     match request.link_local.iter().find(is_v6) {

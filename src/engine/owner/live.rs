@@ -54,10 +54,10 @@ impl Network {
             request,
             network: None,
             last_ips: PerFamily::NONE,
+            dhcp: None,
         };
         let before = self.default_legs();
         let leg = self.leg(engine, config, taken)?;
-        let addrs = leg.addrs;
         self.legs.push(leg);
         let at = self.legs.len() - 1;
         let default = self.default_legs();
@@ -80,7 +80,10 @@ impl Network {
                     let forgotten = detached.and_then(|()| self.drop_route(attachment));
                     undo.extend(forgotten.err());
                 }
-                let released = addrs.values().map(|addr| engine.release(&leg.spec, addr));
+                let released = leg
+                    .addrs
+                    .values()
+                    .map(|addr| engine.release(&leg.spec, addr));
                 undo.extend(released.filter_map(Result::err));
             }
             undo.extend(self.move_default(&PerFamily::NONE, &moved).err());
@@ -91,14 +94,15 @@ impl Network {
             .endpoints
             .retain(|e| !matches!(e.request.network.as_str(), "none"));
         record.config.endpoints.push(self.legs[at].config.clone());
-        let mut addrs = addrs.values();
+        let mut addrs = self.legs[at].addrs.values();
         let named = addrs
             .try_for_each(|addr| {
                 let warning = engine.add_host_line(record, addr)?;
                 self.warnings.extend(warning);
                 Ok(())
             })
-            .and_then(|()| self.name_service(engine, record));
+            .and_then(|()| self.name_service(engine, record))
+            .and_then(|()| self.name_servers_of_leases(engine, record));
         let network = self.legs[at].spec.id.clone();
         named
             .and_then(|()| self.republish(engine, record, journal))
@@ -111,7 +115,7 @@ impl Network {
     /// Published ports lead into the network that they were published on. When
     /// the container has left it, or was on none, they lead into the one that
     /// is the default now; without any they are free again.
-    fn republish(
+    pub(super) fn republish(
         &mut self,
         engine: &Engine,
         record: &Record,
@@ -162,6 +166,8 @@ impl Network {
                     self.id
                 ))
             })?;
+        // The way to the server goes with the link.
+        self.legs[at].give_lease_back(engine);
         // As long as the link is there, nothing has changed.
         if let (Some(attachment), Some(sandbox)) =
             (&self.legs[at].attachment, self.sandbox.as_mut())
@@ -217,7 +223,11 @@ impl Network {
 
     /// Takes default routes from some legs and gives them to others; a route
     /// that is there already is fine.
-    fn move_default(&mut self, from: &PerFamily<usize>, to: &PerFamily<usize>) -> Result<()> {
+    pub(super) fn move_default(
+        &mut self,
+        from: &PerFamily<usize>,
+        to: &PerFamily<usize>,
+    ) -> Result<()> {
         Family::BOTH
             .into_iter()
             .try_for_each(|family| self.move_default_in(family, from.of(family), to.of(family)))

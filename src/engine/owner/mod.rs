@@ -23,6 +23,7 @@ use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::process::{self, ExitStatus, SingleThreaded};
 
 mod claims;
+mod dhcp;
 mod guard;
 mod legs;
 mod live;
@@ -40,6 +41,9 @@ const PUBLISH_BASE: u64 = 1 << 40;
 const NAMES_BASE: u64 = 1 << 41;
 /// Those of the claims to addresses: plus the interface's index.
 const CLAIMS_BASE: u64 = 1 << 42;
+/// Those of DHCP clients, above all others: some for each interface, by its
+/// index.
+const DHCP_BASE: u64 = 1 << 43;
 
 /// Everything of one running container, in its supervisor.
 #[derive(Debug)]
@@ -138,6 +142,9 @@ impl Owned {
         let dirs = self.engine.dirs.clone();
         let id = &self.record.id;
         let leases = self.network.leases();
+        if self.record.config.auto_remove {
+            self.network.give_leases_back(&self.engine);
+        }
         let left = self.network.events("disconnect");
         let mut errors = self.network.close(&self.engine);
         if let Some(cgroup) = self.cgroup.take() {
@@ -233,6 +240,7 @@ impl Owned {
         {
             publisher.register(epoll, PUBLISH_BASE)?;
         }
+        self.network.register_dhcp(epoll)?;
         self.network.register_claims(epoll)?;
         match &mut self.network.names {
             Some(names) if !names.resolver.is_registered() => {
@@ -351,6 +359,9 @@ impl Owner for Owned {
     }
 
     fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {
+        if let Some(key) = key.checked_sub(DHCP_BASE) {
+            return self.dhcp_ready(key);
+        }
         if key >= CLAIMS_BASE {
             return self.contradicted(key);
         }

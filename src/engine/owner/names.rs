@@ -128,6 +128,13 @@ impl Network {
 
     /// The container is called otherwise from now on.
     pub(super) fn rename(&mut self, engine: &Engine, name: &ContainerName) -> Result<()> {
+        if let Some(leg) = self.legs.iter().find(|leg| leg.spec.is_dhcp()) {
+            return Err(Error::conflict(format!(
+                "cannot rename container {}: on network {} its address is leased under that name",
+                self.name, leg.spec.name
+            ))
+            .hint("stop it first; at the next start it asks under the new one"));
+        }
         let before = std::mem::replace(&mut self.name, name.clone());
         self.label(engine).map_err(|error| {
             self.name = before;

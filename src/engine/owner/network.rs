@@ -19,9 +19,10 @@ use crate::engine::record::{EndpointConfig, Record, State};
 use crate::net::Attachment;
 use crate::net::acd::Acd;
 use crate::net::announce::Announcer;
+use crate::net::dhcp::Client;
 use crate::net::driver::{self, Endpoint, HostView};
 use crate::net::endpoint::EndpointOptions;
-use crate::net::guard::{self, Guard};
+use crate::net::guard::Guard;
 use crate::net::publish::{self, Publisher, Reserved, Target};
 use crate::net::spec::{Driver, NetworkSpec, Vlan};
 use crate::netlink::{MacvlanMode, Mode, Rtnl};
@@ -37,7 +38,10 @@ pub(super) struct Leg {
     pub(super) options: EndpointOptions,
     pub(super) addrs: PerFamily<Cidr>,
     pub(super) attachment: Option<Attachment>,
-    /// The right to the address, unless it has none or `--acd=off`.
+    /// Where a DHCP server gives the address.
+    pub(super) client: Option<Client>,
+    /// The right to the address, unless it has none, it is a DHCP server's, or
+    /// `--acd=off`.
     pub(super) claim: Option<Claim>,
     pub(super) is_announced: bool,
 }
@@ -49,6 +53,9 @@ impl Leg {
             .addrs
             .of(family)
             .filter(|_| !self.spec.is_l3() && !self.is_cut_off())?;
+        if self.spec.is_dhcp() {
+            return self.lease()?.gateway().map(IpAddr::V4);
+        }
         self.spec
             .pools
             .iter()
@@ -184,7 +191,7 @@ impl Network {
     }
 
     /// Keeps ids, names and last addresses in the record.
-    fn remember(&self, record: &mut Record) {
+    pub(super) fn remember(&self, record: &mut Record) {
         for leg in &self.legs {
             if let Some(config) = record
                 .config
@@ -289,8 +296,9 @@ impl Network {
         record: &mut Record,
         journal: &mut dyn Journal,
     ) -> Result<()> {
-        let default = self.default_legs();
         for at in 0..self.legs.len() {
+            // A lease may have brought another gateway.
+            let default = self.default_legs();
             self.attach(engine, at, &default, journal)?;
         }
         self.remember(record);
@@ -385,6 +393,9 @@ impl Network {
         let ifname = self.ifname(at)?;
         let leg = &self.legs[at];
         let mac = match (leg.config.request.mac, leg.addrs.is_empty()) {
+            (None, true) if leg.spec.is_dhcp() && !leg.is_passthru() => {
+                Some(self.identity(leg).mac)
+            }
             (None, true) if !leg.mode().is_some_and(Mode::has_parents_mac) => {
                 Some(named_mac(&leg.spec, &self.hostname))
             }
@@ -426,6 +437,10 @@ impl Network {
             .attach(&mut self.host, sandbox, netns, sysctl, &mut self.guard)
             .map_err(|error| engine.name_holder(error, &spec))?;
         let parent = view.parent.as_ref().map(|link| link.index.get());
+        if spec.is_dhcp() {
+            self.warn_of_no_guard(&attachment, &spec);
+            return self.lease_by_dhcp(engine, at, attachment, journal);
+        }
         let known = engine
             .let_host_in(&mut self.host, &attachment, journal)
             .and_then(|()| match is_silent {
@@ -439,12 +454,7 @@ impl Network {
             let undone = [detached.unwrap_or(Ok(())), self.drop_route(&attachment)];
             error.with_undo(undone.into_iter().filter_map(Result::err).collect())
         })?;
-        if let guard::State::Unavailable { why } = &attachment.guard {
-            self.warnings.push(format!(
-                "network {} has no guard: {why}; what the container sends is not checked",
-                spec.name
-            ));
-        }
+        self.warn_of_no_guard(&attachment, &spec);
         let leg = &mut self.legs[at];
         leg.attachment = Some(attachment);
         leg.claim = claim;

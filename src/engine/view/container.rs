@@ -247,10 +247,44 @@ pub struct ContainerExtra {
     pub published: Vec<Published>,
     /// Per network name: interface and parent.
     pub links: BTreeMap<String, LinkExtra>,
+    /// Per network name, where a DHCP server gives the address; also of a
+    /// container that does not run.
+    #[serde(rename = "DHCP", skip_serializing_if = "BTreeMap::is_empty")]
+    pub dhcp: BTreeMap<String, Dhcp>,
     /// `--allow` and `--deny` in their order, and what holds for the rest.
     pub rules: Vec<RuleExtra>,
     /// Address conflicts of the last start and since.
     pub conflicts: Vec<Conflict>,
+}
+
+/// A DHCP client and its lease; empty without one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Dhcp {
+    /// RFC 2131's: `BOUND`.
+    pub state: String,
+    #[serde(rename = "ClientID")]
+    pub client_id: String,
+    pub hostname: String,
+    pub server: String,
+    /// `10.0.2.50/24`
+    pub address: String,
+    /// RFC 3339; empty: never.
+    pub obtained: String,
+    pub renew: String,
+    pub rebind: String,
+    pub expires: String,
+    /// `10.9.0.0/16 via 10.0.2.7`
+    pub routes: Vec<String>,
+    #[serde(rename = "MTU")]
+    pub mtu: u16,
+    #[serde(rename = "DNS")]
+    pub dns: Vec<String>,
+    pub search: Vec<String>,
+    #[serde(rename = "NTP")]
+    pub ntp: Vec<String>,
+    pub last_error: String,
+    pub last_error_at: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -186,6 +186,11 @@ impl Resolver {
         Ok((this, warning))
     }
 
+    /// Other name servers than before; questions on their way stay there.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// Is there a network that leads outside? May change at any time.
     pub fn set_external(&mut self, external: bool) {
         self.external = external;

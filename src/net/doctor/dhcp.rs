@@ -2,22 +2,21 @@
 //! give out too? One DHCPDISCOVER (sent twice, as it may be lost), and nothing
 //! after it: offers that nobody takes expire. It is asked for the link's own
 //! MAC, so that a server offers what it would offer this host anyway and does
-//! not use up an address. Wire format by smoltcp.
+//! not use up an address. The packet is made in `net::dhcp::message`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, send};
-use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress,
-    EthernetFrame, EthernetProtocol, EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket,
-    UdpRepr,
+    DHCP_CLIENT_PORT, DhcpMessageType, DhcpPacket, DhcpRepr, EthernetFrame, IpProtocol, Ipv4Packet,
+    UdpPacket,
 };
 
 use super::{Finding, Use, probe};
 use crate::base::{Error, MacAddr, Result};
+use crate::net::dhcp::message;
 use crate::sys::random;
 
 /// dnsmasq pings an address for three seconds before it offers it.
@@ -80,68 +79,11 @@ impl Client {
 }
 
 fn discover(mac: MacAddr, transaction: u32) -> Vec<u8> {
-    let own = EthernetAddress(mac.0);
-    let nowhere = Ipv4Addr::UNSPECIFIED;
-    let dhcp = DhcpRepr {
-        message_type: DhcpMessageType::Discover,
-        transaction_id: transaction,
-        secs: 0,
-        client_hardware_address: own,
-        client_ip: nowhere,
-        your_ip: nowhere,
-        server_ip: nowhere,
-        router: None,
-        subnet_mask: None,
-        relay_agent_ip: nowhere,
-        // The host may have another address by now, or none.
-        broadcast: true,
-        requested_ip: None,
-        client_identifier: None,
-        server_identifier: None,
-        parameter_request_list: Some(&[1, 3, 6]),
-        dns_servers: None,
-        max_size: None,
-        lease_duration: None,
-        renew_duration: None,
-        rebind_duration: None,
-        additional_options: &[],
-    };
-    let udp = UdpRepr {
-        src_port: DHCP_CLIENT_PORT,
-        dst_port: DHCP_SERVER_PORT,
-    };
-    let length = dhcp.buffer_len();
-    let ip = Ipv4Repr {
-        src_addr: nowhere,
-        dst_addr: Ipv4Addr::BROADCAST,
-        next_header: IpProtocol::Udp,
-        payload_len: udp.header_len() + length,
-        hop_limit: 64,
-    };
-    let ethernet = EthernetRepr {
-        src_addr: own,
-        dst_addr: EthernetAddress::BROADCAST,
-        ethertype: EthernetProtocol::Ipv4,
-    };
-    let checksums = ChecksumCapabilities::default();
-    let mut bytes = vec![0; ethernet.buffer_len() + ip.buffer_len() + ip.payload_len];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-    ethernet.emit(&mut frame);
-    let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
-    ip.emit(&mut packet, &checksums);
-    let write = |payload: &mut [u8]| {
-        // The buffer is of the length that it asked for: it cannot fail.
-        let _ = dhcp.emit(&mut DhcpPacket::new_unchecked(payload));
-    };
-    udp.emit(
-        &mut UdpPacket::new_unchecked(packet.payload_mut()),
-        &ip.src_addr.into(),
-        &ip.dst_addr.into(),
-        length,
-        write,
-        &checksums,
-    );
-    bytes
+    let mut dhcp = message::blank(mac, transaction);
+    // The host may have another address by now, or none.
+    dhcp.broadcast = true;
+    dhcp.parameter_request_list = Some(&[1, 3, 6]);
+    message::frame(mac, Ipv4Addr::UNSPECIFIED, &dhcp)
 }
 
 fn offer(frame: &[u8], mac: MacAddr, transaction: u32) -> Option<Offer> {
@@ -172,7 +114,17 @@ pub(super) fn judge(offers: &[Offer], uses: &[Use]) -> Finding {
         .collect();
     let told = told.join(", ");
     if offers.is_empty() {
-        return Finding::ok("no server answers");
+        return match uses.iter().find(|network| network.dhcp) {
+            Some(network) => Finding::problem(format!(
+                "no server answers, and network {} has its addresses from one",
+                network.name
+            ))
+            .advise(
+                "start one on this LAN, or let containers have fixed addresses: \
+                 network create --subnet, without --ipam-driver",
+            ),
+            None => Finding::ok("no server answers"),
+        };
     }
     if offers.len() > 1 {
         return Finding::warning(format!("{} servers: {told}", offers.len()))
@@ -252,8 +204,14 @@ mod tests {
             ..Use::default()
         };
         let verdict = |offers: &[Offer], uses: &[Use]| judge(offers, uses).verdict;
-        use super::super::Verdict::{Ok, Warning};
+        use super::super::Verdict::{Ok, Problem, Warning};
         assert_eq!(verdict(&[], &[network(None)]), Ok);
+        let leased = Use {
+            dhcp: true,
+            ..Use::default()
+        };
+        assert_eq!(verdict(&[], std::slice::from_ref(&leased)), Problem);
+        assert_eq!(verdict(&[offer(1)], &[leased]), Ok);
         assert_eq!(verdict(&[offer(1)], &[]), Ok);
         assert_eq!(verdict(&[offer(1)], &[network(None)]), Warning);
         assert_eq!(verdict(&[offer(1)], &[network(Some("10.0.2.192/26"))]), Ok);

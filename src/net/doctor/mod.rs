@@ -132,6 +132,8 @@ pub struct Use {
     pub name: String,
     pub mtu: Option<u32>,
     pub pools: Vec<Pool>,
+    /// Its addresses are a DHCP server's.
+    pub dhcp: bool,
     pub host_access: bool,
     /// `passthru` or `ipvlan`, which no macvlan can be beside.
     pub alone: Option<&'static str>,

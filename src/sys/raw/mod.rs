@@ -287,6 +287,21 @@ pub fn attach_filter(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> R
     .map(drop)
 }
 
+/// Bytes that were sent and have not left the machine (SIOCOUTQ): a datagram
+/// that waits for its neighbour's MAC is one of them.
+pub fn unsent(socket: BorrowedFd<'_>) -> Result<i32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int to `bytes`.
+    Errno::result(unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::TIOCOUTQ,
+            ptr::from_mut(&mut bytes),
+        )
+    })
+    .map(|_| bytes)
+}
+
 /// dup2(2) onto a standard stream (0, 1, 2): without CLOEXEC there.
 pub fn dup2_std(from: BorrowedFd<'_>, to: i32) -> Result<()> {
     if !(0..=2).contains(&to) {

@@ -30,7 +30,7 @@ pub struct Create {
     /// Allocate container ip from a sub-range
     #[arg(long, value_name = "strings", value_delimiter = ',')]
     pub ip_range: Vec<String>,
-    /// IP Address Management Driver
+    /// IP Address Management Driver: "default", or "dhcp" for the LAN's server
     #[arg(long, value_name = "string", default_value = "default")]
     pub ipam_driver: String,
     /// Set IPAM driver specific options (default map[])

@@ -1,0 +1,302 @@
+//! Networks whose addresses are a DHCP server's: what they may be, what is
+//! shown of a lease, and its end.
+//!
+//! *The end of a lease.* A container that stops keeps it: the next start asks
+//! for the same address. With the container (`rm`, the end of `--rm`) or its
+//! endpoint (`disconnect`) it goes back to the server, from the container's own
+//! MAC. A container that does not run has no interface, so one is made for the
+//! purpose, in a namespace that goes with this process. Nobody answers a
+//! RELEASE, and a server that never hears it lets the lease run out: that it
+//! cannot be sent keeps nothing from being removed.
+//!
+//! *The address after that.* Some servers (Kea) give a client that has released
+//! its address the next one. So the address is kept, in `<root>/dhcp/`, by
+//! client id, and a container that is made again asks for it. A few hundred
+//! are; those of a network go with it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::launch::hex;
+use super::names::list;
+use super::record::{Dhcp, EndpointConfig, Record};
+use super::{Engine, HostAccess, NetworkCreate, view};
+use crate::base::{Error, IfName, NetworkId, Result};
+use crate::net::dhcp::{self, Identity, Lease, Phase};
+use crate::net::spec::{NetworkSpec, Vlan};
+use crate::netlink::route::Configure;
+use crate::netlink::{NewLink, Rtnl};
+use crate::store::file::{self, Durability};
+use crate::sys::netns::Netns;
+use crate::sys::sysctl::{Family, NetSysctl};
+
+/// Addresses of containers that are gone.
+const REMEMBERED: usize = 512;
+/// How long a dead container's namespace may take to go.
+const BURIAL: Duration = Duration::from_secs(2);
+
+/// Refuses what no server could be asked for.
+pub(super) fn check_network(
+    request: &NetworkCreate,
+    vlan: &Vlan,
+    ipv4: bool,
+    ipv6: bool,
+) -> Result<()> {
+    let given = |what: &str| {
+        Error::invalid(format!(
+            "--ipam-driver dhcp leaves addresses to the LAN's DHCP server: {what}"
+        ))
+    };
+    if !request.pools.is_empty() {
+        let text = "--subnet, --ip-range, --gateway and --aux-address go with the default driver";
+        return Err(given(text).hint("leave them out, or leave --ipam-driver out"));
+    }
+    if !ipv4 {
+        return Err(given("without IPv4 there is nothing to ask for"));
+    }
+    if ipv6 {
+        return Err(given(
+            "it is asked for IPv4 addresses alone, and there is no client for DHCPv6",
+        )
+        .hint("leave --ipv6 out; a network of its own can have IPv6, with a --subnet"));
+    }
+    if vlan.mode.is_ipvlan() {
+        return Err(given(
+            "ipvlan interfaces all have their parent's MAC, by which servers tell clients apart",
+        )
+        .hint("-d macvlan gives each container a MAC of its own"));
+    }
+    if vlan.is_isolated() {
+        return Err(given("without a parent there is no LAN").hint("add -o parent=IFNAME"));
+    }
+    if let HostAccess::On { ip: Some(ip) } = request.host_access {
+        return Err(given(&format!(
+            "there is no subnet in which the host's side could have {ip}"
+        ))
+        .hint("--host-access without an address works"));
+    }
+    Ok(())
+}
+
+/// Who a container is to the servers on a network.
+pub(super) fn identity(network: &NetworkSpec, container: &str, hostname: &str) -> Identity {
+    Identity::new(&machine(), network.name.as_str(), container, hostname)
+}
+
+/// This machine; where it has no id, its name must do.
+fn machine() -> Vec<u8> {
+    let id = std::fs::read("/etc/machine-id").unwrap_or_default();
+    let id = id.trim_ascii();
+    if id.is_empty() {
+        let name = nix::unistd::gethostname().unwrap_or_default();
+        return std::os::unix::ffi::OsStringExt::into_vec(name);
+    }
+    id.to_owned()
+}
+
+/// `--hostname`, or else the container's name.
+pub(super) fn hostname<'a>(record_hostname: Option<&'a str>, name: &'a str) -> &'a str {
+    record_hostname.unwrap_or(name)
+}
+
+pub(super) fn describe(record: &Record) -> BTreeMap<String, view::Dhcp> {
+    let known = |e: &EndpointConfig| {
+        let mut dhcp = e.dhcp.clone()?;
+        if !record.state.status.is_live() {
+            // What the next start begins with.
+            dhcp.phase = match dhcp.lease {
+                Some(_) => Phase::InitReboot,
+                None => Phase::Init,
+            };
+        }
+        Some((e.name.clone(), shown(&dhcp)))
+    };
+    record.config.endpoints.iter().filter_map(known).collect()
+}
+
+fn shown(dhcp: &Dhcp) -> view::Dhcp {
+    let mut shown = view::Dhcp {
+        state: dhcp.phase.as_str().to_owned(),
+        client_id: dhcp.identity.client_id_text(),
+        hostname: dhcp.identity.hostname.clone(),
+        ..Default::default()
+    };
+    if let Some((at, error)) = &dhcp.error {
+        shown.last_error.clone_from(error);
+        shown.last_error_at.clone_from(at);
+    }
+    if let Some(lease) = &dhcp.lease {
+        fn texts<T: ToString>(list: &[T]) -> Vec<String> {
+            list.iter().map(T::to_string).collect()
+        }
+        shown.server = lease.server.to_string();
+        shown.address = lease.addr.to_string();
+        shown.obtained = time(lease, 0);
+        shown.renew = time(lease, lease.renew);
+        shown.rebind = time(lease, lease.rebind);
+        shown.expires = time(lease, lease.seconds);
+        shown.routes = texts(&lease.routes);
+        shown.mtu = lease.mtu.unwrap_or_default();
+        shown.dns = texts(&lease.dns);
+        shown.search.clone_from(&lease.search);
+        shown.ntp = texts(&lease.ntp);
+    }
+    shown
+}
+
+/// So many seconds after a lease began; nothing for "never".
+fn time(lease: &Lease, seconds: u32) -> String {
+    if seconds == u32::MAX {
+        return String::new();
+    }
+    let since = Duration::from_secs(lease.obtained.saturating_add(u64::from(seconds)));
+    UNIX_EPOCH
+        .checked_add(since)
+        .map(super::rfc3339)
+        .unwrap_or_default()
+}
+
+impl Engine {
+    /// Of a container that does not run and is about to go.
+    pub(super) fn give_leases_back(&self, record: &Record) {
+        for endpoint in &record.config.endpoints {
+            // What cannot be given back runs out.
+            let _ = self.give_lease_back(record, endpoint);
+        }
+    }
+
+    /// Of one that does not run and is taken off a network.
+    pub(super) fn leave_by_dhcp(&self, record: &Record, network: &NetworkId) {
+        let endpoints = record.config.endpoints.iter();
+        for endpoint in endpoints.filter(|e| e.network.as_ref() == Some(network)) {
+            let _ = self.give_lease_back(record, endpoint);
+        }
+    }
+
+    /// Of an endpoint of a container that does not run.
+    fn give_lease_back(&self, record: &Record, endpoint: &EndpointConfig) -> Result<()> {
+        let Some(Dhcp {
+            identity: known,
+            lease: Some(lease),
+            ..
+        }) = &endpoint.dhcp
+        else {
+            return Ok(());
+        };
+        let (Some(id), false) = (
+            &endpoint.network,
+            lease.remaining(dhcp::unix_time()).is_zero(),
+        ) else {
+            return Ok(());
+        };
+        let Some(network) = self.load_network(id)? else {
+            return Ok(());
+        };
+        // Leased under an earlier name: another container may go by it now.
+        let name = record.name.as_str();
+        let hostname = hostname(record.config.hostname.as_deref(), name);
+        let own = identity(&network, name, hostname);
+        match network.vlan() {
+            // Passthru would take the parent away from whoever has it.
+            Some(vlan) if own.client_id == known.client_id => {
+                self.remember_address(known, lease.ip())?;
+                match vlan.mode.is_passthru() {
+                    true => Ok(()),
+                    false => say_goodbye_once_free(vlan, known, lease),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn addresses_folder(&self) -> PathBuf {
+        self.dirs.root().join("dhcp")
+    }
+
+    /// For when the client comes again.
+    pub(super) fn remember_address(&self, identity: &Identity, ip: Ipv4Addr) -> Result<()> {
+        let folder = self.addresses_folder();
+        file::make_dir(&folder, 0o700)?;
+        let path = folder.join(hex(&identity.client_id));
+        let mut others = list(&folder)?;
+        if others.len() >= REMEMBERED && !path.exists() {
+            let age = |name: &String| {
+                let file = std::fs::metadata(folder.join(name));
+                file.and_then(|file| file.modified()).ok()
+            };
+            others.sort_by_cached_key(age);
+            if let Some(oldest) = others.first() {
+                file::remove(&folder.join(oldest))?;
+            }
+        }
+        file::replace(&path, ip.to_string().as_bytes(), Durability::Boot)
+    }
+
+    pub(super) fn remembered_address(&self, identity: &Identity) -> Option<Ipv4Addr> {
+        let path = self.addresses_folder().join(hex(&identity.client_id));
+        std::fs::read_to_string(path).ok()?.parse().ok()
+    }
+
+    /// The network is gone; what cannot be deleted is only a wish.
+    pub(super) fn forget_addresses(&self, network: &NetworkSpec) {
+        let folder = self.addresses_folder();
+        let of_network = hex(&identity(network, "", "").client_id[..5]);
+        for name in list(&folder).unwrap_or_default() {
+            if name.starts_with(&of_network) {
+                let _ = file::remove(&folder.join(name));
+            }
+        }
+    }
+}
+
+/// A container that has just ended has its MAC until the kernel has taken its
+/// namespace apart.
+fn say_goodbye_once_free(vlan: &Vlan, identity: &Identity, lease: &Lease) -> Result<()> {
+    let end = Instant::now() + BURIAL;
+    loop {
+        match say_goodbye(vlan, identity, lease) {
+            Err(e) if e.is_errno(libc::EADDRINUSE) && Instant::now() < end => {
+                std::thread::sleep(BURIAL / 200);
+            }
+            said => return said,
+        }
+    }
+}
+
+fn say_goodbye(vlan: &Vlan, identity: &Identity, lease: &Lease) -> Result<()> {
+    let mut host = Rtnl::host()?;
+    let Some(parent) = host.link(vlan.parent.as_str())? else {
+        return Ok(());
+    };
+    let (netns, sysctl) = Netns::create_with(NetSysctl::open)?;
+    let mut sandbox = Rtnl::sandbox(&netns)?;
+    if sysctl.has_ipv6() {
+        sysctl.write(Family::Ipv6, "conf/all/disable_ipv6", "1")?;
+    }
+    let ifname = IfName::new("eth0")?;
+    let new = NewLink {
+        name: &ifname,
+        lower: parent.index,
+        mode: vlan.mode,
+        sources: &vlan.sources,
+        mac: Some(identity.mac),
+        mtu: vlan.mtu,
+    };
+    let index = host.link_into(&new, &netns, &mut sandbox)?;
+    let near = |ip: &Ipv4Addr| lease.addr.contains((*ip).into());
+    let mut configure = Configure {
+        addrs: vec![lease.addr],
+        up: true,
+        ..Configure::default()
+    };
+    if let Some(gateway) = lease.gateway().filter(near) {
+        configure.gateways.put(gateway.into());
+    }
+    sandbox.configure(index, &configure)?;
+    let said = dhcp::release(netns, &ifname, index.get(), identity, lease);
+    // Not left to the namespace's end, some 30 ms later: its MAC may be
+    // wanted again at once.
+    said.and(sandbox.delete_link(index))
+}
