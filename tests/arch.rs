@@ -445,6 +445,36 @@ fn files_say_what_they_are_for_and_stay_small() {
     });
 }
 
+/// docs/features.md names the test of each row; one that is renamed or gone
+/// must not go on proving anything.
+#[test]
+fn tests_that_the_docs_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = vec![root.join("tests/kernel")];
+    let mut tests = String::new();
+    while let Some(path) = sources.pop() {
+        if path.is_dir() {
+            sources.extend(fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            tests += &fs::read_to_string(path).unwrap();
+        }
+    }
+    let features = fs::read_to_string(root.join("docs/features.md")).unwrap();
+    let named: Vec<&str> = features
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|code| Some(code.rsplit_once("::")?.1))
+        .filter(|name| !matches!(*name, "" | "…"))
+        .collect();
+    assert!(named.len() > 30, "{named:?}");
+    let missing: Vec<&&str> = named
+        .iter()
+        .filter(|name| !tests.contains(&format!("fn {name}()")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn the_lexer_sees_what_it_must() {
     let source = r####"
