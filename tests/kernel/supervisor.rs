@@ -791,6 +791,8 @@ fn input_that_nobody_reads_hides_no_signal() {
 }
 
 fn signals_pass_the_relay() {
+    // Whoever starts the tests may ignore SIGHUP, as nohup(1) does.
+    process::reset_signals().unwrap();
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGUSR2] {
         let mut it = up(case(
             "for s in 1 2 12; do trap \"echo got $s; exit 4\" $s; done; echo up; while :; do sleep 0.05; done",
