@@ -641,7 +641,7 @@ fn unreachable(container: &str) -> Verdict {
 }
 
 fn nil_parent_of(driver: &str, prefix: &str, flags: &[&str]) -> Verdict {
-    create(driver, "nil", flags)?;
+    create(driver, "nil", &[&["--ipv6"], flags].concat())?;
     let id = said(&["network", "inspect", "-f", "{{.Id}}", "nil"])?;
     let name = format!("{prefix}{}", &id[..12]);
     let made = link(&name)?;
