@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dockless::lab::Lab;
 
-use crate::harness::{Test, Verdict, failed};
+use crate::harness::{LEFT_OUT, Test, Verdict, failed};
 use crate::judge;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -45,8 +45,15 @@ fn a_life_in_docker_s_words() -> Verdict {
     // A pid 1 that has not caught SIGTERM yet ignores it; `--init` keeps it.
     let run = ["run", "-d", "--init", "--name=web", "--label=tier=front"];
     let id = dockless(&[&run[..], &["--network=mac1", "tester"]].concat())?;
-    dockless(&["pause", "web"])?;
-    dockless(&["unpause", "web"])?;
+    // Without a cgroup nothing can be paused.
+    let cgroups = dockless(&["inspect", "-f", "{{len .Dockless.Cgroups}}", "web"])?;
+    let can_pause = cgroups.trim() != "0";
+    if can_pause {
+        dockless(&["pause", "web"])?;
+        dockless(&["unpause", "web"])?;
+    } else {
+        println!("{LEFT_OUT}pause: no cgroup can be made here");
+    }
     dockless(&["rename", "web", "www"])?;
     dockless(&["restart", "www"])?;
     dockless(&["network", "disconnect", "mac1", "www"])?;
@@ -65,7 +72,7 @@ fn a_life_in_docker_s_words() -> Verdict {
         "link",
     ])?;
     dockless(&["network", "rm", "mac1"])?;
-    let wanted = [
+    let mut wanted = vec![
         "network create mac1",
         "container create web",
         "network connect mac1",
@@ -96,6 +103,7 @@ fn a_life_in_docker_s_words() -> Verdict {
         "container destroy gone",
         "network destroy mac1",
     ];
+    wanted.retain(|event| can_pause || !event.ends_with("pause web"));
     assert_eq!(so_far(&["--format", SHORT])?, wanted);
 
     let id = id.trim();
@@ -108,7 +116,10 @@ fn a_life_in_docker_s_words() -> Verdict {
     assert!(text[0].ends_with(&format!("(container={id}, name=mac1, type=macvlan)")));
     let short = &id[..12];
     for (filter, count) in [
-        (format!("container={short}"), 17),
+        (
+            format!("container={short}"),
+            if can_pause { 17 } else { 15 },
+        ),
         ("network=mac1".to_owned(), 8),
         ("label=tier=front".to_owned(), 17),
         ("image=tester:latest".to_owned(), 21),
