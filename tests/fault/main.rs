@@ -20,7 +20,7 @@ mod world;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    harness::main(inject::tests(), |notes| {
+    harness::main(inject::tests(), 1, |notes| {
         for note in notes {
             println!("{note}");
         }

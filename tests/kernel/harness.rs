@@ -140,10 +140,15 @@ pub(crate) const LEFT_OUT: &str = "LEFT OUT: ";
 /// What a test's line begins with that is shown though the test passes.
 const NOTE_MARK: &str = "NOTE: ";
 
-/// Runs all tests; `sum_up` gets to see their notes.
-pub(crate) fn main(tests: Vec<Test>, sum_up: impl FnOnce(&BTreeSet<String>)) -> ExitCode {
+/// Runs all tests, so many on each processor unless `--test-threads` is given;
+/// `sum_up` gets to see their notes.
+pub(crate) fn main(
+    tests: Vec<Test>,
+    on_each: usize,
+    sum_up: impl FnOnce(&BTreeSet<String>),
+) -> ExitCode {
     match std::env::var(STAGE).as_deref() {
-        Err(_) => run_all(tests, sum_up),
+        Err(_) => run_all(tests, on_each, sum_up),
         Ok(stage) => {
             let name = std::env::var(TEST).unwrap_or_default();
             let Some(test) = tests.iter().find(|t| t.name == name) else {
@@ -172,7 +177,7 @@ pub(crate) fn main(tests: Vec<Test>, sum_up: impl FnOnce(&BTreeSet<String>)) -> 
 
 // --- the first process: choose, start, count
 
-fn run_all(tests: Vec<Test>, sum_up: impl FnOnce(&BTreeSet<String>)) -> ExitCode {
+fn run_all(tests: Vec<Test>, on_each: usize, sum_up: impl FnOnce(&BTreeSet<String>)) -> ExitCode {
     let required = Required::from_env();
     let skips = Arc::new(Mutex::new(BTreeSet::new()));
     let notes = Arc::new(Mutex::new(BTreeSet::new()));
@@ -201,7 +206,9 @@ fn run_all(tests: Vec<Test>, sum_up: impl FnOnce(&BTreeSet<String>)) -> ExitCode
             })
         })
         .collect();
-    let args = Arguments::from_args();
+    let mut args = Arguments::from_args();
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    args.test_threads.get_or_insert(on_each * processors);
     let listing = args.list;
     let conclusion = libtest_mimic::run(&args, trials);
     if listing {
