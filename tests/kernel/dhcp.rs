@@ -15,7 +15,7 @@ use dockless::lab::{Lab, Machine};
 use serde_json::Value;
 
 use crate::harness::{Test, Verdict, failed};
-use crate::judge;
+use crate::judge::{self, ask, file_in, inside, said};
 
 pub(crate) fn tests() -> Vec<Test> {
     let dnsmasq: &[&str] = &["ip", "nsenter", "ping", "dnsmasq", "tshark"];
@@ -45,14 +45,6 @@ pub(crate) fn tests() -> Vec<Test> {
 
 // ---- dockless ---------------------------------------------------------------
 
-fn dockless(args: &[&str]) -> Verdict<judge::Answer> {
-    judge::run(&[&[judge::dockless().to_str().unwrap()], args].concat())
-}
-
-fn said(args: &[&str]) -> Verdict<String> {
-    Ok(dockless(args)?.success()?.stdout)
-}
-
 fn network() -> Verdict {
     said(&[
         "network",
@@ -81,17 +73,6 @@ fn format(name: &str, format: &str) -> Verdict<String> {
 fn lease(name: &str) -> Verdict<Value> {
     let json = format(name, "{{json .Dockless.DHCP}}")?;
     Ok(serde_json::from_str::<Value>(&json)?["lan"].take())
-}
-
-/// A program of the machine in the container's network.
-fn inside(name: &str, argv: &[&str]) -> Verdict<judge::Answer> {
-    let net = format!("--net=/proc/{}/ns/net", format(name, "{{.State.Pid}}")?);
-    judge::run(&[&["nsenter", &net], argv].concat())
-}
-
-fn file(name: &str, path: &str) -> Verdict<String> {
-    let pid = format(name, "{{.State.Pid}}")?;
-    Ok(fs::read_to_string(format!("/proc/{pid}/root{path}"))?)
 }
 
 /// The address of eth0 as the kernel has it; empty without.
@@ -356,7 +337,7 @@ fn a_lease_is_all_that_a_server_says() -> Verdict {
     assert_eq!(way("default"), "10.0.2.1");
     assert_eq!(way("10.9.0.0/16"), "10.0.2.7");
     assert_eq!(way("10.8.0.1"), Value::Null);
-    let resolv = file("my_web", "/etc/resolv.conf")?;
+    let resolv = file_in("my_web", "/etc/resolv.conf")?;
     assert!(
         resolv.contains("\nsearch lan.example example.org\n"),
         "{resolv}"
@@ -365,7 +346,7 @@ fn a_lease_is_all_that_a_server_says() -> Verdict {
         resolv.contains("# ExtServers: [10.0.2.1 10.0.2.7]\n"),
         "{resolv}"
     );
-    assert!(file("my_web", "/etc/hosts")?.contains(&format!("\n{ip}\t")));
+    assert!(file_in("my_web", "/etc/hosts")?.contains(&format!("\n{ip}\t")));
     // What `inspect` says, and what the server has noted.
     let known = lease("my_web")?;
     assert_eq!(known["State"], "BOUND");
@@ -485,7 +466,7 @@ fn it_is_kept_over_a_stop_and_given_back_at_the_end() -> Verdict {
     eventually("the server knows", 5, || Ok(server.known().len() == 1))?;
     eventually("it is said", 5, || Ok(wire.asked(RELEASE)?.len() == 3))?;
     // A name that is a lease's stays as long as it runs.
-    let refused = dockless(&["rename", "other", "third"])?;
+    let refused = ask(&["rename", "other", "third"])?;
     assert_eq!(refused.code, Some(1));
     assert!(
         refused.stderr.contains("leased under that name"),
@@ -523,7 +504,7 @@ fn ports_and_names_and_the_host_lead_to_it() -> Verdict {
     assert_eq!(shown[0]["IPAM"]["Driver"], "dhcp");
     assert_eq!(shown[0]["IPAM"]["Config"], Value::Array(Vec::new()));
     assert!(shown.to_string().contains(&format!("{ip}/24")));
-    let busy = dockless(&["network", "rm", "lan"])?;
+    let busy = ask(&["network", "rm", "lan"])?;
     assert!(
         busy.stderr.contains("has active endpoints"),
         "{}",
@@ -538,7 +519,7 @@ fn nobody_answers() -> Verdict {
     let _lan = Lab::here(0)?;
     network()?;
     let began = Instant::now();
-    let run = dockless(&["run", "--rm", "--name", "web", "--network", "lan", "tester"])?;
+    let run = ask(&["run", "--rm", "--name", "web", "--network", "lan", "tester"])?;
     let took = began.elapsed();
     assert_eq!(run.code, Some(125));
     for phrase in [
@@ -565,7 +546,7 @@ fn the_address_that_is_wanted_or_none() -> Verdict {
     assert!(server.known()[0].contains(" 02:00:00:00:00:55 10.0.2.55 "));
     let began = Instant::now();
     for ip in ["10.0.2.55", "10.0.2.200"] {
-        let run = dockless(&["run", "--rm", "--network", "lan", "--ip", ip, "tester"])?;
+        let run = ask(&["run", "--rm", "--network", "lan", "--ip", ip, "tester"])?;
         assert_eq!(run.code, Some(125));
         let phrase = format!("DHCP server 10.0.2.1 does not give {ip}: it offers 10.0.2.");
         assert!(run.stderr.contains(&phrase), "{}", run.stderr);
@@ -658,17 +639,17 @@ fn connected_and_disconnected_live() -> Verdict {
     said(&["network", "connect", "lan", "web"])?;
     let ip = address("web")?;
     assert!(server.client_of(&ip).is_some());
-    assert!(file("web", "/etc/hosts")?.contains(&ip));
-    assert!(file("web", "/etc/resolv.conf")?.contains("search lan.example"));
+    assert!(file_in("web", "/etc/hosts")?.contains(&ip));
+    assert!(file_in("web", "/etc/resolv.conf")?.contains("search lan.example"));
     let routes = inside("web", &["ip", "-j", "route", "show", "default"])?.json()?;
     assert_eq!(routes[0]["gateway"], "10.0.2.1");
     said(&["network", "disconnect", "lan", "web"])?;
     eventually("the server knows", 2, || Ok(server.known().is_empty()))?;
-    assert!(!file("web", "/etc/hosts")?.contains(&ip));
+    assert!(!file_in("web", "/etc/hosts")?.contains(&ip));
     nothing_is_left()?;
     // Nobody there: refused, and the container goes on.
     drop(server);
-    let refused = dockless(&["network", "connect", "lan", "web"])?;
+    let refused = ask(&["network", "connect", "lan", "web"])?;
     assert_eq!(refused.code, Some(1));
     assert!(
         refused.stderr.contains("no DHCP server answered"),
@@ -960,7 +941,7 @@ fn stays_inside(name: &str, ip: &str) -> Verdict {
 
 fn nothing_leads_to(ip: &str) -> Verdict {
     assert!(!said(&["hosts"])?.contains(ip));
-    assert!(!file("web", "/etc/hosts")?.contains(ip));
+    assert!(!file_in("web", "/etc/hosts")?.contains(ip));
     Ok(())
 }
 
@@ -970,7 +951,7 @@ fn leads_to(lan: &Lab, name: &str, ip: &str) -> Verdict {
         Ok(format(name, "{{.NetworkSettings.Networks.lan.IPAddress}}")? == ip)
     })?;
     assert!(said(&["hosts"])?.contains(ip));
-    assert!(file(name, "/etc/hosts")?.contains(ip));
+    assert!(file_in(name, "/etc/hosts")?.contains(ip));
     let routes = inside(name, &["ip", "-j", "route", "show", "default"])?.json()?;
     assert_eq!(routes[0]["gateway"], "10.0.2.1");
     let open = lan.gateway.run(|| {

@@ -9,7 +9,7 @@ use dockless::lab::{Lab, Machine};
 use serde_json::Value;
 
 use crate::harness::{Test, Verdict, failed};
-use crate::judge;
+use crate::judge::{self, ask};
 
 pub(crate) fn tests() -> Vec<Test> {
     let judged = [
@@ -77,10 +77,6 @@ fn said_by(argv: &[&str]) -> Verdict<Said> {
     }
 }
 
-fn dockless(args: &[&str]) -> Verdict<judge::Answer> {
-    judge::run(&[&[judge::dockless().to_str().unwrap()], args].concat())
-}
-
 fn ip(command: &str) -> Verdict {
     let words: Vec<&str> = command.split(' ').collect();
     judge::run(&[&["ip"][..], &words].concat())?.success()?;
@@ -90,7 +86,7 @@ fn ip(command: &str) -> Verdict {
 fn network(options: &[&str]) -> Verdict {
     let create = "network create -d macvlan --subnet=10.0.2.0/24 --gateway=10.0.2.1 -o parent=eth1";
     let create: Vec<&str> = create.split(' ').collect();
-    dockless(&[&create, options, &["mac1"]].concat())?.success()?;
+    ask(&[&create, options, &["mac1"]].concat())?.success()?;
     Ok(())
 }
 
@@ -137,7 +133,7 @@ fn bridge_port() -> Verdict {
     said.is("rx handler", "problem", master);
     said.is("foreign MAC", "unknown", master);
     assert!(said.advice("port").contains(master));
-    let run = dockless(&["run", "--rm", "--network", "mac1", "tester", "ip", "link"])?;
+    let run = ask(&["run", "--rm", "--network", "mac1", "tester", "ip", "link"])?;
     assert_eq!(run.code, Some(125));
     assert!(run.stderr.contains(said.advice("port")), "{}", run.stderr);
     // The bridge itself is none, but it has its price.
@@ -220,7 +216,7 @@ fn duplicate_addresses() -> Verdict {
     network(&[])?;
     let run = "run -d --name web --network mac1 --ip 10.0.2.5 tester";
     let run: Vec<&str> = run.split(' ').collect();
-    dockless(&run)?.success()?;
+    ask(&run)?.success()?;
     doctor(&["eth1"])?.is("duplicate address", "ok", "");
     add_address(&lan.others[0], "10.0.2.5/24")?;
     let said = doctor(&["eth1"])?;
@@ -229,7 +225,7 @@ fn duplicate_addresses() -> Verdict {
         "problem",
         "02:1a:0a:00:02:07 has 10.0.2.5 too",
     );
-    dockless(&["rm", "-f", "web"])?.success()?;
+    ask(&["rm", "-f", "web"])?.success()?;
     doctor(&["eth1"])?.is("duplicate address", "ok", "");
 
     add_address(&lan.others[0], "10.0.2.4/24")?;
@@ -392,13 +388,13 @@ fn which_links() -> Verdict {
     };
     assert_eq!(links(doctor(&["--no-probe"])?), ["eth1"]);
     let create = "network create -d macvlan --subnet=10.9.0.0/24 -o parent=v0 mac9";
-    dockless(&create.split(' ').collect::<Vec<_>>())?.success()?;
+    ask(&create.split(' ').collect::<Vec<_>>())?.success()?;
     let said = doctor(&["--no-probe"])?;
     assert_eq!(said.json["Links"][1]["Networks"][0], "mac9");
     assert_eq!(links(said), ["eth1", "v0"]);
-    dockless(&["network", "rm", "mac9"])?.success()?;
+    ask(&["network", "rm", "mac9"])?.success()?;
     ip("route del default")?;
-    let nothing = dockless(&["doctor"])?;
+    let nothing = ask(&["doctor"])?;
     assert_eq!(nothing.code, Some(1));
     assert!(
         nothing.stderr.contains("dockless doctor eth0"),
@@ -406,9 +402,7 @@ fn which_links() -> Verdict {
         nothing.stderr
     );
     // For people, and with the same code.
-    let text = dockless(&["doctor", "--no-probe", "eth1"])?
-        .success()?
-        .stdout;
+    let text = ask(&["doctor", "--no-probe", "eth1"])?.success()?.stdout;
     assert!(text.contains("\neth1\n  ok       link"), "{text}");
     Ok(())
 }

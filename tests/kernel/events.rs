@@ -8,7 +8,7 @@ use std::time::Duration;
 use dockless::lab::Lab;
 
 use crate::harness::{LEFT_OUT, Test, Verdict, failed};
-use crate::judge;
+use crate::judge::{self, said};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -18,24 +18,18 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-fn dockless(args: &[&str]) -> Verdict<String> {
-    let program = judge::dockless().to_string_lossy().into_owned();
-    let answer = judge::run(&[&[program.as_str()][..], args].concat())?;
-    Ok(answer.success()?.stdout)
-}
-
 const SHORT: &str = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}";
 
 fn so_far(more: &[&str]) -> Verdict<Vec<String>> {
     let words = ["events", "--since=1h", "--until=0s"];
-    let out = dockless(&[&words[..], more].concat())?;
+    let out = said(&[&words[..], more].concat())?;
     Ok(out.lines().map(str::to_owned).collect())
 }
 
 fn a_life_in_docker_s_words() -> Verdict {
     let _lan = Lab::here(0)?;
     let create = ["network", "create", "-d", "macvlan", "--subnet=10.0.2.0/24"];
-    dockless(
+    said(
         &[
             &create[..],
             &["--gateway=10.0.2.1", "-o", "parent=eth1", "mac1"],
@@ -44,25 +38,25 @@ fn a_life_in_docker_s_words() -> Verdict {
     )?;
     // A pid 1 that has not caught SIGTERM yet ignores it; `--init` keeps it.
     let run = ["run", "-d", "--init", "--name=web", "--label=tier=front"];
-    let id = dockless(&[&run[..], &["--network=mac1", "tester"]].concat())?;
+    let id = said(&[&run[..], &["--network=mac1", "tester"]].concat())?;
     // Without a cgroup nothing can be paused.
-    let cgroups = dockless(&["inspect", "-f", "{{len .Dockless.Cgroups}}", "web"])?;
+    let cgroups = said(&["inspect", "-f", "{{len .Dockless.Cgroups}}", "web"])?;
     let can_pause = cgroups.trim() != "0";
     if can_pause {
-        dockless(&["pause", "web"])?;
-        dockless(&["unpause", "web"])?;
+        said(&["pause", "web"])?;
+        said(&["unpause", "web"])?;
     } else {
         println!("{LEFT_OUT}pause: no cgroup can be made here");
     }
-    dockless(&["rename", "web", "www"])?;
-    dockless(&["restart", "www"])?;
-    dockless(&["network", "disconnect", "mac1", "www"])?;
-    dockless(&["network", "connect", "mac1", "www"])?;
-    dockless(&["kill", "www"])?;
-    dockless(&["start", "www"])?;
-    dockless(&["stop", "www"])?;
-    dockless(&["rm", "www"])?;
-    dockless(&[
+    said(&["rename", "web", "www"])?;
+    said(&["restart", "www"])?;
+    said(&["network", "disconnect", "mac1", "www"])?;
+    said(&["network", "connect", "mac1", "www"])?;
+    said(&["kill", "www"])?;
+    said(&["start", "www"])?;
+    said(&["stop", "www"])?;
+    said(&["rm", "www"])?;
+    said(&[
         "run",
         "--rm",
         "--name=gone",
@@ -71,7 +65,7 @@ fn a_life_in_docker_s_words() -> Verdict {
         "ip",
         "link",
     ])?;
-    dockless(&["network", "rm", "mac1"])?;
+    said(&["network", "rm", "mac1"])?;
     let mut wanted = vec![
         "network create mac1",
         "container create web",
@@ -154,7 +148,7 @@ fn a_follower_hears_of_it_at_once() -> Verdict {
     };
     // It watches once the folder is there; what happens before is not news.
     std::thread::sleep(Duration::from_millis(500));
-    dockless(&[
+    said(&[
         "run",
         "--rm",
         "--name=one",
@@ -175,21 +169,21 @@ fn a_follower_hears_of_it_at_once() -> Verdict {
     // With an end, it ends.
     let until = std::time::SystemTime::now() + Duration::from_secs(1);
     let since_1970 = until.duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
-    dockless(&["events", &format!("--until={since_1970:.3}")])?;
+    said(&["events", &format!("--until={since_1970:.3}")])?;
     assert!(std::time::SystemTime::now() >= until - Duration::from_millis(2));
     Ok(())
 }
 
 fn a_killed_supervisor_s_container_has_died() -> Verdict {
-    dockless(&["run", "-d", "--name=one", "--network=none", "tester"])?;
-    let pid = dockless(&["inspect", "-f", "{{.Dockless.SupervisorPid}}", "one"])?;
+    said(&["run", "-d", "--name=one", "--network=none", "tester"])?;
+    let pid = said(&["inspect", "-f", "{{.Dockless.SupervisorPid}}", "one"])?;
     let supervisor = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
     nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL)?;
-    while dockless(&["ps", "-q"])?.contains(|c: char| c.is_ascii_hexdigit()) {
+    while said(&["ps", "-q"])?.contains(|c: char| c.is_ascii_hexdigit()) {
         std::thread::sleep(Duration::from_millis(10));
     }
     let died = so_far(&["--filter=event=die"])?;
     assert!(died[0].contains("exitCode=137"), "{died:?}");
-    dockless(&["rm", "one"])?;
+    said(&["rm", "one"])?;
     Ok(())
 }

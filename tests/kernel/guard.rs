@@ -18,7 +18,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send};
 use serde_json::{Value, json};
 
 use crate::harness::{Test, Verdict, failed};
-use crate::judge::{self, Answer};
+use crate::judge::{self, ask, said};
 
 pub(crate) fn tests() -> Vec<Test> {
     let judged = [
@@ -52,15 +52,6 @@ const ALL: [u8; 6] = [0xff; 6];
 const LIMIT: Duration = Duration::from_secs(5);
 
 // ---- what the tests say to dockless -----------------------------------------
-
-fn dockless(args: &[&str]) -> Verdict<Answer> {
-    let program = judge::dockless().display().to_string();
-    judge::run(&[&[program.as_str()], args].concat())
-}
-
-fn said(args: &[&str]) -> Verdict<String> {
-    Ok(dockless(args)?.success()?.stdout)
-}
 
 fn network(name: &str, options: &[&str]) -> Verdict {
     let head = ["network", "create", "-d", "macvlan", "-o", "parent=eth1"];
@@ -851,7 +842,7 @@ fn a_kernel_without_it() -> Verdict {
     seccompiler::apply_filter(&filter)?;
 
     let head = ["run", "-d", "--name", "web", "--network"];
-    let answer = dockless(&[&head[..], &["lan", "tester"]].concat())?.success()?;
+    let answer = ask(&[&head[..], &["lan", "tester"]].concat())?.success()?;
     assert!(
         answer.stderr.contains("network lan has no guard"),
         "{}",
@@ -864,7 +855,7 @@ fn a_kernel_without_it() -> Verdict {
     );
     said(&["rm", "-f", "web"])?;
 
-    let answer = dockless(&[&head[..], &["strict", "tester"]].concat())?;
+    let answer = ask(&[&head[..], &["strict", "tester"]].concat())?;
     assert_eq!(answer.code, Some(125), "{}", answer.stderr);
     for words in ["protocol not supported", "Linux 5.16", "-o guard=off"] {
         assert!(answer.stderr.contains(words), "{}", answer.stderr);
@@ -898,7 +889,7 @@ fn rules_in_both_directions() -> Verdict {
     };
     let pings = |to: &str| -> Verdict<bool> {
         let argv = ["exec", "web", "ping", "-c", "1", "-W", "1", to];
-        Ok(dockless(&argv)?.is_success())
+        Ok(ask(&argv)?.is_success())
     };
     let ready = SocketAddrV4::new(IP.into(), 5000);
     // (flags; page from the gateway, from the other; ping from the gateway,

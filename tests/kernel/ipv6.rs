@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict, failed};
-use crate::judge::{self, Answer};
+use crate::harness::{Test, Verdict};
+use crate::judge::{self, ask, file_in, inside, ip_in, refused, said};
 use dockless::lab::Lab;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -22,26 +22,6 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(names_have_both_families).needs(&["dig", "nsenter"]),
         Test::new(pools_of_its_own),
     ]
-}
-
-fn dockless(args: &[&str]) -> Verdict<Answer> {
-    let program = judge::dockless().display().to_string();
-    judge::run(&[&[program.as_str()], args].concat())
-}
-
-fn said(args: &[&str]) -> Verdict<String> {
-    Ok(dockless(args)?.success()?.stdout)
-}
-
-fn refused(args: &[&str], phrase: &str) -> Verdict {
-    let answer = dockless(args)?;
-    if answer.is_success() || !answer.stderr.contains(phrase) {
-        return failed(format!(
-            "{}: exit {:?}, not {phrase:?}\n{}",
-            answer.command, answer.code, answer.stderr
-        ));
-    }
-    Ok(())
 }
 
 const V4: [&str; 2] = ["--subnet=10.0.2.0/24", "--gateway=10.0.2.1"];
@@ -66,15 +46,6 @@ fn lan() -> Verdict<Lab> {
     let lan = Lab::here(1)?;
     lan.add_ipv6()?;
     Ok(lan)
-}
-
-fn inside(name: &str, argv: &[&str]) -> Verdict<Answer> {
-    let pid = said(&["inspect", "-f", "{{.State.Pid}}", name])?;
-    judge::run(&[&["nsenter", "-t", pid.trim(), "-n"], argv].concat())
-}
-
-fn ip_in(name: &str, args: &[&str]) -> Verdict<Value> {
-    inside(name, &[&["ip", "-j", "-d"], args].concat())?.json()
 }
 
 /// `fd00:2::5/64`, in the kernel's order; link-local ones apart.
@@ -199,8 +170,7 @@ fn dual_stack_on_the_lan() -> Verdict {
     assert_eq!(subnets["fd00:2::/64"]["DynamicIPsAvailable"], u64::MAX - 2);
     let listed = said(&["network", "ls", "--format", "{{.Name}} {{.IPv4}} {{.IPv6}}"])?;
     assert!(listed.contains("dual true true"), "{listed}");
-    let pid = said(&["inspect", "-f", "{{.State.Pid}}", "web"])?;
-    let hosts = std::fs::read_to_string(format!("/proc/{}/root/etc/hosts", pid.trim()))?;
+    let hosts = file_in("web", "/etc/hosts")?;
     let id = said(&["inspect", "-f", "{{.Config.Hostname}}", "web"])?;
     let lines = format!("10.0.2.5\t{0}\nfd00:2::5\t{0}\n", id.trim());
     assert!(hosts.ends_with(&lines), "{hosts}");
@@ -310,7 +280,7 @@ fn ipv6_alone() -> Verdict {
     said(&["rm", "-f", "web"])?;
     said(&["network", "rm", "v6"])?;
     create("dual", &[&V4[..], &V6].concat())?;
-    let on = dockless(&["network", "host-access", "dual", "on"])?.success()?;
+    let on = ask(&["network", "host-access", "dual", "on"])?.success()?;
     assert!(
         on.stderr.contains("host access is for IPv4 addresses"),
         "{}",

@@ -110,6 +110,56 @@ pub(crate) fn dockless() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_dockless"))
 }
 
+/// What dockless answers.
+pub(crate) fn ask(args: &[&str]) -> Verdict<Answer> {
+    let program = dockless().to_str().unwrap_or_default();
+    run(&[&[program], args].concat())
+}
+
+/// What it says when all is well.
+pub(crate) fn said(args: &[&str]) -> Verdict<String> {
+    Ok(ask(args)?.success()?.stdout)
+}
+
+/// It refuses, and what it says has `phrase` in it.
+pub(crate) fn refused(args: &[&str], phrase: &str) -> Verdict {
+    let answer = ask(args)?;
+    if answer.is_success() || !answer.stderr.contains(phrase) {
+        return failed(format!(
+            "{}: exit {:?}, not {phrase:?}\n{}",
+            answer.command, answer.code, answer.stderr
+        ));
+    }
+    Ok(())
+}
+
+/// A container's first process.
+pub(crate) fn pid_of(container: &str) -> Verdict<String> {
+    let pid = said(&["inspect", "-f", "{{.State.Pid}}", container])?;
+    Ok(pid.trim().to_owned())
+}
+
+/// A program of the machine in a container's network.
+pub(crate) fn inside(container: &str, argv: &[&str]) -> Verdict<Answer> {
+    let net = format!("--net=/proc/{}/ns/net", pid_of(container)?);
+    run(&[&["nsenter", &net], argv].concat())
+}
+
+pub(crate) fn ip_in(container: &str, args: &[&str]) -> Verdict<Value> {
+    inside(container, &[&["ip", "-j", "-d"], args].concat())?.json()
+}
+
+/// Where the machine finds a file of a container's.
+pub(crate) fn path_in(container: &str, file: &str) -> Verdict<PathBuf> {
+    let proc = Path::new("/proc").join(pid_of(container)?);
+    Ok(proc.join("root").join(file.trim_start_matches('/')))
+}
+
+/// A file as a container sees it.
+pub(crate) fn file_in(container: &str, file: &str) -> Verdict<String> {
+    Ok(std::fs::read_to_string(path_in(container, file)?)?)
+}
+
 /// `tests/probe`, built if it is not yet.
 ///
 /// It is a package of its own, which `cargo test` does not build; Cargo's own

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::harness::{Test, Verdict, failed, skipped};
-use crate::judge::{self, Answer};
+use crate::judge::{self, Answer, ask, ip_in, refused, said};
 use dockless::lab::{Lab, Machine};
 
 mod ipvlan;
@@ -36,28 +36,6 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 // --- what the tests say to dockless and to the kernel
-
-fn dockless(args: &[&str]) -> Verdict<Answer> {
-    let program = judge::dockless().display().to_string();
-    judge::run(&[&[program.as_str()], args].concat())
-}
-
-/// What it says when all is well.
-fn said(args: &[&str]) -> Verdict<String> {
-    Ok(dockless(args)?.success()?.stdout)
-}
-
-/// What it says when it refuses, which must have `phrase` in it.
-fn refused(args: &[&str], phrase: &str) -> Verdict {
-    let answer = dockless(args)?;
-    if answer.is_success() || !answer.stderr.contains(phrase) {
-        return failed(format!(
-            "{}: exit {:?}, not {phrase:?}\n{}",
-            answer.command, answer.code, answer.stderr
-        ));
-    }
-    Ok(())
-}
 
 /// `network create -d DRIVER FLAGS… NAME`
 fn create_words<'a>(driver: &'a str, name: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
@@ -88,18 +66,11 @@ fn remove_all(containers: &[&str]) -> Verdict {
 
 /// `PING`'s exit status and what it said, in the container.
 fn ping(container: &str, to: &str) -> Verdict<Answer> {
-    dockless(&["exec", container, "ping", "-c", "1", "-W", "2", to])
+    ask(&["exec", container, "ping", "-c", "1", "-W", "2", to])
 }
 
 fn pings(container: &str, to: &str) -> Verdict {
     ping(container, to)?.success().map(drop)
-}
-
-/// `ip -j -d …` in the container's network.
-fn ip_in(container: &str, args: &[&str]) -> Verdict<Value> {
-    let pid = said(&["inspect", "-f", "{{.State.Pid}}", container])?;
-    let enter = ["nsenter", "-t", pid.trim(), "-n", "ip", "-j", "-d"];
-    judge::run(&[&enter[..], args].concat())?.json()
 }
 
 /// Its default routes, as `ip` writes them: `via …`, `dev …`.
@@ -476,7 +447,7 @@ fn trace_names_the_attributes() -> Verdict {
     let _lan = lan(&["vlan", "ipvlan"])?;
     let flags = ["-o", "parent=eth1", "-o", "vlan=10", "-o", "ipvlan_mode=l3"];
     let words = create_words("ipvlan", "net", &flags);
-    let made = dockless(&[&["--trace-netlink"], &words[..]].concat())?.success()?;
+    let made = ask(&[&["--trace-netlink"], &words[..]].concat())?.success()?;
     let named = "KIND \"vlan\" DATA { ID 10 PROTOCOL 33024 }";
     assert!(made.stderr.contains(named), "{}", made.stderr);
     let run = [
@@ -489,7 +460,7 @@ fn trace_names_the_attributes() -> Verdict {
         "net",
         "tester",
     ];
-    let ran = dockless(&run)?.success()?;
+    let ran = ask(&run)?.success()?;
     let named = "KIND \"ipvlan\" DATA { MODE 1 FLAGS 0 }";
     assert!(ran.stderr.contains(named), "{}", ran.stderr);
     remove_all(&["c1"])?;
