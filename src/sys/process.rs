@@ -389,9 +389,11 @@ pub fn exit_now(code: i32) -> ! {
 /// the dead part of the main thread's stack. Its code and constants are
 /// [`Epoll::wait_at_rest`](super::epoll::Epoll::wait_at_rest)'s.
 pub fn shrink() {
+    // First: it needs heap and stack itself.
+    let bottom = main_stack_bottom();
     raw::malloc_trim();
-    if let Some(bottom) = main_stack_bottom() {
-        raw::forget_stack_below(bottom, 16 * 1024);
+    if let Some(bottom) = bottom {
+        raw::forget_stack_below(bottom);
     }
 }
 

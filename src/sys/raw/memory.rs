@@ -97,15 +97,18 @@ pub fn forget_read_only_and_wait(segments: &[(usize, usize)], fd: BorrowedFd<'_>
     };
 }
 
-/// Lets the kernel take back the stack pages deeper than `slack` below the
-/// caller's frame, down to `bottom`.
-pub fn forget_stack_below(bottom: usize, slack: usize) {
+/// Lets the kernel take back the stack pages below the caller's frame, down to
+/// `bottom`.
+#[inline(never)]
+pub fn forget_stack_below(bottom: usize) {
     let here = 0_u8;
-    let top = (ptr::from_ref(&here).expose_provenance() & !0xfff).saturating_sub(slack);
+    // A page between holds what this call itself puts there.
+    let top = (ptr::from_ref(&here).expose_provenance() & !0xfff).saturating_sub(4096);
     if top > bottom {
         // SAFETY: [bottom, top) lies below every live frame of this thread's
         // stack (`bottom` is the mapping's start as /proc/self/maps gives it,
-        // `slack` covers this call and a signal frame): dead memory.
+        // the page between covers this call, and a signal's frame is gone when
+        // this code runs again): dead memory.
         unsafe {
             libc::madvise(
                 ptr::with_exposed_provenance_mut(bottom),
