@@ -92,13 +92,19 @@ pub fn detach(
     guard: &mut Option<Guard>,
 ) -> Result<()> {
     delete(attachment, sandbox)?;
+    unguard(attachment, guard)
+}
+
+/// Takes the guard of a link that is gone.
+pub fn unguard(attachment: &Attachment, guard: &mut Option<Guard>) -> Result<()> {
     match guard {
         Some(guard) => guard.remove(&attachment.ifname),
         None => Ok(()),
     }
 }
 
-fn delete(attachment: &Attachment, sandbox: &mut Rtnl<Sandbox>) -> Result<()> {
+/// The link alone: when this fails, it is there, and its guard too.
+pub fn delete(attachment: &Attachment, sandbox: &mut Rtnl<Sandbox>) -> Result<()> {
     let name = attachment.ifname.as_str();
     match sandbox.link(name)? {
         Some(link) if link.index.get() == attachment.ifindex => {
