@@ -86,7 +86,7 @@ pub(super) fn identity(network: &NetworkSpec, container: &str, hostname: &str) -
 }
 
 /// This machine; where it has no id, its name must do.
-fn machine() -> Vec<u8> {
+pub(super) fn machine() -> Vec<u8> {
     let id = std::fs::read("/etc/machine-id").unwrap_or_default();
     let id = id.trim_ascii();
     if id.is_empty() {

@@ -55,6 +55,7 @@ impl Network {
             network: None,
             last_ips: PerFamily::NONE,
             dhcp: None,
+lan6: None,
         };
         let before = self.default_legs();
         let leg = self.leg(engine, config, taken)?;
@@ -187,7 +188,7 @@ impl Network {
         // One that the host still has a route for is nobody else's yet: the
         // container's end undoes both.
         let may_go = errors.is_empty();
-        for addr in leg.addrs.values() {
+        for addr in leg.held() {
             if may_go {
                 errors.extend(engine.release(&leg.spec, addr).err());
             }
