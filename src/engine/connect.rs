@@ -61,7 +61,7 @@ impl Engine {
                     name: network.name.to_string(),
                     last_ips: PerFamily::NONE,
                     dhcp: None,
-lan6: None,
+                    lan6: None,
                 });
                 record.save(&self.dirs)
             });

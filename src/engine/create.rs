@@ -277,7 +277,7 @@ fn endpoints(requests: &[EndpointRequest]) -> Result<Vec<EndpointConfig>> {
             name: request.network.clone(),
             last_ips: PerFamily::NONE,
             dhcp: None,
-lan6: None,
+            lan6: None,
         });
     }
     let plain = |e: &EndpointConfig| matches!(e.request.network.as_str(), "host" | "none");

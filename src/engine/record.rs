@@ -12,7 +12,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{EndpointRequest, ExtraHost};
-use crate::base::{Cidr, ContainerId, ContainerName, MacAddr, NetworkId, PerFamily, PortMap, Result};
+use crate::base::{
+    Cidr, ContainerId, ContainerName, MacAddr, NetworkId, PerFamily, PortMap, Result,
+};
 use crate::image::tester::Image;
 use crate::net::Attachment;
 use crate::net::acd::Acd;

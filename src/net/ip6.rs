@@ -210,7 +210,11 @@ impl Named {
                 let addrs = addrs.iter().map(|addr| Ipv6Addr::from(*addr));
                 keep(&mut self.servers, addrs.filter(is_usable), until);
             }
-            DNSSL => keep(&mut self.search, super::dhcp::search(body).into_iter(), until),
+            DNSSL => keep(
+                &mut self.search,
+                super::dhcp::search(body).into_iter(),
+                until,
+            ),
             _ => {}
         }
         self.expire(now);
@@ -218,8 +222,10 @@ impl Named {
 
     /// What is over by now goes.
     pub fn expire(&mut self, now: Instant) {
-        self.servers.retain(|(_, until)| until.is_none_or(|until| until > now));
-        self.search.retain(|(_, until)| until.is_none_or(|until| until > now));
+        self.servers
+            .retain(|(_, until)| until.is_none_or(|until| until > now));
+        self.search
+            .retain(|(_, until)| until.is_none_or(|until| until > now));
     }
 
     /// When the next of them is over.

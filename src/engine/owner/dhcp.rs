@@ -258,10 +258,7 @@ impl Network {
         record: &mut Record,
     ) -> Result<()> {
         self.remember(record);
-        if let (true, Some(names)) = (
-            self.legs.iter().any(Leg::is_by_name),
-            &mut self.names,
-        ) {
+        if let (true, Some(names)) = (self.legs.iter().any(Leg::is_by_name), &mut self.names) {
             names
                 .resolver
                 .set_settings(engine.point_to_resolver(record)?);

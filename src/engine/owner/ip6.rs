@@ -23,9 +23,9 @@ use crate::engine::record::{Addr6, Lan6, Record, State6};
 use crate::engine::{ip6, rfc3339};
 use crate::net::guard::Addrs;
 use crate::net::ip6::{Ip6, Link6, Router};
+use crate::netlink::Rtnl;
 use crate::netlink::addr::Address;
 use crate::netlink::monitor::{Event, IPV6_IFADDR, Monitor, ND_USEROPT};
-use crate::netlink::Rtnl;
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::netns::{Netns, Sandbox};
 
@@ -326,7 +326,9 @@ impl Owned {
             watch.deaf_until = Some(now + DEAF);
             epoll.remove(&watch.monitor)?;
         }
-        let followed = self.network.follow_lan6(&self.engine, &mut self.record, now);
+        let followed = self
+            .network
+            .follow_lan6(&self.engine, &mut self.record, now);
         self.doubtful |= followed.is_err();
         if matches!(followed, Ok(false)) {
             return Ok(());
@@ -347,7 +349,11 @@ impl Owned {
         if let Some(epoll) = &self.epoll {
             self.network.register_watch6(epoll)?;
         }
-        let named = self.network.legs.iter().filter_map(|leg| leg.named6.deadline());
+        let named = self
+            .network
+            .legs
+            .iter()
+            .filter_map(|leg| leg.named6.deadline());
         match named.min() {
             Some(end) if end <= now => self.lan6_ready(),
             _ => Ok(()),

@@ -55,7 +55,7 @@ impl Network {
             network: None,
             last_ips: PerFamily::NONE,
             dhcp: None,
-lan6: None,
+            lan6: None,
         };
         let before = self.default_legs();
         let leg = self.leg(engine, config, taken)?;

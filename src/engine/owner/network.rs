@@ -404,9 +404,7 @@ impl Network {
         let ifname = self.ifname(at)?;
         let leg = &self.legs[at];
         let mac = match (leg.config.request.mac, leg.addrs.is_empty()) {
-            (None, true) if leg.is_by_name() && !leg.is_passthru() => {
-                Some(self.identity(leg).mac)
-            }
+            (None, true) if leg.is_by_name() && !leg.is_passthru() => Some(self.identity(leg).mac),
             (None, true) if !leg.mode().is_some_and(Mode::has_parents_mac) => {
                 Some(named_mac(&leg.spec, &self.hostname))
             }

@@ -15,8 +15,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Addrs, Forgery, Identity};
-use crate::net::ip6::Token;
 use crate::base::{Cidr, MacAddr};
+use crate::net::ip6::Token;
 use crate::netlink::nft::{Batch, Chain, Cmp, Expr, Field, Hook, Reg, Table, Verdict};
 
 /// After every other chain of the hook: nothing rewrites a frame any more.
@@ -180,7 +180,9 @@ pub(super) fn write(batch: &mut Batch, table: Table<'_>, link: &Identity<'_>) {
 fn of_family<T>(addrs: &Addrs, pick: impl Fn(IpAddr) -> Option<T>) -> Vec<Option<T>> {
     match addrs {
         Addrs::Any => vec![None],
-        Addrs::Own(list) | Addrs::Slaac(list, _) => list.iter().filter_map(|a| pick(*a).map(Some)).collect(),
+        Addrs::Own(list) | Addrs::Slaac(list, _) => {
+            list.iter().filter_map(|a| pick(*a).map(Some)).collect()
+        }
     }
 }
 
