@@ -60,7 +60,10 @@ pub(super) fn check_network(
         return Err(given(
             "it is asked for IPv4 addresses alone, and there is no client for DHCPv6",
         )
-        .hint("leave --ipv6 out; a network of its own can have IPv6, with a --subnet"));
+        .hint(
+            "leave --ipv6 out: `run --ip6 slaac` takes IPv6 addresses by the LAN's routers; a \
+             network of its own can have IPv6, with a --subnet",
+        ));
     }
     if vlan.mode.is_ipvlan() {
         return Err(given(

@@ -101,14 +101,12 @@ fn leases() -> Verdict<Vec<String>> {
     Ok(names.collect())
 }
 
-/// How often the supervisor has gone to sleep.
-fn sleeps(name: &str) -> Verdict<u64> {
-    let supervisor = format(name, "{{.Dockless.SupervisorPid}}")?;
+/// How often the supervisor has gone to sleep. `inspect` would wake it.
+fn sleeps(supervisor: &str) -> Verdict<u64> {
     let status = fs::read_to_string(format!("/proc/{supervisor}/status"))?;
     let line = status.lines().find(|l| l.starts_with("voluntary_ctxt"));
-    Ok(line
-        .and_then(|l| l.split_whitespace().nth(1)?.parse().ok())
-        .unwrap())
+    let count = line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok());
+    Ok(count.unwrap())
 }
 
 // ---- routers ----------------------------------------------------------------
@@ -537,10 +535,11 @@ fn no_router_and_no_hurry() -> Verdict {
     let _lan = lan()?;
     create("lan", &V4)?;
     up("web", &["--network", "lan", "--ip6", "slaac"])?;
+    let supervisor = format("web", "{{.Dockless.SupervisorPid}}")?;
     sleep(Duration::from_secs(6));
-    let before = sleeps("web")?;
+    let before = sleeps(&supervisor)?;
     sleep(Duration::from_secs(3));
-    assert_eq!(sleeps("web")?, before);
+    assert_eq!(sleeps(&supervisor)?, before);
     let lan6 = shown("web", "lan")?;
     assert_eq!(
         (&lan6["Addresses"], &lan6["Router"]),
