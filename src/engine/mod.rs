@@ -18,6 +18,7 @@ mod events;
 mod gc;
 mod hold;
 mod inspect;
+mod ip6;
 mod launch;
 mod lease;
 mod listing;
