@@ -13,8 +13,10 @@ use crate::base::{Cidr, Family, MacAddr, OfFamily, PerFamily};
 // What a front needs of the layers below, so that it names the engine alone.
 pub use crate::container::attach::{Client, DetachKeys, Relay};
 pub use crate::net::acd::Acd;
+pub use crate::net::endpoint::{EXTRA_MAC, FIELDS, RATE_DOWN, RATE_UP};
 pub use crate::net::guard::rule::{Rule, Verdict};
 pub use crate::net::publish::{PortRequest, Via};
+pub use crate::net::rate::Rate;
 pub use crate::store::Dirs;
 pub use crate::sys::process::ExitStatus;
 

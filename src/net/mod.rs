@@ -13,6 +13,7 @@ pub mod ipam;
 pub mod parent;
 pub mod plain;
 pub mod publish;
+pub mod rate;
 pub mod spec;
 pub mod vlan;
 
@@ -45,6 +46,8 @@ pub struct Attachment {
     pub internal: bool,
     #[serde(default)]
     pub guard: guard::State,
+    #[serde(default)]
+    pub rates: rate::Rates,
 }
 
 impl Attachment {

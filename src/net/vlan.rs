@@ -7,6 +7,7 @@ use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
 use super::endpoint::Sysctl;
 use super::guard::{self, Addrs, Guard, Identity};
+use super::rate;
 use super::spec::{self, NetworkSpec, Vlan};
 use crate::base::{
     Cause, Cidr, Error, Family, IfName, MacAddr, NetworkId, OfFamily, PerFamily, Result, Subject,
@@ -157,6 +158,7 @@ impl VlanPlan {
             .and_then(|()| self.guard(netns, guard))
             .and_then(|state| self.configure(sandbox, index, sysctl).map(|()| state))
             .and_then(|state| self.route_l3(sandbox, index).map(|()| state))
+            .and_then(|state| self.limit(sandbox, netns, index, guard).map(|()| state))
             .and_then(|state| Ok((state, self.own_mac(sandbox, index)?)));
         let (guarded, mac) = match outcome {
             Ok(known) => known,
@@ -179,6 +181,7 @@ impl VlanPlan {
             gateways: self.endpoint.gateways,
             internal: self.internal,
             guard: guarded,
+            rates: self.endpoint.rates,
         })
     }
 
@@ -267,6 +270,21 @@ impl VlanPlan {
             addrs: &self.senders,
         };
         guard::install(guard, netns, self.guard, &link)
+    }
+
+    fn limit(
+        &self,
+        sandbox: &mut Rtnl<Sandbox>,
+        netns: &Netns<Sandbox>,
+        index: Ifindex<Sandbox>,
+        guard: &mut Option<Guard>,
+    ) -> Result<()> {
+        let rates = &self.endpoint.rates;
+        if rates.is_none() {
+            return Ok(());
+        }
+        rate::shape(sandbox, index, rates.up)?;
+        guard::limit::limit(guard, netns, &self.endpoint.ifname, rates)
     }
 
     /// The host routes: no next hop. Where the default route may not go this

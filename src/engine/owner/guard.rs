@@ -72,6 +72,7 @@ impl Network {
         Ok(Counters {
             guard: guard.unwrap_or_default(),
             rules: rules.unwrap_or_default(),
+            rates: self.excess()?,
         })
     }
 }

@@ -30,6 +30,7 @@ mod live;
 mod names;
 mod network;
 mod notes;
+mod rates;
 mod taken;
 
 pub(super) use claims::Taken;

@@ -415,6 +415,8 @@ impl Network {
                 .filter(|family| default.of(*family) == Some(at))
                 .collect(),
             silent: self.acd != Acd::Off && leg.has_arp(),
+            rates: leg.options.rates,
+            receive: leg.options.receive.clone(),
         };
         let is_silent = endpoint.silent;
         engine.ensure_parent(&leg.spec, &mut self.host)?;

@@ -6,7 +6,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::{conflict, given, ipv4, not_yet, pairs};
 use crate::base::{Cidr, Error, Family, MacAddr, PerFamily, Result};
-use crate::engine::{EndpointRequest, HostAccess, NetworkCreate, PoolRequest};
+use crate::engine::{
+    EXTRA_MAC, EndpointRequest, FIELDS, HostAccess, NetworkCreate, PoolRequest, RATE_DOWN, RATE_UP,
+    Rate,
+};
 use crate::front::cli::args::network as args;
 use crate::front::cli::args::run::Run;
 
@@ -142,17 +145,19 @@ fn twice(what: &str, pool: &PoolRequest) -> Error {
 
 /// `network connect [OPTIONS] NETWORK CONTAINER`
 pub fn connect(a: &args::Connect) -> Result<EndpointRequest> {
+    let mut driver_options = a
+        .driver_opt
+        .iter()
+        .map(|text| driver_option(text, "key/value"))
+        .collect::<Result<_>>()?;
+    net_rate(a.net_rate.as_deref(), &mut driver_options)?;
     Ok(EndpointRequest {
         network: a.names.first().cloned().unwrap_or_default(),
         ips: ips(a.ip.as_ref(), a.ip6.as_ref())?,
         link_local: link_local(&a.link_local_ip)?,
         mac: None,
         aliases: a.alias.clone(),
-        driver_options: a
-            .driver_opt
-            .iter()
-            .map(|text| driver_option(text, "key/value"))
-            .collect::<Result<_>>()?,
+        driver_options,
         gw_priority: match a.gw_priority {
             None => 0,
             Some(n) => i32::try_from(n).map_err(|_| {
@@ -172,6 +177,29 @@ fn driver_option(text: &str, words: &str) -> Result<(String, String)> {
             "invalid {words} pair format in driver options"
         ))),
     }
+}
+
+/// `--net-rate up=20mbit,down=100mbit`: two of the driver's options.
+fn net_rate(text: Option<&str>, options: &mut BTreeMap<String, String>) -> Result<()> {
+    let Some(text) = text else {
+        return Ok(());
+    };
+    for part in text.split(',') {
+        let (key, value) = match part.trim().split_once('=') {
+            Some(("up", value)) => (RATE_UP, value),
+            Some(("down", value)) => (RATE_DOWN, value),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "invalid --net-rate '{text}': it is up=RATE, down=RATE or up=RATE,down=RATE"
+                )));
+            }
+        };
+        value.parse::<Rate>()?;
+        if options.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(conflict(&format!("{key} is given twice")));
+        }
+    }
+    Ok(())
 }
 
 /// `--ip`, `--ip6`
@@ -219,6 +247,7 @@ pub fn endpoints(a: &Run) -> Result<Vec<EndpointRequest>> {
     let mac: Option<MacAddr> = given(a.mac_address.as_ref()).map(str::parse).transpose()?;
     if let Some(first) = list.first_mut() {
         merge(first, ips, link_local, mac, &a.network_alias)?;
+        net_rate(a.net_rate.as_deref(), &mut first.driver_options)?;
     } else if !a.network_alias.is_empty() {
         return Err(only_user_defined_aliases());
     } else if !(ips.is_empty() && link_local.is_empty()) {
@@ -226,6 +255,10 @@ pub fn endpoints(a: &Run) -> Result<Vec<EndpointRequest>> {
     } else if mac.is_some() {
         return Err(Error::invalid(
             "--mac-address needs a network: without --network there is no interface",
+        ));
+    } else if a.net_rate.is_some() {
+        return Err(Error::invalid(
+            "--net-rate needs a network: without --network there is no interface",
         ));
     }
     check(&list)?;
@@ -333,7 +366,8 @@ fn fields(text: &str) -> Option<Vec<String>> {
 }
 
 /// `NAME`, or `name=NAME,ip=…,ip6=…,link-local-ip=…,mac-address=…,alias=…,
-/// driver-opt=K=V,gw-priority=N`
+/// driver-opt=K=V,gw-priority=N`, and dockless's own options: `rate-up=RATE,
+/// rate-down=RATE,promisc=on,allmulti=on,extra-mac=MAC`
 fn endpoint(text: &str) -> Result<EndpointRequest> {
     if !text.contains('=') {
         return Ok(EndpointRequest {
@@ -368,6 +402,13 @@ fn endpoint(text: &str) -> Result<EndpointRequest> {
                 e.gw_priority = value.parse().map_err(|_| {
                     refused(format!("invalid gw-priority ({value}): invalid syntax"))
                 })?;
+            }
+            EXTRA_MAC if e.driver_options.contains_key(EXTRA_MAC) => {
+                let list = e.driver_options.entry(key).or_default();
+                list.push_str(&format!(",{value}"));
+            }
+            own if FIELDS.contains(&own) => {
+                e.driver_options.insert(key, value.to_owned());
             }
             _ => return Err(refused(format!("invalid field key {key}"))),
         }
