@@ -75,11 +75,7 @@ const BURST_MS: u64 = 10;
 const BURST_FRAMES: u64 = 4;
 
 /// The queue that holds what a link sends to `up`; `None`: there is none.
-pub fn shape(
-    sandbox: &mut Rtnl<Sandbox>,
-    index: Ifindex<Sandbox>,
-    up: Option<Rate>,
-) -> Result<()> {
+pub fn shape(sandbox: &mut Rtnl<Sandbox>, index: Ifindex<Sandbox>, up: Option<Rate>) -> Result<()> {
     match up {
         Some(rate) => {
             let mtu = sandbox.link_by_index(index.get())?.map_or(0, |l| l.mtu);

@@ -17,8 +17,10 @@ pub mod route;
 pub mod rule;
 pub mod socket;
 pub mod trace;
+pub mod traffic;
 pub mod wire;
 
 pub use ipvlan::{IpvlanFlag, IpvlanMode, Mode};
 pub use link::{Ifindex, Link, LinkKind, MacvlanMode, NewLink};
+pub use macvlan::Broadcast;
 pub use socket::Rtnl;

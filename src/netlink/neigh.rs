@@ -2,8 +2,13 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourMessage};
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage, NeighbourState,
+};
 
+use super::link::Ifindex;
 use super::socket::Rtnl;
 use super::wire::{self, Malformed};
 use crate::base::{MacAddr, Result, Subject};
@@ -19,6 +24,20 @@ pub struct Neigh {
 }
 
 impl<P: Place> Rtnl<P> {
+    /// One more unicast MAC that a link's own filter lets in (`bridge fdb add
+    /// MAC dev LINK self`). Of macvlans only passthru ones have that.
+    pub fn add_filter(&mut self, index: Ifindex<P>, mac: MacAddr) -> Result<()> {
+        let mut new = NeighbourMessage::default();
+        new.header.family = AddressFamily::Bridge;
+        new.header.ifindex = self.own(index)?;
+        new.header.state = NeighbourState::Permanent;
+        new.header.flags = NeighbourFlags::Own;
+        new.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())];
+        self.channel
+            .request(libc::RTM_NEWNEIGH, NLM_F_CREATE, &new)
+            .map_err(|fault| fault.named("let in frames to", Subject::Addr(mac.to_string())))
+    }
+
     /// The ARP and neighbour discovery tables.
     pub fn neighs(&mut self) -> Result<Vec<Neigh>> {
         self.channel

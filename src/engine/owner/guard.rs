@@ -48,6 +48,7 @@ impl Network {
             ifname: &attachment.ifname,
             mac: attachment.mac,
             addrs: &Addrs::Own(own.collect()),
+            also: &leg.options.receive.macs,
         })?;
         self.let_answers_out()
     }

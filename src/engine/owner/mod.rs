@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::counters::Counters;
 use super::launch::Report;
 use super::record::{Record, Status};
+use super::set::Change;
+use super::stats::Usage;
 use super::{EndpointRequest, Engine, events, view};
 use crate::base::{Cidr, ContainerName, Error, NetworkId, Result};
 use crate::container::launch::{self, Running};
@@ -297,6 +299,24 @@ impl Owned {
         }
     }
 
+    /// The link first: what cannot be had is not recorded; and what cannot be
+    /// recorded is taken back.
+    fn set(&mut self, change: &Change) -> Result<()> {
+        let before = self.record.clone();
+        let mut endpoints = self.record.config.endpoints.iter_mut();
+        let endpoint = endpoints
+            .find(|e| e.network.as_ref() == Some(&change.network))
+            .ok_or_else(|| Error::not_found(format!("network {} not found", change.network)))?;
+        let options = change.apply(endpoint)?;
+        let had = self.network.set(&change.network, endpoint, options)?;
+        self.network.describe(&mut self.record.state);
+        self.save().map_err(|error| {
+            let undone = self.network.set_rates(&change.network, had);
+            self.record = before;
+            error.with_undo(undone.err().into_iter().collect())
+        })
+    }
+
     /// Whoever asks has made the new name a link to this container; but it may
     /// have been killed since, and the name be somebody else's.
     fn rename(&mut self, name: ContainerName) -> Result<()> {
@@ -418,6 +438,9 @@ impl Owner for Owned {
 
     fn command(&mut self, verb: &str, body: Value, _fds: Vec<OwnedFd>) -> Result<Value> {
         let parse = |e: serde_json::Error| Error::parse("read request", verb, e);
+        if verb == Usage::VERB {
+            return serde_json::to_value(self.network.usage()?).map_err(parse);
+        }
         if verb == Counters::VERB {
             let counters = self.network.counters()?;
             return serde_json::to_value(counters).map_err(parse);
@@ -425,6 +448,7 @@ impl Owner for Owned {
         match verb {
             "connect" => self.connect(serde_json::from_value(body).map_err(parse)?),
             "disconnect" => self.disconnect(&serde_json::from_value(body).map_err(parse)?),
+            Change::VERB => self.set(&serde_json::from_value(body).map_err(parse)?),
             "rename" => self.rename(serde_json::from_value(body).map_err(parse)?),
             "look" => {
                 if let Some(publisher) = &mut self.network.publisher {

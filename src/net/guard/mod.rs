@@ -51,6 +51,8 @@ pub struct Identity<'a> {
     pub ifname: &'a IfName,
     pub mac: MacAddr,
     pub addrs: &'a Addrs,
+    /// Other MACs that may send, IPv4 and ARP from any address (VRRP).
+    pub also: &'a [MacAddr],
 }
 
 /// Which addresses may be named as a sender's.

@@ -149,6 +149,13 @@ pub struct Disconnect {
     pub names: Vec<String>,
 }
 
+/// `network set`
+#[derive(Debug, Parser)]
+pub struct Set {
+    #[arg(value_name = "CONTAINER")]
+    pub names: Vec<String>,
+}
+
 /// `network host-access`
 #[derive(Debug, Parser)]
 pub struct HostAccess {

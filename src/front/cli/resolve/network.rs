@@ -202,6 +202,54 @@ fn net_rate(text: Option<&str>, options: &mut BTreeMap<String, String>) -> Resul
     Ok(())
 }
 
+/// `network set … rate-up=20mbit rate-down=off`, also as `rate=up=…,down=…`;
+/// `None` takes an option away.
+pub fn changes(texts: &[String]) -> Result<BTreeMap<String, Option<String>>> {
+    let mut options = BTreeMap::new();
+    let mut put = |key: &str, value: &str| -> Result<()> {
+        let value = match value {
+            "off" => None,
+            value => Some(value.parse::<Rate>()?.to_string()),
+        };
+        match options.insert(key.to_owned(), value) {
+            Some(_) => Err(conflict(&format!("{key} is given twice"))),
+            None => Ok(()),
+        }
+    };
+    for text in texts {
+        match text.split_once('=') {
+            Some((key @ (RATE_UP | RATE_DOWN), value)) => put(key, value)?,
+            Some(("rate", both)) => {
+                for part in both.split(',') {
+                    match part.split_once('=') {
+                        Some(("up", value)) => put(RATE_UP, value)?,
+                        Some(("down", value)) => put(RATE_DOWN, value)?,
+                        _ => {
+                            return Err(Error::invalid(format!(
+                                "invalid rate '{both}': it is rate=up=RATE,down=RATE"
+                            )));
+                        }
+                    }
+                }
+            }
+            Some(("ip" | "ip6" | "gw" | "mac", _)) => {
+                return Err(Error::invalid(format!(
+                    "{text} cannot be changed while the container is on the network"
+                ))
+                .hint(
+                    "`dockless network disconnect` and `network connect --ip` give it another \
+                     address while it runs",
+                ));
+            }
+            _ => {
+                return Err(Error::invalid(format!("nothing can be set by '{text}'"))
+                    .hint("rate-up=RATE and rate-down=RATE can; RATE is tc's, or 'off'"));
+            }
+        }
+    }
+    Ok(options)
+}
+
 /// `--ip`, `--ip6`
 fn ips(v4: Option<&String>, v6: Option<&String>) -> Result<PerFamily<IpAddr>> {
     let v4 = given(v4).map(ipv4).transpose()?.map(IpAddr::V4);
