@@ -67,6 +67,7 @@ mod nft;
 mod parents;
 mod process;
 mod publish;
+mod rates;
 mod refusals;
 mod run;
 mod selfcheck;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         parents::tests(),
         process::tests(),
         publish::tests(),
+        rates::tests(),
         refusals::tests(),
         run::tests(),
         supervisor::tests(),

@@ -426,6 +426,7 @@ fn busy_mac_names_its_holder() {
                 sources: &[],
                 mac: Some(mac),
                 mtu: None,
+                broadcast: dockless::netlink::Broadcast::default(),
             })
         };
         let first = make(host, "first", mac(5))?;

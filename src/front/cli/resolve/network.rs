@@ -366,6 +366,13 @@ fn check(list: &[EndpointRequest]) -> Result<()> {
             if e.mac.is_some() {
                 return Err(conflict("mac-address and the network mode"));
             }
+            let own = |key: &&str| e.driver_options.contains_key(*key);
+            if let Some(key) = FIELDS.iter().find(own) {
+                return Err(Error::invalid(format!(
+                    "{key} needs a network of the container's own: there is no link on {}",
+                    e.network
+                )));
+            }
         }
         if list[..i].iter().any(|other| other.network == e.network) {
             return Err(Error::invalid(format!(
