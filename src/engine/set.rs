@@ -2,22 +2,19 @@
 //! leaving it. Its supervisor does it while it runs, and then it is so at once;
 //! otherwise the record says it, for the next start.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::connect::{is_network, warnings};
 use super::record::{EndpointConfig, Record};
-use super::{Client, Engine};
+use super::{Client, EndpointChange, Engine};
 use crate::base::{Error, NetworkId, Result};
 use crate::net::endpoint::EndpointOptions;
 
-/// Options of one endpoint, to be changed together.
+/// What of one endpoint is to be another, together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Change {
     pub network: NetworkId,
-    /// `None`: not given any more.
-    pub options: BTreeMap<String, Option<String>>,
+    pub to: EndpointChange,
 }
 
 impl Change {
@@ -26,7 +23,7 @@ impl Change {
     /// What the endpoint is to be; it is not touched where that cannot be.
     pub(super) fn apply(&self, endpoint: &mut EndpointConfig) -> Result<EndpointOptions> {
         let mut options = endpoint.request.driver_options.clone();
-        for (key, value) in &self.options {
+        for (key, value) in &self.to.options {
             match value {
                 Some(value) => options.insert(key.clone(), value.clone()),
                 None => options.remove(key),
@@ -34,6 +31,10 @@ impl Change {
         }
         let parsed = EndpointOptions::new(&options)?;
         endpoint.request.driver_options = options;
+        for ip in self.to.ips.values() {
+            endpoint.request.ips.put(ip);
+        }
+        endpoint.request.mac = self.to.mac.or(endpoint.request.mac);
         Ok(parsed)
     }
 }
@@ -44,14 +45,14 @@ impl Engine {
         &self,
         container: &str,
         network: &str,
-        options: BTreeMap<String, Option<String>>,
+        to: EndpointChange,
     ) -> Result<Vec<String>> {
         self.prepare()?;
         let id = self.find(container)?;
         let network = self.find_network(network)?;
         let change = Change {
             network: network.id.clone(),
-            options,
+            to,
         };
         let changed = |record: &mut Record| {
             let mut endpoints = record.config.endpoints.iter_mut();
@@ -66,6 +67,24 @@ impl Engine {
             if network.vlan().is_none() {
                 return Err(Error::invalid(format!(
                     "network {} has no interface of the container's own: nothing can be set",
+                    network.name
+                )));
+            }
+            if network.is_dhcp() && change.to.is_about_addresses() {
+                return Err(Error::invalid(format!(
+                    "the addresses of network {} are a DHCP server's: only rates can be set",
+                    network.name
+                )));
+            }
+            let is_in = |ip| network.pools.iter().any(|pool| pool.subnet.contains(ip));
+            if let Some(ip) = change.to.ips.values().find(|ip| !is_in(*ip)) {
+                return Err(Error::invalid(format!(
+                    "invalid endpoint settings:\nno configured subnet contains IP address {ip}"
+                )));
+            }
+            if network.vlan().is_some_and(|v| v.mode.has_parents_mac()) && change.to.mac.is_some() {
+                return Err(Error::invalid(format!(
+                    "links on network {} have their parent's MAC",
                     network.name
                 )));
             }

@@ -3,9 +3,10 @@
 //! kept and shown, as in Docker.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::rate::{Rate, Rates};
-use crate::base::{Error, Family, IfName, MacAddr, Result};
+use crate::base::{Error, Family, IfName, MacAddr, PerFamily, Result};
 
 const IFNAME: &str = "com.docker.network.endpoint.ifname";
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
@@ -15,8 +16,10 @@ const PROMISC: &str = "promisc";
 const ALLMULTI: &str = "allmulti";
 /// Separated by commas.
 pub const EXTRA_MAC: &str = "extra-mac";
+/// One of each family, separated by a comma.
+pub const GATEWAY: &str = "gw";
 /// What `--network name=…` takes as fields of their own.
-pub const FIELDS: [&str; 5] = [RATE_UP, RATE_DOWN, PROMISC, ALLMULTI, EXTRA_MAC];
+pub const FIELDS: [&str; 6] = [RATE_UP, RATE_DOWN, PROMISC, ALLMULTI, EXTRA_MAC, GATEWAY];
 
 /// The options that mean something here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub struct EndpointOptions {
     pub sysctls: Vec<Sysctl>,
     pub rates: Rates,
     pub receive: Receive,
+    /// Instead of the subnets' own.
+    pub gateways: PerFamily<IpAddr>,
 }
 
 /// What a link takes beside its own MAC's frames.
@@ -75,8 +80,26 @@ impl EndpointOptions {
                 down: rate(RATE_DOWN)?,
             },
             receive: Receive::new(options).map_err(refused)?,
+            gateways: gateways(options).map_err(refused)?,
         })
     }
+}
+
+fn gateways(options: &BTreeMap<String, String>) -> Result<PerFamily<IpAddr>> {
+    let mut gateways = PerFamily::NONE;
+    let texts = options.get(GATEWAY).into_iter().flat_map(|t| t.split(','));
+    for text in texts {
+        let gateway: IpAddr = text
+            .trim()
+            .parse()
+            .map_err(|_| Error::invalid(format!("invalid gateway address: {text}")))?;
+        if gateways.put(gateway).is_some() {
+            return Err(Error::invalid(format!(
+                "{GATEWAY} has one address of each family at most"
+            )));
+        }
+    }
+    Ok(gateways)
 }
 
 impl Receive {

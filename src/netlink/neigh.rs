@@ -23,7 +23,38 @@ pub struct Neigh {
     pub state: u16,
 }
 
+impl Neigh {
+    /// It has answered, and not long ago.
+    pub fn is_reachable(&self) -> bool {
+        const NUD_REACHABLE: u16 = 2;
+        self.state & NUD_REACHABLE != 0
+    }
+}
+
 impl<P: Place> Rtnl<P> {
+    /// What is known of a neighbour is forgotten, and it is asked (`ip neigh
+    /// add ADDR dev LINK use`).
+    pub fn ask_neighbour(&mut self, index: Ifindex<P>, addr: IpAddr) -> Result<()> {
+        let mut neighbour = NeighbourMessage::default();
+        neighbour.header.family = match addr {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        neighbour.header.ifindex = self.own(index)?;
+        neighbour.attributes = vec![NeighbourAttribute::Destination(addr.into())];
+        let failed = || Subject::Addr(addr.to_string());
+        match self.channel.request(libc::RTM_DELNEIGH, 0, &neighbour) {
+            Err(fault) if fault.errno() != libc::ENOENT => {
+                return Err(fault.named("forget neighbour", failed()));
+            }
+            _ => {}
+        }
+        neighbour.header.flags = NeighbourFlags::Use;
+        self.channel
+            .request(libc::RTM_NEWNEIGH, NLM_F_CREATE, &neighbour)
+            .map_err(|fault| fault.named("ask neighbour", failed()))
+    }
+
     /// One more unicast MAC that a link's own filter lets in (`bridge fdb add
     /// MAC dev LINK self`). Of macvlans only passthru ones have that.
     pub fn add_filter(&mut self, index: Ifindex<P>, mac: MacAddr) -> Result<()> {

@@ -24,6 +24,9 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(every_groups_frames),
         Test::new(all_frames_of_a_parent_of_ones_own),
         Test::new(stats_say_what_was_used),
+        Test::new(an_address_changes_in_place),
+        Test::new(what_cannot_be_changed_stays),
+        Test::new(a_gateway_of_its_own),
     ];
     let mut all: Vec<Test> = judged
         .into_iter()
@@ -315,7 +318,10 @@ fn cutoff(container: &str) -> Verdict<Option<i32>> {
         socket.send(&bytes, 0)?;
         Ok(socket.recv_from_full()?.0)
     });
-    let bytes = read.join().map_err(|_| "the reader panicked")??;
+    let Ok(bytes) = read.join() else {
+        return failed("the reader panicked");
+    };
+    let bytes = bytes?;
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes)?;
     let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = message.payload else {
         return failed(format!("no link: {message:?}"));
@@ -527,5 +533,155 @@ fn stats_say_what_was_used() -> Verdict {
         answer.stderr.contains("No such container: nosuch"),
         "{answer:?}"
     );
+    remove_all()
+}
+
+// ---- network set: addresses -------------------------------------------------
+
+/// Address, MAC and next hop of the default route, as `ip` shows them.
+fn is_on(container: &str) -> Verdict<(String, String, String)> {
+    let addr = ip_in(container, &["-4", "addr", "show", "eth0"])?[0].clone();
+    let info = &addr["addr_info"];
+    let count = info.as_array().map_or(0, Vec::len);
+    assert_eq!(count, 1, "{addr}");
+    let link = ip_in(container, &["link", "show", "eth0"])?[0].clone();
+    let route = ip_in(container, &["-4", "route", "show", "default"])?[0].clone();
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let cidr = format!("{}/{}", text(&info[0]["local"]), info[0]["prefixlen"]);
+    Ok((cidr, text(&link["address"]), text(&route["gateway"])))
+}
+
+fn at(ip: &str, mac: &str, gateway: &str) -> (String, String, String) {
+    (ip.to_owned(), mac.to_owned(), gateway.to_owned())
+}
+
+fn an_address_changes_in_place() -> Verdict {
+    let lan = Lab::here(0)?;
+    network(&SUBNET, "lan")?;
+    let flags = [
+        "--ip",
+        "10.0.2.5",
+        "-p",
+        "8080:5000",
+        "--net-rate",
+        "up=20mbit",
+    ];
+    run("c1", "lan", &flags)?;
+    let reaches = |ip: &str| judge::on(&lan.gateway, &["ping", "-c1", "-W2", ip]);
+    let published = || {
+        let dial = "exec 3<>/dev/tcp/10.0.2.4/8080 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && head -1 <&3";
+        judge::on(&lan.gateway, &["timeout", "5", "bash", "-c", dial])
+    };
+    assert!(published()?.success()?.stdout.contains("200"));
+    said(&[
+        "network",
+        "set",
+        "c1",
+        "lan",
+        "ip=10.0.2.9",
+        "rate-up=8mbit",
+    ])?;
+    assert_eq!(
+        is_on("c1")?,
+        at("10.0.2.9/24", "02:42:0a:00:02:09", "10.0.2.1")
+    );
+    reaches("10.0.2.9")?.success()?;
+    assert!(!reaches("10.0.2.5")?.is_success());
+    assert!(published()?.success()?.stdout.contains("200"));
+    assert_eq!(limits("c1", "eth0")?, both(1_000_000, 0)[..1]);
+    let hosts = judge::file_in("c1", "/etc/hosts")?;
+    assert!(
+        hosts.contains("10.0.2.9") && !hosts.contains("10.0.2.5"),
+        "{hosts}"
+    );
+    let template = "{{.NetworkSettings.Networks.lan.IPAddress}} {{.Dockless.Links.lan.Guard}}";
+    assert_eq!(said(&["inspect", "-f", template, "c1"])?, "10.0.2.9 on\n");
+    // The old one is somebody else's to have; the new one is not.
+    run("c2", "lan", &["--ip", "10.0.2.5"])?;
+    refused(
+        &[
+            "run",
+            "-d",
+            "--network",
+            "lan",
+            "--ip",
+            "10.0.2.9",
+            "tester",
+        ],
+        "already in use",
+    )?;
+    // Who is called what follows.
+    let answer = said(&["exec", "c2", "ping", "-c1", "c1"])?;
+    assert!(answer.contains("10.0.2.9"), "{answer}");
+    said(&["network", "set", "c1", "lan", "mac=02:00:00:00:00:77"])?;
+    let now = at("10.0.2.9/24", "02:00:00:00:00:77", "10.0.2.1");
+    assert_eq!(is_on("c1")?, now);
+    reaches("10.0.2.9")?.success()?;
+    said(&["stop", "-t", "0", "c1"])?;
+    said(&["start", "c1"])?;
+    assert_eq!(is_on("c1")?, now);
+    // One that does not run has it at its next start.
+    said(&["stop", "-t", "0", "c1"])?;
+    said(&["network", "set", "c1", "lan", "ip=10.0.2.10"])?;
+    said(&["start", "c1"])?;
+    assert_eq!(is_on("c1")?.0, "10.0.2.10/24");
+    remove_all()
+}
+
+fn what_cannot_be_changed_stays() -> Verdict {
+    let _lan = Lab::here(1)?;
+    network(&SUBNET, "lan")?;
+    run("c1", "lan", &["--ip", "10.0.2.5"])?;
+    run("c2", "lan", &["--ip", "10.0.2.6"])?;
+    let before = is_on("c1")?;
+    let set = |changes: &[&str], says: &str| {
+        refused(&[&["network", "set", "c1", "lan"], changes].concat(), says)?;
+        assert_eq!(is_on("c1")?, before, "{changes:?}");
+        inside("c1", &["ping", "-c1", "-W2", "10.0.2.1"])?
+            .success()
+            .map(drop)
+    };
+    // A container's, another machine's, nobody's subnet.
+    set(&["ip=10.0.2.6"], "already in use")?;
+    set(&["ip=10.0.2.7"], "Address already in use: 10.0.2.7")?;
+    set(
+        &["ip=10.0.9.7"],
+        "no configured subnet contains IP address 10.0.9.7",
+    )?;
+    // A gateway that is none.
+    set(
+        &["gw=10.0.9.1"],
+        "gateway 10.0.9.1 is not another address of the container's subnet",
+    )?;
+    set(&["gw=10.0.2.5"], "gateway 10.0.2.5 is not another address")?;
+    set(
+        &["gw=10.0.2.77"],
+        "the gateway 10.0.2.77 does not answer 10.0.2.5",
+    )?;
+    set(
+        &["ip=10.0.2.9", "gw=10.0.2.77"],
+        "the gateway 10.0.2.77 does not answer 10.0.2.9",
+    )?;
+    // What was leased for it is free again.
+    run("c3", "lan", &["--ip", "10.0.2.9"])?;
+    let template = "{{.NetworkSettings.Networks.lan.IPAddress}}";
+    assert_eq!(said(&["inspect", "-f", template, "c1"])?, "10.0.2.5\n");
+    said(&["restart", "-t", "0", "c1"])?;
+    assert_eq!(is_on("c1")?, before);
+    remove_all()
+}
+
+/// Another machine of the LAN instead of the network's gateway, from the start
+/// or from now on.
+fn a_gateway_of_its_own() -> Verdict {
+    let _lan = Lab::here(1)?;
+    network(&SUBNET, "lan")?;
+    run("c1", "name=lan,gw=10.0.2.7", &["--ip", "10.0.2.5"])?;
+    assert_eq!(is_on("c1")?.2, "10.0.2.7");
+    said(&["network", "set", "c1", "lan", "gw=off"])?;
+    assert_eq!(is_on("c1")?.2, "10.0.2.1");
+    said(&["network", "set", "c1", "lan", "gw=10.0.2.7"])?;
+    assert_eq!(is_on("c1")?.2, "10.0.2.7");
+    inside("c1", &["ping", "-c1", "-W2", "10.0.2.7"])?.success()?;
     remove_all()
 }

@@ -37,7 +37,7 @@ impl Network {
         let addrs = self.lease_all(engine, &spec, &mut config, taken)?;
         config.network = Some(spec.id.clone());
         config.name = spec.name.to_string();
-        Ok(Leg {
+        let leg = Leg {
             spec,
             config,
             options,
@@ -46,7 +46,15 @@ impl Network {
             client: None,
             claim: None,
             is_announced: false,
-        })
+        };
+        if let Err(error) = leg.check_gateways() {
+            let undone = leg
+                .addrs
+                .values()
+                .map(|addr| engine.release(&leg.spec, addr));
+            return Err(error.with_undo(undone.filter_map(Result::err).collect()));
+        }
+        Ok(leg)
     }
 
     /// An address of each family that the network has, or none at all.
@@ -144,7 +152,7 @@ fn removed(engine: &Engine, id: &NetworkId, name: &str, container: &ContainerNam
 }
 
 /// What was asked for and the network cannot give.
-fn check_families(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()> {
+pub(super) fn check_families(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()> {
     for family in Family::BOTH {
         if let Some(ip) = request.ips.of(family)
             && !spec.has(family)

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::counters::Counters;
 use super::launch::Report;
-use super::record::{Record, Status};
+use super::record::{EndpointConfig, Record, Status};
 use super::set::Change;
 use super::stats::Usage;
 use super::{EndpointRequest, Engine, events, view};
@@ -33,6 +33,7 @@ mod names;
 mod network;
 mod notes;
 mod rates;
+mod readdress;
 mod taken;
 
 pub(super) use claims::Taken;
@@ -307,7 +308,12 @@ impl Owned {
         let endpoint = endpoints
             .find(|e| e.network.as_ref() == Some(&change.network))
             .ok_or_else(|| Error::not_found(format!("network {} not found", change.network)))?;
+        let had = endpoint.clone();
         let options = change.apply(endpoint)?;
+        if readdress::is_about_addresses(&had, endpoint) {
+            let wanted = std::mem::replace(endpoint, had.clone());
+            return self.readdress(&change.network, wanted, had);
+        }
         let had = self.network.set(&change.network, endpoint, options)?;
         self.network.describe(&mut self.record.state);
         self.save().map_err(|error| {
@@ -315,6 +321,35 @@ impl Owned {
             self.record = before;
             error.with_undo(undone.err().into_iter().collect())
         })
+    }
+
+    /// The same of addresses. They follow the record when they are in force.
+    fn readdress(
+        &mut self,
+        network: &NetworkId,
+        wanted: EndpointConfig,
+        had: EndpointConfig,
+    ) -> Result<()> {
+        let (engine, journal) = (&self.engine, &mut self.journal);
+        let record = &mut self.record;
+        let changed = self
+            .network
+            .readdress(engine, record, network, wanted, journal);
+        self.network.remember(record);
+        let Err(error) = self.note_network() else {
+            return changed;
+        };
+        // Where it was refused, the link is as it was.
+        if let Err(refused) = changed {
+            return Err(refused.with_undo(vec![error]));
+        }
+        let (engine, journal) = (&self.engine, &mut self.journal);
+        let record = &mut self.record;
+        let undone = self
+            .network
+            .readdress(engine, record, network, had, journal);
+        self.network.remember(record);
+        Err(error.with_undo(undone.err().into_iter().collect()))
     }
 
     /// Whoever asks has made the new name a link to this container; but it may

@@ -56,6 +56,9 @@ impl Leg {
         if self.spec.is_dhcp() {
             return self.lease()?.gateway().map(IpAddr::V4);
         }
+        if let Some(own) = self.options.gateways.of(family) {
+            return Some(own);
+        }
         self.spec
             .pools
             .iter()

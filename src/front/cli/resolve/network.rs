@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::{conflict, given, ipv4, not_yet, pairs};
 use crate::base::{Cidr, Error, Family, MacAddr, PerFamily, Result};
 use crate::engine::{
-    EXTRA_MAC, EndpointRequest, FIELDS, HostAccess, NetworkCreate, PoolRequest, RATE_DOWN, RATE_UP,
-    Rate,
+    EXTRA_MAC, EndpointChange, EndpointRequest, FIELDS, GATEWAY, HostAccess, NetworkCreate,
+    PoolRequest, RATE_DOWN, RATE_UP, Rate,
 };
 use crate::front::cli::args::network as args;
 use crate::front::cli::args::run::Run;
@@ -202,28 +202,24 @@ fn net_rate(text: Option<&str>, options: &mut BTreeMap<String, String>) -> Resul
     Ok(())
 }
 
-/// `network set … rate-up=20mbit rate-down=off`, also as `rate=up=…,down=…`;
-/// `None` takes an option away.
-pub fn changes(texts: &[String]) -> Result<BTreeMap<String, Option<String>>> {
-    let mut options = BTreeMap::new();
-    let mut put = |key: &str, value: &str| -> Result<()> {
-        let value = match value {
-            "off" => None,
-            value => Some(value.parse::<Rate>()?.to_string()),
-        };
-        match options.insert(key.to_owned(), value) {
-            Some(_) => Err(conflict(&format!("{key} is given twice"))),
-            None => Ok(()),
-        }
-    };
+/// `network set … ip=ADDR ip6=ADDR gw=ADDR mac=MAC rate-up=20mbit rate-down=off`,
+/// rates also as `rate=up=…,down=…`.
+pub fn changes(texts: &[String]) -> Result<EndpointChange> {
+    let mut change = EndpointChange::default();
     for text in texts {
+        let twice = |key: &str| Err(conflict(&format!("{key} is given twice")));
+        let mut put =
+            |key: &str, value: Option<String>| match change.options.insert(key.to_owned(), value) {
+                Some(_) => twice(key),
+                None => Ok(()),
+            };
         match text.split_once('=') {
-            Some((key @ (RATE_UP | RATE_DOWN), value)) => put(key, value)?,
+            Some((key @ (RATE_UP | RATE_DOWN), value)) => put(key, rate(value)?)?,
             Some(("rate", both)) => {
                 for part in both.split(',') {
                     match part.split_once('=') {
-                        Some(("up", value)) => put(RATE_UP, value)?,
-                        Some(("down", value)) => put(RATE_DOWN, value)?,
+                        Some(("up", value)) => put(RATE_UP, rate(value)?)?,
+                        Some(("down", value)) => put(RATE_DOWN, rate(value)?)?,
                         _ => {
                             return Err(Error::invalid(format!(
                                 "invalid rate '{both}': it is rate=up=RATE,down=RATE"
@@ -232,22 +228,38 @@ pub fn changes(texts: &[String]) -> Result<BTreeMap<String, Option<String>>> {
                     }
                 }
             }
-            Some(("ip" | "ip6" | "gw" | "mac", _)) => {
-                return Err(Error::invalid(format!(
-                    "{text} cannot be changed while the container is on the network"
-                ))
-                .hint(
-                    "`dockless network disconnect` and `network connect --ip` give it another \
-                     address while it runs",
-                ));
+            Some((key @ GATEWAY, "off")) => put(key, None)?,
+            Some((key @ GATEWAY, value)) => put(key, Some(value.to_owned()))?,
+            Some((key @ ("ip" | "ip6"), value)) => {
+                let ip = match key {
+                    "ip" => IpAddr::V4(ipv4(value)?),
+                    _ => IpAddr::V6(ipv6(value)?),
+                };
+                if change.ips.put(ip).is_some() {
+                    return twice(key);
+                }
+            }
+            Some((key @ "mac", value)) => {
+                if change.mac.replace(value.parse()?).is_some() {
+                    return twice(key);
+                }
             }
             _ => {
-                return Err(Error::invalid(format!("nothing can be set by '{text}'"))
-                    .hint("rate-up=RATE and rate-down=RATE can; RATE is tc's, or 'off'"));
+                return Err(Error::invalid(format!("nothing can be set by '{text}'")).hint(
+                    "ip=, ip6=, gw=, mac=, rate-up= and rate-down= can; a rate is tc's, or 'off'",
+                ));
             }
         }
     }
-    Ok(options)
+    Ok(change)
+}
+
+/// `None`: off.
+fn rate(text: &str) -> Result<Option<String>> {
+    match text {
+        "off" => Ok(None),
+        text => Ok(Some(text.parse::<Rate>()?.to_string())),
+    }
 }
 
 /// `--ip`, `--ip6`

@@ -111,8 +111,8 @@ pub(super) fn set(front: &Front, syntax: &Syntax, a: args::Set) -> Outcome {
     let [container, network, changes @ ..] = &a.names[..] else {
         return Ok(1);
     };
-    let options = resolve::changes(changes)?;
-    warn(&front.engine.network_set(container, network, options)?);
+    let change = resolve::changes(changes)?;
+    warn(&front.engine.network_set(container, network, change)?);
     Ok(0)
 }
 

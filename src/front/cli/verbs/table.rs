@@ -276,7 +276,8 @@ pub static VERBS: &[Verb] = &[
         networks::set,
         PLAIN {
             paths: &["network set"],
-            about: "Change a container's link on a network: rate-up=RATE|off, rate-down=RATE|off",
+            about: "Change a container's link on a network, also while it runs: ip=, ip6=, gw=, mac=, \
+                    rate-up=, rate-down=",
             usage: "CONTAINER NETWORK KEY=VALUE [KEY=VALUE...]",
             arity: Arity::at_least(3),
         }
