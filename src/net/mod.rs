@@ -2,6 +2,7 @@
 
 pub mod acd;
 pub mod announce;
+mod broadcast;
 pub mod dhcp;
 pub mod dns;
 pub mod doctor;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::broadcast;
 use super::ipam::Pool;
 use super::parent::{Made, What};
 use crate::base::{Error, Family, IfName, MacAddr, NetworkId, NetworkName, Result};
 use crate::netlink::{Broadcast, IpvlanFlag, IpvlanMode, MacvlanMode, Mode};
-use crate::sys::features;
 
 /// A network as stored in `<root>/networks/<id>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,11 +206,6 @@ const MODE: &str = "macvlan_mode";
 const SOURCES: &str = "macvlan_sources";
 const IPVLAN_MODE: &str = "ipvlan_mode";
 const IPVLAN_FLAG: &str = "ipvlan_flag";
-const QUEUE_LEN: &str = "bcqueuelen";
-/// iproute2's word …
-const CUTOFF: &str = "bclim";
-/// … and the kernel's.
-const CUTOFF_AS_KERNEL: &str = "bc_cutoff";
 const MTU: &str = "com.docker.network.driver.mtu";
 const ADVERTISE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
 const ADVERTISE_MS: &str = "com.docker.network.advertise_addr_ms";
@@ -274,7 +269,7 @@ impl LinkOptions {
             mode,
             sources: sources(mode, options)?,
             mtu: mtu(options)?,
-            broadcast: broadcast(mode, options)?,
+            broadcast: broadcast::from_options(mode, options)?,
         }))
     }
 }
@@ -335,47 +330,6 @@ fn sources(mode: Mode, options: &BTreeMap<String, String>) -> Result<Vec<MacAddr
             "-o macvlan_sources goes with -o macvlan_mode=source only",
         )),
     }
-}
-
-fn broadcast(mode: Mode, options: &BTreeMap<String, String>) -> Result<Broadcast> {
-    let keys = [QUEUE_LEN, CUTOFF, CUTOFF_AS_KERNEL];
-    let mut given = keys.iter().filter(|key| options.contains_key(**key));
-    if let (Some(key), true) = (given.next(), mode.is_ipvlan()) {
-        return Err(Error::invalid(format!(
-            "-o {key} goes with -d macvlan only: an ipvlan has no such queue"
-        )));
-    }
-    let number = |key: &str, range: std::ops::RangeInclusive<i64>| {
-        let Some(text) = options.get(key) else {
-            return Ok(None);
-        };
-        let number = text.parse::<i64>().ok().filter(|n| range.contains(n));
-        number.map(Some).ok_or_else(|| {
-            let (from, to) = (range.start(), range.end());
-            Error::invalid(format!(
-                "invalid value '{text}' of -o {key}: it is a number from {from} to {to}"
-            ))
-        })
-    };
-    let cutoffs = -1..=i64::from(i32::MAX);
-    let cutoff = number(CUTOFF, cutoffs.clone())?;
-    let as_kernel = number(CUTOFF_AS_KERNEL, cutoffs)?;
-    if cutoff.is_some() && as_kernel.is_some() {
-        return Err(Error::invalid(format!(
-            "-o {CUTOFF} and -o {CUTOFF_AS_KERNEL} are one option: give one of them"
-        )));
-    }
-    let cutoff = cutoff.or(as_kernel);
-    if cutoff.is_some() && !features::kernel_is_at_least(6, 4) {
-        return Err(Error::invalid(format!(
-            "-o {CUTOFF} needs Linux 6.4 or later, which this is not"
-        )));
-    }
-    let queue_len = number(QUEUE_LEN, 1..=i64::from(u32::MAX))?;
-    Ok(Broadcast {
-        queue_len: queue_len.and_then(|n| u32::try_from(n).ok()),
-        cutoff: cutoff.and_then(|n| i32::try_from(n).ok()),
-    })
 }
 
 fn source_mac(text: &str) -> Result<MacAddr> {

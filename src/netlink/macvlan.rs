@@ -34,14 +34,13 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkInfo, LinkMessage, MacVlanMacAddressMode,
     MacVlanMode,
 };
+use serde::{Deserialize, Serialize};
 
 use super::ipvlan::{self, Mode};
 use super::link::{self, Ifindex, Link, LinkKind, MacvlanMode};
 use super::obstacle::Obstacle;
 use super::route::{BUSY_PAUSE, BUSY_TRIES};
 use super::socket::{Fault, Rtnl};
-use serde::{Deserialize, Serialize};
-
 use crate::base::{Error, IfName, MacAddr, Result};
 use crate::sys::netns::{Host, Netns, Place, Sandbox};
 

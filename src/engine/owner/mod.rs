@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::counters::Counters;
 use super::launch::Report;
-use super::record::{EndpointConfig, Record, Status};
+use super::record::{Record, Status};
 use super::set::Change;
 use super::stats::Usage;
 use super::{EndpointRequest, Engine, events, view};
@@ -34,6 +34,7 @@ mod network;
 mod notes;
 mod rates;
 mod readdress;
+mod set;
 mod taken;
 
 pub(super) use claims::Taken;
@@ -298,58 +299,6 @@ impl Owned {
             (Err(error), noted) => Err(error.with_undo(noted.err().into_iter().collect())),
             (Ok(()), noted) => noted,
         }
-    }
-
-    /// The link first: what cannot be had is not recorded; and what cannot be
-    /// recorded is taken back.
-    fn set(&mut self, change: &Change) -> Result<()> {
-        let before = self.record.clone();
-        let mut endpoints = self.record.config.endpoints.iter_mut();
-        let endpoint = endpoints
-            .find(|e| e.network.as_ref() == Some(&change.network))
-            .ok_or_else(|| Error::not_found(format!("network {} not found", change.network)))?;
-        let had = endpoint.clone();
-        let options = change.apply(endpoint)?;
-        if readdress::is_about_addresses(&had, endpoint) {
-            let wanted = std::mem::replace(endpoint, had.clone());
-            return self.readdress(&change.network, wanted, had);
-        }
-        let had = self.network.set(&change.network, endpoint, options)?;
-        self.network.describe(&mut self.record.state);
-        self.save().map_err(|error| {
-            let undone = self.network.set_rates(&change.network, had);
-            self.record = before;
-            error.with_undo(undone.err().into_iter().collect())
-        })
-    }
-
-    /// The same of addresses. They follow the record when they are in force.
-    fn readdress(
-        &mut self,
-        network: &NetworkId,
-        wanted: EndpointConfig,
-        had: EndpointConfig,
-    ) -> Result<()> {
-        let (engine, journal) = (&self.engine, &mut self.journal);
-        let record = &mut self.record;
-        let changed = self
-            .network
-            .readdress(engine, record, network, wanted, journal);
-        self.network.remember(record);
-        let Err(error) = self.note_network() else {
-            return changed;
-        };
-        // Where it was refused, the link is as it was.
-        if let Err(refused) = changed {
-            return Err(refused.with_undo(vec![error]));
-        }
-        let (engine, journal) = (&self.engine, &mut self.journal);
-        let record = &mut self.record;
-        let undone = self
-            .network
-            .readdress(engine, record, network, had, journal);
-        self.network.remember(record);
-        Err(error.with_undo(undone.err().into_iter().collect()))
     }
 
     /// Whoever asks has made the new name a link to this container; but it may

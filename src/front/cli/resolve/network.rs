@@ -207,10 +207,10 @@ fn net_rate(text: Option<&str>, options: &mut BTreeMap<String, String>) -> Resul
 pub fn changes(texts: &[String]) -> Result<EndpointChange> {
     let mut change = EndpointChange::default();
     for text in texts {
-        let twice = |key: &str| Err(conflict(&format!("{key} is given twice")));
+        let twice = |key: &str| conflict(&format!("{key} is given twice"));
         let mut put =
             |key: &str, value: Option<String>| match change.options.insert(key.to_owned(), value) {
-                Some(_) => twice(key),
+                Some(_) => Err(twice(key)),
                 None => Ok(()),
             };
         match text.split_once('=') {
@@ -236,12 +236,12 @@ pub fn changes(texts: &[String]) -> Result<EndpointChange> {
                     _ => IpAddr::V6(ipv6(value)?),
                 };
                 if change.ips.put(ip).is_some() {
-                    return twice(key);
+                    return Err(twice(key));
                 }
             }
             Some((key @ "mac", value)) => {
                 if change.mac.replace(value.parse()?).is_some() {
-                    return twice(key);
+                    return Err(twice(key));
                 }
             }
             _ => {
@@ -378,7 +378,7 @@ fn check(list: &[EndpointRequest]) -> Result<()> {
             if e.mac.is_some() {
                 return Err(conflict("mac-address and the network mode"));
             }
-            let own = |key: &&str| e.driver_options.contains_key(*key);
+            let own = |key: &&&str| e.driver_options.contains_key(**key);
             if let Some(key) = FIELDS.iter().find(own) {
                 return Err(Error::invalid(format!(
                     "{key} needs a network of the container's own: there is no link on {}",
