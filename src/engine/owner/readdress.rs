@@ -37,8 +37,9 @@ impl Network {
         let legs = &mut self.legs.iter();
         let at = legs.position(|leg| leg.spec.id == *network);
         let at = at.ok_or_else(|| Error::not_found(format!("network {network} not found")))?;
-        let ifname = self.legs[at].attachment.as_ref().map(|a| a.ifname.clone());
-        let mut old = self.legs[at].bare(ifname.clone());
+        let before = self.legs[at].attachment.clone();
+        let ifname = before.as_ref().map(|a| a.ifname.clone());
+        let old = self.legs[at].bare(ifname.clone());
         let answering = self.answering(at)?;
         let (mut new, fresh) = self.leg_instead(engine, at, config)?;
         new.options.ifname = ifname;
@@ -47,10 +48,9 @@ impl Network {
             .and_then(|()| self.remake(engine, record, at, new, journal))
             .and_then(|()| self.check_answers(at, answering));
         if let Err(error) = changed {
-            old.config.last_ips = old.addrs.values().map(Cidr::addr).collect();
             let mut undo: Vec<Error> = Vec::new();
             // Refused before the link was touched?
-            if self.legs[at].config != old.config || self.legs[at].attachment.is_none() {
+            if self.legs[at].attachment.is_none() || self.legs[at].attachment != before {
                 undo.extend(self.remake(engine, record, at, old, journal).err());
             }
             let spec = self.legs[at].spec.clone();
@@ -231,6 +231,13 @@ impl Leg {
 
     /// A gateway of its own is another machine of the link's subnet.
     pub(super) fn check_gateways(&self) -> Result<()> {
+        let is_asked = !self.options.gateways.is_empty();
+        if is_asked && (self.spec.is_l3() || self.spec.is_internal()) {
+            return Err(Error::invalid(format!(
+                "gw has no effect on network {}: it has no default route through a gateway",
+                self.spec.name
+            )));
+        }
         for gateway in self.options.gateways.values() {
             let own = self.addrs.of(gateway.family());
             let is_near = |own: &Cidr| own.contains(gateway) && own.addr() != gateway;
