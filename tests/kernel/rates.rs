@@ -211,7 +211,7 @@ fn nobody_inside_lifts_them() -> Verdict {
     assert_eq!(limits("c1", "eth0")?, both(100_000, 100_000));
     // 400 KB at once, through a bucket of 125 KB: what is over is dropped, in
     // both directions, since few come back.
-    let flood = ["ping", "-c400", "-l400", "-s1000", "-W1", "-q", "10.0.2.1"];
+    let flood = ["ping", "-c400", "-l400", "-s1000", "-w2", "-q", "10.0.2.1"];
     inside("c1", &flood)?;
     let dropped = link_of("c1", "lan")?["RateDropped"].clone();
     assert!(dropped["Up"].as_u64() > Some(50), "{dropped}");
