@@ -26,6 +26,7 @@ const ANSWER: Duration = Duration::from_millis(1500);
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Network {
+    /// Gives back why an old address could not be given back.
     pub(super) fn readdress(
         &mut self,
         engine: &Engine,
@@ -33,7 +34,7 @@ impl Network {
         network: &NetworkId,
         config: EndpointConfig,
         journal: &mut dyn Journal,
-    ) -> Result<()> {
+    ) -> Result<Vec<Error>> {
         let legs = &mut self.legs.iter();
         let at = legs.position(|leg| leg.spec.id == *network);
         let at = at.ok_or_else(|| Error::not_found(format!("network {network} not found")))?;
@@ -64,9 +65,7 @@ impl Network {
             .values()
             .filter(|addr| leg.addrs.of(addr.family()) != Some(*addr));
         let released = gone.map(|addr| engine.release(&leg.spec, addr));
-        self.warnings
-            .extend(released.filter_map(Result::err).map(|e| e.to_string()));
-        Ok(())
+        Ok(released.filter_map(Result::err).collect())
     }
 
     /// With the addresses that were asked for, each leased if it is not the

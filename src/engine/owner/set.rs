@@ -42,6 +42,12 @@ impl Owned {
             .network
             .readdress(engine, record, network, wanted, journal);
         self.network.remember(record);
+        // Those addresses are the container's until its end.
+        let changed = changed.map(|left| {
+            self.doubtful |= !left.is_empty();
+            let texts = left.iter().map(ToString::to_string);
+            self.network.warnings.extend(texts);
+        });
         let Err(error) = self.note_network() else {
             return changed;
         };
