@@ -131,14 +131,14 @@ impl Engine {
 }
 
 /// A supervisor of before an upgrade says nothing.
-fn warnings(answer: serde_json::Value) -> Result<Vec<String>> {
+pub(super) fn warnings(answer: serde_json::Value) -> Result<Vec<String>> {
     serde_json::from_value(answer)
         .map(Option::unwrap_or_default)
         .map_err(|e| Error::parse("read the supervisor's answer", "", e))
 }
 
 /// Is this endpoint on that network? By id once it is known.
-fn is_network(endpoint: &EndpointConfig, id: &NetworkId, name: &str) -> bool {
+pub(super) fn is_network(endpoint: &EndpointConfig, id: &NetworkId, name: &str) -> bool {
     match &endpoint.network {
         Some(known) => known == id,
         None => {

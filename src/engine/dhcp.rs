@@ -286,6 +286,7 @@ fn say_goodbye(vlan: &Vlan, identity: &Identity, lease: &Lease) -> Result<()> {
         sources: &vlan.sources,
         mac: Some(identity.mac),
         mtu: vlan.mtu,
+        broadcast: crate::netlink::Broadcast::default(),
     };
     let index = host.link_into(&new, &netns, &mut sandbox)?;
     let near = |ip: &Ipv4Addr| lease.addr.contains((*ip).into());

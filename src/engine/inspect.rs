@@ -269,6 +269,9 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
                 guard::State::Unavailable { why } => format!("off: {why}"),
             },
             dropped: guard::Dropped::new(),
+            rate_up: text(a.rates.up),
+            rate_down: text(a.rates.down),
+            rate_dropped: None,
         };
         (name, link)
     });

@@ -1,9 +1,10 @@
 //! From a network and an endpoint's wishes to an interface: plan (pure), then
 //! attach (consumes the plan), later detach (from the record).
 
-use super::endpoint::Sysctl;
+use super::endpoint::{Receive, Sysctl};
 use super::guard::Guard;
 use super::ip6::Link6;
+use super::rate::Rates;
 use super::spec::{Driver, NetworkSpec};
 use super::{Attachment, vlan};
 use crate::base::{Cidr, Family, IfName, MacAddr, PerFamily, Result};
@@ -51,6 +52,8 @@ pub struct Endpoint {
     /// Answers no ARP question yet: whether the address is free is still asked
     /// (see `acd`).
     pub silent: bool,
+    pub rates: Rates,
+    pub receive: Receive,
 }
 
 /// A link to be made in a sandbox.

@@ -2,6 +2,7 @@
 
 pub mod acd;
 pub mod announce;
+mod broadcast;
 pub mod dhcp;
 pub mod dns;
 pub mod doctor;
@@ -14,6 +15,7 @@ pub mod ipam;
 pub mod parent;
 pub mod plain;
 pub mod publish;
+pub mod rate;
 pub mod spec;
 pub mod vlan;
 
@@ -46,6 +48,8 @@ pub struct Attachment {
     pub internal: bool,
     #[serde(default)]
     pub guard: guard::State,
+    #[serde(default)]
+    pub rates: rate::Rates,
 }
 
 impl Attachment {

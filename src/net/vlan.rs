@@ -5,14 +5,15 @@ use std::borrow::Cow;
 use super::Attachment;
 use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
-use super::endpoint::Sysctl;
+use super::endpoint::{Receive, Sysctl};
 use super::guard::{self, Addrs, Guard, Identity};
+use super::rate;
 use super::spec::{self, NetworkSpec, Vlan};
 use crate::base::{
     Cause, Cidr, Error, Family, IfName, MacAddr, NetworkId, OfFamily, PerFamily, Result, Subject,
 };
 use crate::netlink::route::Configure;
-use crate::netlink::{Ifindex, Mode, NewLink, Rtnl};
+use crate::netlink::{Broadcast, Ifindex, Mode, NewLink, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
 use crate::sys::sysctl::NetSysctl;
 
@@ -25,6 +26,7 @@ pub(super) struct VlanPlan {
     mode: Mode,
     sources: Vec<MacAddr>,
     mtu: Option<u32>,
+    broadcast: Broadcast,
     /// `None`: passthru or ipvlan, as its parent's.
     mac: Option<MacAddr>,
     /// The network's other subnets, for an ipvlan whose host routes.
@@ -75,6 +77,7 @@ pub(super) fn plan(
         (None, Some(addr)) => Some(MacAddr::from_ip(addr.addr())),
         (None, None) => Some(stable_mac(&endpoint.id)),
     };
+    check_receive(&endpoint.receive, vlan.mode)?;
     let own = endpoint
         .addrs
         .values()
@@ -99,6 +102,7 @@ pub(super) fn plan(
         mode: vlan.mode,
         sources: vlan.sources.clone(),
         mtu: vlan.mtu,
+        broadcast: vlan.broadcast,
         mac,
         others,
         guard: network.guard,
@@ -106,6 +110,27 @@ pub(super) fn plan(
         senders,
         endpoint,
     })
+}
+
+/// The kernel hands frames to macvlans by MAC, and to ipvlans by address: only
+/// who has the parent alone can be given others'.
+fn check_receive(receive: &Receive, mode: Mode) -> Result<()> {
+    let what = match (receive.promisc, receive.macs.is_empty()) {
+        (true, _) => "promisc=on",
+        (false, false) => "extra-mac",
+        (false, true) => return Ok(()),
+    };
+    if mode.is_passthru() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{what} has no effect on a link in {mode} mode: the kernel gives it no frames to other \
+         MACs than its own"
+    ))
+    .hint(
+        "a network with -o macvlan_mode=passthru has the parent for one container, with all of \
+         its frames; allmulti=on gives a link every group's frames in each mode",
+    ))
 }
 
 fn valid_mac(mac: MacAddr) -> Result<MacAddr> {
@@ -148,6 +173,7 @@ impl VlanPlan {
             sources: &self.sources,
             mac: self.mac,
             mtu: self.mtu,
+            broadcast: self.broadcast,
         };
         let made = host.link_into(&new, netns, sandbox);
         let index = made.map_err(|error| not_made(self.mode, error))?;
@@ -159,6 +185,8 @@ impl VlanPlan {
             .and_then(|()| self.guard(netns, guard))
             .and_then(|state| self.configure(sandbox, index, sysctl).map(|()| state))
             .and_then(|state| self.route_l3(sandbox, index).map(|()| state))
+            .and_then(|state| self.receive(sandbox, index).map(|()| state))
+            .and_then(|state| self.limit(sandbox, netns, index, guard).map(|()| state))
             .and_then(|state| Ok((state, self.own_mac(sandbox, index)?)));
         let (guarded, mac) = match outcome {
             Ok(known) => known,
@@ -181,6 +209,7 @@ impl VlanPlan {
             gateways: self.endpoint.gateways,
             internal: self.internal,
             guard: guarded,
+            rates: self.endpoint.rates,
         })
     }
 
@@ -253,8 +282,34 @@ impl VlanPlan {
             ifname: &self.endpoint.ifname,
             mac,
             addrs: &self.senders,
+            also: &self.endpoint.receive.macs,
         };
         guard::install(guard, netns, self.guard, &link)
+    }
+
+    fn receive(&self, sandbox: &mut Rtnl<Sandbox>, index: Ifindex<Sandbox>) -> Result<()> {
+        let receive = &self.endpoint.receive;
+        let mut macs = receive.macs.iter();
+        macs.try_for_each(|mac| sandbox.add_filter(index, *mac))?;
+        if receive.promisc || receive.allmulti {
+            sandbox.receive_more(index, receive.promisc, receive.allmulti)?;
+        }
+        Ok(())
+    }
+
+    fn limit(
+        &self,
+        sandbox: &mut Rtnl<Sandbox>,
+        netns: &Netns<Sandbox>,
+        index: Ifindex<Sandbox>,
+        guard: &mut Option<Guard>,
+    ) -> Result<()> {
+        let rates = &self.endpoint.rates;
+        if rates.is_none() {
+            return Ok(());
+        }
+        rate::shape(sandbox, index, rates.up)?;
+        guard::limit::limit(guard, netns, &self.endpoint.ifname, rates)
     }
 
     /// The host routes: no next hop. Where the default route may not go this

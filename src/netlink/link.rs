@@ -222,6 +222,16 @@ impl<P: Place> Rtnl<P> {
         self.change("set IPv6 token of link", index, &change)
     }
 
+    /// IFF_PROMISC and IFF_ALLMULTI, where they are wanted.
+    pub fn receive_more(&mut self, index: Ifindex<P>, promisc: bool, allmulti: bool) -> Result<()> {
+        let mut flags = LinkFlags::empty();
+        flags.set(LinkFlags::Promisc, promisc);
+        flags.set(LinkFlags::Allmulti, allmulti);
+        let mut change = message(self.own(index)?, Vec::new());
+        (change.header.flags, change.header.change_mask) = (flags, flags);
+        self.change("set what is received by link", index, &change)
+    }
+
     pub fn rename(&mut self, index: Ifindex<P>, name: &IfName) -> Result<()> {
         let attributes = vec![LinkAttribute::IfName(name.to_string())];
         let change = message(self.own(index)?, attributes);

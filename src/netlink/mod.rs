@@ -12,12 +12,15 @@ pub mod neigh;
 pub mod nft;
 pub mod obstacle;
 pub mod parent;
+pub mod qdisc;
 pub mod route;
 pub mod rule;
 pub mod socket;
 pub mod trace;
+pub mod traffic;
 pub mod wire;
 
 pub use ipvlan::{IpvlanFlag, IpvlanMode, Mode};
 pub use link::{Ifindex, Link, LinkKind, MacvlanMode, NewLink};
+pub use macvlan::Broadcast;
 pub use socket::Rtnl;

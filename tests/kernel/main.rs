@@ -68,6 +68,7 @@ mod nft;
 mod parents;
 mod process;
 mod publish;
+mod rates;
 mod refusals;
 mod run;
 mod selfcheck;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         parents::tests(),
         process::tests(),
         publish::tests(),
+        rates::tests(),
         refusals::tests(),
         run::tests(),
         supervisor::tests(),

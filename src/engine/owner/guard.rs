@@ -48,6 +48,7 @@ impl Network {
             ifname: &attachment.ifname,
             mac: attachment.mac,
             addrs: &own,
+            also: &leg.options.receive.macs,
         })?;
         self.let_answers_out()
     }
@@ -72,6 +73,7 @@ impl Network {
         Ok(Counters {
             guard: guard.unwrap_or_default(),
             rules: rules.unwrap_or_default(),
+            rates: self.excess()?,
         })
     }
 }

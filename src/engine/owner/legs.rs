@@ -40,7 +40,7 @@ impl Network {
         let addrs = self.lease_all(engine, &spec, &mut config, taken)?;
         config.network = Some(spec.id.clone());
         config.name = spec.name.to_string();
-        Ok(Leg {
+        let leg = Leg {
             spec,
             config,
             options,
@@ -50,7 +50,15 @@ impl Network {
             claim: None,
             is_announced: false,
             named6: Named::default(),
-        })
+        };
+        if let Err(error) = leg.check_gateways() {
+            let undone = leg
+                .addrs
+                .values()
+                .map(|addr| engine.release(&leg.spec, addr));
+            return Err(error.with_undo(undone.filter_map(Result::err).collect()));
+        }
+        Ok(leg)
     }
 
     /// An address of each family that the network has, or none at all.
@@ -149,7 +157,7 @@ fn removed(engine: &Engine, id: &NetworkId, name: &str, container: &ContainerNam
 }
 
 /// What was asked for and the network cannot give.
-fn check_families(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()> {
+pub(super) fn check_families(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()> {
     for family in Family::BOTH {
         if let Some(ip) = request.ips.of(family)
             && !spec.has(family)

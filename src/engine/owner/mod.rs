@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::counters::Counters;
 use super::launch::Report;
 use super::record::{Record, Status};
+use super::set::Change;
+use super::stats::Usage;
 use super::{EndpointRequest, Engine, events, view};
 use crate::base::{Cidr, ContainerName, Error, NetworkId, Result};
 use crate::container::launch::{self, Running};
@@ -31,6 +33,9 @@ mod live;
 mod names;
 mod network;
 mod notes;
+mod rates;
+mod readdress;
+mod set;
 mod taken;
 
 pub(super) use claims::Taken;
@@ -429,6 +434,9 @@ impl Owner for Owned {
 
     fn command(&mut self, verb: &str, body: Value, _fds: Vec<OwnedFd>) -> Result<Value> {
         let parse = |e: serde_json::Error| Error::parse("read request", verb, e);
+        if verb == Usage::VERB {
+            return serde_json::to_value(self.network.usage()?).map_err(parse);
+        }
         if verb == Counters::VERB {
             let counters = self.network.counters()?;
             return serde_json::to_value(counters).map_err(parse);
@@ -436,6 +444,7 @@ impl Owner for Owned {
         match verb {
             "connect" => self.connect(serde_json::from_value(body).map_err(parse)?),
             "disconnect" => self.disconnect(&serde_json::from_value(body).map_err(parse)?),
+            Change::VERB => self.set(&serde_json::from_value(body).map_err(parse)?),
             "rename" => self.rename(serde_json::from_value(body).map_err(parse)?),
             "look" => {
                 if let Some(publisher) = &mut self.network.publisher {

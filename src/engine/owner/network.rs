@@ -64,6 +64,9 @@ impl Leg {
         if self.spec.is_dhcp() {
             return self.lease()?.gateway().map(IpAddr::V4);
         }
+        if let Some(own) = self.options.gateways.of(family) {
+            return Some(own);
+        }
         self.spec
             .pools
             .iter()
@@ -425,6 +428,8 @@ impl Network {
                 .filter(|family| default.of(*family) == Some(at))
                 .collect(),
             silent: self.acd != Acd::Off && leg.has_arp(),
+            rates: leg.options.rates,
+            receive: leg.options.receive.clone(),
         };
         let is_silent = endpoint.silent;
         let lan6 = Lan6::new(endpoint.ip6);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::net::guard::Dropped;
+use crate::net::guard::limit::Excess;
 
 use super::{Empty, HostConfig, NEVER, Ports};
 
@@ -369,4 +370,11 @@ pub struct LinkExtra {
     /// What the guard has dropped, by what was forged; only where there was
     /// any, and only of one container that is asked for by name.
     pub dropped: Dropped,
+    /// `20mbit`; empty: as fast as it goes.
+    pub rate_up: String,
+    pub rate_down: String,
+    /// What was dropped for them; only of one container that is asked for by
+    /// name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_dropped: Option<Excess>,
 }

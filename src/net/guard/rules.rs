@@ -171,6 +171,10 @@ pub(super) fn write(batch: &mut Batch, table: Table<'_>, link: &Identity<'_>) {
         rules.ipv4(link.mac, *addr);
     }
     rules.arp(link.mac, &v4);
+    for mac in link.also {
+        rules.ipv4(*mac, None);
+        rules.arp(*mac, &[None]);
+    }
     rules.without_address(link.mac);
     rules.ipv6(link);
     rules.drops(link.mac);

@@ -132,6 +132,9 @@ pub struct Connect {
     /// Add a link-local address for the container
     #[arg(long, value_name = "strings", value_delimiter = ',')]
     pub link_local_ip: Vec<String>,
+    /// Limit the link (up=20mbit,down=100mbit)
+    #[arg(long, value_name = "list")]
+    pub net_rate: Option<String>,
     #[arg(value_name = "NETWORK")]
     pub names: Vec<String>,
 }
@@ -143,6 +146,13 @@ pub struct Disconnect {
     #[arg(short, long)]
     pub force: bool,
     #[arg(value_name = "NETWORK")]
+    pub names: Vec<String>,
+}
+
+/// `network set`
+#[derive(Debug, Parser)]
+pub struct Set {
+    #[arg(value_name = "CONTAINER")]
     pub names: Vec<String>,
 }
 

@@ -88,6 +88,9 @@ pub struct Run {
     /// Assign a name to the container
     #[arg(long, value_name = "string")]
     pub name: Option<String>,
+    /// Limit the first network's link (up=20mbit,down=100mbit)
+    #[arg(long, value_name = "list")]
+    pub net_rate: Option<String>,
     /// Connect a container to a network
     #[arg(long, alias = "net", value_name = "network")]
     pub network: Vec<String>,

@@ -6,7 +6,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::{conflict, given, ipv4, not_yet, pairs};
 use crate::base::{Cidr, Error, Family, MacAddr, PerFamily, Result};
-use crate::engine::{EndpointRequest, HostAccess, Ip6, NetworkCreate, PoolRequest};
+use crate::engine::{
+    EXTRA_MAC, EndpointChange, EndpointRequest, FIELDS, GATEWAY, HostAccess, Ip6, NetworkCreate,
+    PoolRequest, RATE_DOWN, RATE_UP, Rate,
+};
 use crate::front::cli::args::network as args;
 use crate::front::cli::args::run::Run;
 
@@ -143,6 +146,12 @@ fn twice(what: &str, pool: &PoolRequest) -> Error {
 /// `network connect [OPTIONS] NETWORK CONTAINER`
 pub fn connect(a: &args::Connect) -> Result<EndpointRequest> {
     let (ips, ip6) = ips(a.ip.as_ref(), a.ip6.as_ref())?;
+    let mut driver_options = a
+        .driver_opt
+        .iter()
+        .map(|text| driver_option(text, "key/value"))
+        .collect::<Result<_>>()?;
+    net_rate(a.net_rate.as_deref(), &mut driver_options)?;
     Ok(EndpointRequest {
         network: a.names.first().cloned().unwrap_or_default(),
         ips,
@@ -150,11 +159,7 @@ pub fn connect(a: &args::Connect) -> Result<EndpointRequest> {
         link_local: link_local(&a.link_local_ip)?,
         mac: None,
         aliases: a.alias.clone(),
-        driver_options: a
-            .driver_opt
-            .iter()
-            .map(|text| driver_option(text, "key/value"))
-            .collect::<Result<_>>()?,
+        driver_options,
         gw_priority: match a.gw_priority {
             None => 0,
             Some(n) => i32::try_from(n).map_err(|_| {
@@ -173,6 +178,89 @@ fn driver_option(text: &str, words: &str) -> Result<(String, String)> {
         _ => Err(Error::invalid(format!(
             "invalid {words} pair format in driver options"
         ))),
+    }
+}
+
+/// `--net-rate up=20mbit,down=100mbit`: two of the driver's options.
+fn net_rate(text: Option<&str>, options: &mut BTreeMap<String, String>) -> Result<()> {
+    let Some(text) = text else {
+        return Ok(());
+    };
+    for part in text.split(',') {
+        let (key, value) = match part.trim().split_once('=') {
+            Some(("up", value)) => (RATE_UP, value),
+            Some(("down", value)) => (RATE_DOWN, value),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "invalid --net-rate '{text}': it is up=RATE, down=RATE or up=RATE,down=RATE"
+                )));
+            }
+        };
+        value.parse::<Rate>()?;
+        if options.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(conflict(&format!("{key} is given twice")));
+        }
+    }
+    Ok(())
+}
+
+/// `network set … ip=ADDR ip6=ADDR gw=ADDR mac=MAC rate-up=20mbit rate-down=off`,
+/// rates also as `rate=up=…,down=…`.
+pub fn changes(texts: &[String]) -> Result<EndpointChange> {
+    let mut change = EndpointChange::default();
+    for text in texts {
+        let twice = |key: &str| conflict(&format!("{key} is given twice"));
+        let mut put =
+            |key: &str, value: Option<String>| match change.options.insert(key.to_owned(), value) {
+                Some(_) => Err(twice(key)),
+                None => Ok(()),
+            };
+        match text.split_once('=') {
+            Some((key @ (RATE_UP | RATE_DOWN), value)) => put(key, rate(value)?)?,
+            Some(("rate", both)) => {
+                for part in both.split(',') {
+                    match part.split_once('=') {
+                        Some(("up", value)) => put(RATE_UP, rate(value)?)?,
+                        Some(("down", value)) => put(RATE_DOWN, rate(value)?)?,
+                        _ => {
+                            return Err(Error::invalid(format!(
+                                "invalid rate '{both}': it is rate=up=RATE,down=RATE"
+                            )));
+                        }
+                    }
+                }
+            }
+            Some((key @ GATEWAY, "off")) => put(key, None)?,
+            Some((key @ GATEWAY, value)) => put(key, Some(value.to_owned()))?,
+            Some((key @ ("ip" | "ip6"), value)) => {
+                let ip = match key {
+                    "ip" => IpAddr::V4(ipv4(value)?),
+                    _ => IpAddr::V6(ipv6(value)?),
+                };
+                if change.ips.put(ip).is_some() {
+                    return Err(twice(key));
+                }
+            }
+            Some((key @ "mac", value)) => {
+                if change.mac.replace(value.parse()?).is_some() {
+                    return Err(twice(key));
+                }
+            }
+            _ => {
+                return Err(Error::invalid(format!("nothing can be set by '{text}'")).hint(
+                    "ip=, ip6=, gw=, mac=, rate-up= and rate-down= can; a rate is tc's, or 'off'",
+                ));
+            }
+        }
+    }
+    Ok(change)
+}
+
+/// `None`: off.
+fn rate(text: &str) -> Result<Option<String>> {
+    match text {
+        "off" => Ok(None),
+        text => Ok(Some(text.parse::<Rate>()?.to_string())),
     }
 }
 
@@ -236,6 +324,7 @@ pub fn endpoints(a: &Run) -> Result<Vec<EndpointRequest>> {
     let mac: Option<MacAddr> = given(a.mac_address.as_ref()).map(str::parse).transpose()?;
     if let Some(first) = list.first_mut() {
         merge(first, (ips, ip6), link_local, mac, &a.network_alias)?;
+        net_rate(a.net_rate.as_deref(), &mut first.driver_options)?;
     } else if !a.network_alias.is_empty() {
         return Err(only_user_defined_aliases());
     } else if !(ips.is_empty() && ip6.is_subnet() && link_local.is_empty()) {
@@ -243,6 +332,10 @@ pub fn endpoints(a: &Run) -> Result<Vec<EndpointRequest>> {
     } else if mac.is_some() {
         return Err(Error::invalid(
             "--mac-address needs a network: without --network there is no interface",
+        ));
+    } else if a.net_rate.is_some() {
+        return Err(Error::invalid(
+            "--net-rate needs a network: without --network there is no interface",
         ));
     }
     check(&list)?;
@@ -308,6 +401,13 @@ fn check(list: &[EndpointRequest]) -> Result<()> {
             if e.mac.is_some() {
                 return Err(conflict("mac-address and the network mode"));
             }
+            let own = |key: &&&str| e.driver_options.contains_key(**key);
+            if let Some(key) = FIELDS.iter().find(own) {
+                return Err(Error::invalid(format!(
+                    "{key} needs a network of the container's own: there is no link on {}",
+                    e.network
+                )));
+            }
         }
         if list[..i].iter().any(|other| other.network == e.network) {
             return Err(Error::invalid(format!(
@@ -356,7 +456,8 @@ fn fields(text: &str) -> Option<Vec<String>> {
 }
 
 /// `NAME`, or `name=NAME,ip=…,ip6=…,link-local-ip=…,mac-address=…,alias=…,
-/// driver-opt=K=V,gw-priority=N`
+/// driver-opt=K=V,gw-priority=N`, and dockless's own options: `rate-up=RATE,
+/// rate-down=RATE,promisc=on,allmulti=on,extra-mac=MAC`
 fn endpoint(text: &str) -> Result<EndpointRequest> {
     if !text.contains('=') {
         return Ok(EndpointRequest {
@@ -397,6 +498,13 @@ fn endpoint(text: &str) -> Result<EndpointRequest> {
                 e.gw_priority = value.parse().map_err(|_| {
                     refused(format!("invalid gw-priority ({value}): invalid syntax"))
                 })?;
+            }
+            EXTRA_MAC if e.driver_options.contains_key(EXTRA_MAC) => {
+                let list = e.driver_options.entry(key).or_default();
+                list.push_str(&format!(",{value}"));
+            }
+            own if FIELDS.contains(&own) => {
+                e.driver_options.insert(key, value.to_owned());
             }
             _ => return Err(refused(format!("invalid field key {key}"))),
         }
