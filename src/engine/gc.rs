@@ -198,6 +198,7 @@ impl Engine {
             errors.extend(self.release_names(id, None).err());
             errors.extend(file::remove_tree(&self.dirs.container(id)).err());
             errors.extend(file::remove_tree(&self.gone(id)).err());
+            errors.extend(self.unreserve(id, None).err());
         }
         if errors.is_empty() {
             file::remove_tree(&self.dirs.live(id))?;
@@ -256,7 +257,8 @@ impl Engine {
     /// The files of a container that is retired, and what lives while one runs.
     pub(super) fn clear_away(&self, id: &ContainerId) -> Result<()> {
         file::remove_tree(&self.gone(id))?;
-        file::remove_tree(&self.dirs.live(id))
+        file::remove_tree(&self.dirs.live(id))?;
+        self.unreserve(id, None)
     }
 
     /// Routes and filter entries of host-side links: named by the record.
@@ -368,6 +370,11 @@ impl Engine {
             all.did.push(text);
         }
         self.drop_dead_names(&mut all)?;
+        for path in self.dead_reservations()? {
+            file::remove(&path)?;
+            let text = format!("{}: removed what nobody keeps", path.display());
+            all.did.push(text);
+        }
         for lease in self.orphans()? {
             file::remove(&lease)?;
             let text = format!("{}: removed an address without a holder", lease.display());

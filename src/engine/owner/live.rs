@@ -83,7 +83,7 @@ impl Network {
                 let released = leg
                     .addrs
                     .values()
-                    .map(|addr| engine.release(&leg.spec, addr));
+                    .map(|addr| engine.give_up(&leg.spec, addr, &self.id));
                 undo.extend(released.filter_map(Result::err));
             }
             undo.extend(self.move_default(&PerFamily::NONE, &moved).err());
@@ -189,7 +189,7 @@ impl Network {
         let may_go = errors.is_empty();
         for addr in leg.addrs.values() {
             if may_go {
-                errors.extend(engine.release(&leg.spec, addr).err());
+                errors.extend(engine.give_up(&leg.spec, addr, &self.id).err());
             }
             match engine.remove_host_line(record, addr) {
                 Ok(warning) => self.warnings.extend(warning),

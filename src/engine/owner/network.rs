@@ -128,6 +128,8 @@ pub(in crate::engine) struct Network {
     pub(super) ended: Vec<Leg>,
     pub(super) warnings: Vec<String>,
     pub(super) acd: Acd,
+    /// Whether its addresses stay its own while it does not run.
+    pub(super) keeps: bool,
 }
 
 /// How long a dead container's namespace may take to go.
@@ -166,6 +168,7 @@ impl Network {
             ended: Vec::new(),
             warnings: Vec::new(),
             acd: record.config.acd,
+            keeps: record.config.ip_reserve && !record.config.auto_remove,
         };
         for config in record.config.endpoints.clone() {
             let leg = network.leg(engine, config, taken)?;
