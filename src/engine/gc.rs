@@ -227,6 +227,7 @@ impl Engine {
     pub(super) fn discard(&self, record: &Record) -> Result<()> {
         self.give_leases_back(record);
         self.retire(record)?;
+        self.unreserve(&record.id, None)?;
         self.clear_away(&record.id)
     }
 
@@ -257,8 +258,7 @@ impl Engine {
     /// The files of a container that is retired, and what lives while one runs.
     pub(super) fn clear_away(&self, id: &ContainerId) -> Result<()> {
         file::remove_tree(&self.gone(id))?;
-        file::remove_tree(&self.dirs.live(id))?;
-        self.unreserve(id, None)
+        file::remove_tree(&self.dirs.live(id))
     }
 
     /// Routes and filter entries of host-side links: named by the record.
