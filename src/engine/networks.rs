@@ -336,6 +336,7 @@ impl Engine {
             self.record_parents(&vlan.made)?;
         }
         file::remove_replaced(&self.dirs.network(network))?;
+        self.unreserve_network(network)?;
         if let Some(spec) = &spec {
             if spec.is_dhcp() {
                 self.forget_addresses(spec);

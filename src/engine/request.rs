@@ -185,6 +185,10 @@ pub struct RunRequest {
     pub rules: Vec<Rule>,
     /// `None`: not said.
     pub acd: Option<Acd>,
+    /// Keep the addresses while the container does not run.
+    pub ip_reserve: bool,
+    /// Take the place of the container that has the name now.
+    pub replace: bool,
 }
 
 /// `exec`

@@ -70,6 +70,7 @@ mod process;
 mod publish;
 mod rates;
 mod refusals;
+mod reserve;
 mod run;
 mod selfcheck;
 mod supervisor;
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         publish::tests(),
         rates::tests(),
         refusals::tests(),
+        reserve::tests(),
         run::tests(),
         supervisor::tests(),
         sys::tests(),

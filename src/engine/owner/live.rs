@@ -84,7 +84,7 @@ impl Network {
                 let released = leg
                     .addrs
                     .values()
-                    .map(|addr| engine.release(&leg.spec, addr));
+                    .map(|addr| engine.give_up(&leg.spec, addr, &self.id));
                 undo.extend(released.filter_map(Result::err));
             }
             undo.extend(self.move_default(&PerFamily::NONE, &moved).err());
@@ -193,7 +193,7 @@ impl Network {
         }
         for addr in leg.held() {
             if may_go {
-                errors.extend(engine.release(&leg.spec, addr).err());
+                errors.extend(engine.give_up(&leg.spec, addr, &self.id).err());
             }
             match engine.remove_host_line(record, addr) {
                 Ok(warning) => self.warnings.extend(warning),

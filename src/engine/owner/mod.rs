@@ -39,6 +39,7 @@ mod set;
 mod taken;
 
 pub(super) use claims::Taken;
+pub(super) use legs::check_families;
 pub(super) use network::Network;
 
 /// The publisher's keys, apart from any other of the owner's.

@@ -141,6 +141,8 @@ pub(in crate::engine) struct Network {
     pub(super) acd: Acd,
     /// With the first leg whose IPv6 is the LAN's.
     pub(super) watch6: Option<Watch6>,
+    /// Whether its addresses stay its own while it does not run.
+    pub(super) keeps: bool,
 }
 
 /// How long a dead container's namespace may take to go.
@@ -180,6 +182,7 @@ impl Network {
             warnings: Vec::new(),
             acd: record.config.acd,
             watch6: None,
+            keeps: record.config.ip_reserve && !record.config.auto_remove,
         };
         for config in record.config.endpoints.clone() {
             let leg = network.leg(engine, config, taken)?;
