@@ -15,6 +15,7 @@ pub use crate::container::attach::{Client, DetachKeys, Relay};
 pub use crate::net::acd::Acd;
 pub use crate::net::guard::rule::{Rule, Verdict};
 pub use crate::net::publish::{PortRequest, Via};
+pub use crate::net::routing::fixed::StaticRoute;
 pub use crate::store::Dirs;
 pub use crate::sys::process::ExitStatus;
 
@@ -39,6 +40,8 @@ pub struct NetworkCreate {
     pub ipv4: Option<bool>,
     pub ipv6: Option<bool>,
     pub host_access: HostAccess,
+    /// `--route DEST,GATEWAY[,METRIC]`
+    pub routes: Vec<StaticRoute>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

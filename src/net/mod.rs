@@ -13,6 +13,7 @@ pub mod ipam;
 pub mod parent;
 pub mod plain;
 pub mod publish;
+pub mod routing;
 pub mod spec;
 pub mod vlan;
 

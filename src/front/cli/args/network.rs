@@ -48,6 +48,9 @@ pub struct Create {
     /// Set driver specific options (default map[])
     #[arg(short, long, value_name = "map")]
     pub opt: Vec<String>,
+    /// Static route of each of its containers, through a machine on the network
+    #[arg(long, value_name = "DEST,GATEWAY[,METRIC]")]
+    pub route: Vec<String>,
     /// Control the network's scope (only "local")
     #[arg(long, value_name = "string")]
     pub scope: Option<String>,

@@ -40,6 +40,11 @@ pub fn create(a: &args::Create) -> Result<NetworkCreate> {
             None => HostAccess::Off,
             Some(ip) => access(ip)?,
         },
+        routes: a
+            .route
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_>>()?,
     })
 }
 
