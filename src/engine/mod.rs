@@ -15,6 +15,8 @@ mod dhcp;
 mod doctor;
 mod etc;
 mod events;
+mod explain;
+mod explain_answer;
 mod gc;
 mod hold;
 mod inspect;

@@ -25,6 +25,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use serde::{Deserialize, Serialize};
 
 use super::route::{self, Route};
+use super::rule::Rule;
 use super::socket::{Fault, Rtnl};
 use crate::base::{Cause, Cidr, Error, Family, OfFamily, Result, Subject};
 use crate::sys::netns::Place;
@@ -189,6 +190,42 @@ fn is_verdict(fault: &Fault) -> bool {
     )
 }
 
+impl TableRoute {
+    /// As the kernel would tell it.
+    pub fn as_read(&self) -> Route {
+        Route {
+            dst: Some(self.dst).filter(|dst| dst.prefix() > 0),
+            gateway: self.via,
+            oif: Some(self.oif),
+            prefsrc: None,
+            table: self.table,
+            scope: u8::from(RouteScope::Universe),
+            protocol: u8::from(RouteProtocol::Boot),
+            kind: u8::from(RouteType::Unicast),
+            metric: self.metric,
+            ipv6: !self.dst.is_ipv4(),
+            flags: 0,
+        }
+    }
+}
+
+impl SourceRule {
+    /// As the kernel would tell it.
+    pub fn as_read(&self) -> Rule {
+        Rule {
+            ipv6: self.from.is_ipv6(),
+            priority: self.priority,
+            table: self.table,
+            action: u8::from(RuleAction::ToTable),
+            src: Cidr::new(self.from, self.from.family().width()).ok(),
+            dst: None,
+            iif: None,
+            oif: None,
+            fwmark: None,
+        }
+    }
+}
+
 impl Change {
     /// Whether a refusal with this errno says that there is nothing to do. What
     /// is deleted may have gone with its link or its address.
@@ -284,7 +321,6 @@ fn rule(rule: SourceRule) -> RuleMessage {
     }
     attributes.push(RuleAttribute::Priority(rule.priority));
     attributes.push(RuleAttribute::Source(rule.from));
-    attributes.push(RuleAttribute::Protocol(RouteProtocol::Boot));
     message
 }
 
@@ -293,23 +329,39 @@ mod tests {
     use super::super::wire::golden::{built, said, unhex};
     use super::*;
 
-    /// `ip route add 10.9.0.0/16 via 10.0.2.77 dev eth0 metric 50 table 1002`,
-    /// as strace shows ip(8) send it.
+    /// `ip route add 10.9.0.0/16 via 10.0.7.77 dev v0 metric 50 table 1002`, as
+    /// strace decodes what ip(8) sends.
     #[test]
     fn says_what_ip_route_add_says() {
         let theirs = unhex(
-            "4400000018000506e9d9046b0000000002100000000300010000000008000f00
-             ea03000008000100 0a090000 08000500 0a00024d 08000400 02000000
-             08000600 32000000",
+            "4400000018000506e9d9046b00000000021000000003000100000000
+             080001000a090000 080005000a00074d 0800060032000000
+             08000f00ea030000 0800040002000000",
         );
         let route = TableRoute {
             table: 1002,
             dst: "10.9.0.0/16".parse().unwrap(),
-            via: Some("10.0.2.77".parse().unwrap()),
+            via: Some("10.0.7.77".parse().unwrap()),
             oif: 2,
             metric: Some(50),
         };
         let ours = built(libc::RTM_NEWROUTE, &message(route));
+        assert_eq!(said(&ours, 12), said(&theirs, 12));
+    }
+
+    /// `ip rule add from 10.0.7.5 lookup 1002 priority 1000`
+    #[test]
+    fn says_what_ip_rule_add_says() {
+        let theirs = unhex(
+            "3400000020000506e9d9046b00000000020020000000000100000000
+             080002000a000705 08000f00ea030000 08000600e8030000",
+        );
+        let new = SourceRule {
+            from: "10.0.7.5".parse().unwrap(),
+            table: 1002,
+            priority: 1000,
+        };
+        let ours = built(libc::RTM_NEWRULE, &rule(new));
         assert_eq!(said(&ours, 12), said(&theirs, 12));
     }
 

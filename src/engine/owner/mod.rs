@@ -35,7 +35,7 @@ mod taken;
 
 pub(super) use claims::Taken;
 pub(super) use network::Network;
-pub(super) use routing::{Question, Routing};
+pub(super) use routing::{Question, Routing, of_lease};
 
 /// The publisher's keys, apart from any other of the owner's.
 const PUBLISH_BASE: u64 = 1 << 40;

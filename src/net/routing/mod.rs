@@ -53,7 +53,7 @@ pub mod fixed;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::base::{Cidr, Family, PerFamily};
-use crate::netlink::policy::{Change, MAIN, SourceRule, TableRoute};
+use crate::netlink::policy::{Change, Found, MAIN, SourceRule, TableRoute};
 use fixed::StaticRoute;
 
 /// Of all our rules: what `ip rule add` adds without a priority comes before.
@@ -234,14 +234,32 @@ impl Plan {
 
     /// What the kernel would answer, had it these routes and `main` beside:
     /// the longest prefix of the first table with any, the lowest metric.
-    pub fn lookup(&self, main: &[TableRoute], to: IpAddr, from: Option<IpAddr>) -> Option<TableRoute> {
+    fn lookup(
+        &self,
+        main: &[TableRoute],
+        to: IpAddr,
+        from: Option<IpAddr>,
+    ) -> Option<TableRoute> {
         let best = |table: u32| {
             let all = self.routes.iter().chain(main).copied();
             let fits = all.filter(|r| r.table == table && r.dst.contains(to));
             fits.max_by_key(|r| (r.dst.prefix(), std::cmp::Reverse(r.metric.unwrap_or(0))))
         };
         let ruled = self.rules.iter().find(|rule| Some(rule.from) == from);
-        ruled.and_then(|rule| best(rule.table)).or_else(|| best(MAIN))
+        ruled
+            .and_then(|rule| best(rule.table))
+            .or_else(|| best(MAIN))
+    }
+
+    /// The same as the kernel tells it, but for the source address that it
+    /// chooses.
+    pub fn found(&self, main: &[TableRoute], to: IpAddr, from: Option<IpAddr>) -> Found {
+        let route = self.lookup(main, to, from).map(|route| route.as_read());
+        Found {
+            from,
+            route,
+            refusal: None,
+        }
     }
 }
 

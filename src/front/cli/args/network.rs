@@ -149,6 +149,21 @@ pub struct Disconnect {
     pub names: Vec<String>,
 }
 
+/// `network explain`
+#[derive(Debug, Parser)]
+pub struct Explain {
+    #[arg(short, long, value_name = "string", help = FORMAT_ONE)]
+    pub format: Option<String>,
+    /// Ask for packets from this address, instead of the one the kernel chooses
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<std::net::IpAddr>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+    #[arg(value_name = "CONTAINER")]
+    pub names: Vec<String>,
+}
+
 /// `network host-access`
 #[derive(Debug, Parser)]
 pub struct HostAccess {

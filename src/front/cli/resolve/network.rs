@@ -66,6 +66,21 @@ pub fn host_access(a: &args::HostAccess) -> Result<HostAccess> {
     }
 }
 
+/// `network explain CONTAINER [DESTINATION] [--from ADDRESS]`
+pub fn destination(a: &args::Explain) -> Result<Option<IpAddr>> {
+    let to = a.names.get(1).map(|text| {
+        text.parse::<IpAddr>().map_err(|_| {
+            Error::invalid(format!(
+                "the destination \"{text}\" is not an IP address"
+            ))
+        })
+    });
+    match (to, a.from) {
+        (None, Some(_)) => Err(conflict("--from goes with a destination")),
+        (to, _) => to.transpose(),
+    }
+}
+
 /// Gives every range, gateway and auxiliary address to the subnet in which it
 /// lies, by Docker's client's rules and in its words. Where it lies in none,
 /// nothing is sent to the engine.

@@ -52,7 +52,7 @@ fn wanted(words: &[String]) -> Wanted {
     let before = given.iter().filter(|word| !word.starts_with('-')).count();
     match (verb, before) {
         ("attach" | "exec", 0) | ("stop" | "kill" | "pause" | "unpause", _) => Wanted::Running,
-        ("logs" | "port" | "rename", 0)
+        ("logs" | "port" | "rename" | "network explain", 0)
         | ("start" | "restart" | "wait" | "rm" | "container inspect", _) => Wanted::Containers,
         ("network connect" | "network disconnect", n) if n > 0 => Wanted::Containers,
         ("network connect" | "network disconnect" | "network host-access", 0)

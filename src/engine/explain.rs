@@ -1,0 +1,391 @@
+//! `network explain`: which way a container's packets go, and why.
+//!
+//! What a running container has is read in its namespace by its supervisor,
+//! and compared with what its networks should have made; of a stopped one, the
+//! [`Plan`] of the next start is shown. The choice of default routes is told by
+//! the function that makes it ([`choice`]).
+
+use std::net::IpAddr;
+
+use super::explain_answer::answer;
+use super::owner::{Question, Routing, of_lease};
+use super::record::{EndpointConfig, Record};
+use super::{Engine, missing, view};
+use crate::base::{Cidr, Error, Family, OfFamily, PerFamily, Result};
+use crate::container::attach::Client;
+use crate::net::endpoint::EndpointOptions;
+use crate::net::routing::choice::{self, Candidate};
+use crate::net::routing::{Out, PRIORITY, Plan, Way, table_of};
+use crate::net::spec::{Driver, HostAccess, NetworkSpec, SourceRouting};
+use crate::net::{Attachment, host_access};
+use crate::netlink::policy::{MAIN, TableRoute};
+use crate::netlink::route::Route;
+use crate::netlink::rule::Rule;
+
+/// One network of a container, as it is or would be.
+pub(super) struct Side {
+    pub(super) spec: NetworkSpec,
+    pub(super) ifname: String,
+    priority: i32,
+    /// The gateway of a DHCP network is not known before there is a lease.
+    awaits_lease: bool,
+    gateways: PerFamily<IpAddr>,
+    pub(super) way: Way,
+}
+
+impl Engine {
+    /// `to`: also which way a packet to it goes, from the address `from` where
+    /// it is given. Changes nothing.
+    pub fn network_explain(
+        &self,
+        container: &str,
+        to: Option<IpAddr>,
+        from: Option<IpAddr>,
+    ) -> Result<view::Explanation> {
+        if let (Some(to), Some(from)) = (to, from)
+            && to.family() != from.family()
+        {
+            return Err(Error::invalid(format!(
+                "{to} is {}, and {from} is not: a packet has addresses of one family",
+                to.family()
+            )));
+        }
+        self.refresh()?;
+        let id = self.find(container)?;
+        let record = self.truth(&id)?.ok_or_else(|| missing(&id))?;
+        if record.config.endpoints.iter().any(|e| e.request.network == "host") {
+            return Err(Error::invalid(format!(
+                "container {} has the host's network: its routes are the host's",
+                record.name
+            ))
+            .hint("`ip route get` tells which one is taken"));
+        }
+        let live = record.state.status.is_live();
+        let sides = match live {
+            true => self.sides_that_are(&record)?,
+            false => self.sides_to_be(&record)?,
+        };
+        let routing = match Client::connect(&self.dirs.live(&id))?.filter(|_| live) {
+            Some(mut client) => {
+                let body = serde_json::to_value(Question { to, from })
+                    .map_err(|e| Error::parse("write request", Routing::VERB, e))?;
+                let found = client.command(Routing::VERB, body, &[])?;
+                serde_json::from_value(found)
+                    .map_err(|e| Error::parse("read routes", Routing::VERB, e))?
+            }
+            None => planned(&sides, to, from),
+        };
+        let mut explanation = view::Explanation {
+            container: record.name.to_string(),
+            running: live,
+            defaults: Family::BOTH.map(|family| default(&sides, family)).into(),
+            networks: sides.iter().map(|side| shown(side, &routing, live)).collect(),
+            main: in_table(&routing, MAIN, &sides),
+            other_rules: others(&routing.rules, &sides),
+            answer: None,
+        };
+        explanation.answer = to.map(|to| answer(to, from, &routing, &sides, live));
+        Ok(explanation)
+    }
+
+    fn sides_that_are(&self, record: &Record) -> Result<Vec<Side>> {
+        let mut sides = Vec::new();
+        for attachment in &record.state.attachments {
+            let spec = self.find_network(attachment.network.as_str())?;
+            let mut endpoints = record.config.endpoints.iter();
+            let config = endpoints.find(|e| e.network.as_ref() == Some(&spec.id));
+            let config = config.ok_or_else(|| {
+                Error::not_found(format!("no endpoint on network {}", spec.name))
+            })?;
+            sides.push(Side::there(spec, config, attachment));
+        }
+        Ok(sides)
+    }
+
+    fn sides_to_be(&self, record: &Record) -> Result<Vec<Side>> {
+        let mut sides: Vec<Side> = Vec::new();
+        for config in &record.config.endpoints {
+            let wanted = config.network.as_ref().map(crate::base::NetworkId::as_str);
+            let spec = self.find_network(wanted.unwrap_or(&config.request.network))?;
+            if !matches!(spec.driver, Driver::Vlan(_)) {
+                continue;
+            }
+            let options = EndpointOptions::new(&config.request.driver_options)?;
+            let ifname = options.ifname.map(|name| name.to_string());
+            let free = (0..).map(|n| format!("eth{n}"));
+            let mut free = free.filter(|name| sides.iter().all(|side| side.ifname != *name));
+            let ifname = ifname.or_else(|| free.next()).unwrap_or_default();
+            // Any number that is a link's own serves.
+            let ifindex = u32::try_from(sides.len() + 2).unwrap_or(u32::MAX);
+            sides.push(Side::to_be(spec, config, ifname, ifindex));
+        }
+        Ok(sides)
+    }
+}
+
+impl Side {
+    fn there(spec: NetworkSpec, config: &EndpointConfig, attachment: &Attachment) -> Self {
+        let (addrs, gateways) = (attachment.addrs, attachment.gateways);
+        let ifname = attachment.ifname.to_string();
+        Self::new(spec, config, ifname, attachment.ifindex, addrs, gateways)
+    }
+
+    /// A subnet stands for an address that is not known yet.
+    fn to_be(spec: NetworkSpec, config: &EndpointConfig, ifname: String, ifindex: u32) -> Self {
+        let lease = config.dhcp.as_ref().and_then(|dhcp| dhcp.lease.as_ref());
+        let addrs = PerFamily::each(|family| {
+            if spec.is_dhcp() {
+                return lease.map(|lease| lease.addr).filter(|_| family == Family::Ipv4);
+            }
+            let mut pools = spec.pools.iter().filter(|p| p.subnet.family() == family);
+            let request = config.request.ips.of(family);
+            let pool = match request.or(config.last_ips.of(family)) {
+                Some(ip) => (pools.find(|p| p.subnet.contains(ip)), Some(ip)),
+                None => (pools.next(), None),
+            };
+            match pool {
+                (Some(pool), Some(ip)) => Cidr::new(ip, pool.subnet.prefix()).ok(),
+                (Some(pool), None) => Some(pool.subnet),
+                (None, _) => None,
+            }
+        });
+        let isolated = spec.vlan().is_some_and(crate::net::spec::Vlan::is_isolated);
+        let gateways = PerFamily::each(|family| match lease {
+            _ if spec.is_l3() || isolated => None,
+            Some(lease) if family == Family::Ipv4 => lease.gateway().map(IpAddr::V4),
+            _ => {
+                let own = addrs.of(family)?.network();
+                spec.pools.iter().find(|p| p.subnet == own)?.gateway
+            }
+        });
+        Self::new(spec, config, ifname, ifindex, addrs, gateways)
+    }
+
+    fn new(
+        spec: NetworkSpec,
+        config: &EndpointConfig,
+        ifname: String,
+        ifindex: u32,
+        addrs: PerFamily<Cidr>,
+        gateways: PerFamily<IpAddr>,
+    ) -> Self {
+        let lease = config.dhcp.as_ref().and_then(|dhcp| dhcp.lease.as_ref());
+        let (near, far) = match lease {
+            Some(lease) if !spec.is_internal() => of_lease(lease),
+            _ => Default::default(),
+        };
+        let out = |family| match gateways.of(family) {
+            _ if spec.is_internal() => None,
+            Some(gateway) => Some(Out::Via(gateway)),
+            None => (spec.is_l3() && addrs.of(family).is_some()).then_some(Out::Link),
+        };
+        Self {
+            priority: config.request.gw_priority,
+            awaits_lease: spec.is_dhcp() && lease.is_none(),
+            way: Way {
+                ifindex,
+                addrs,
+                near,
+                far,
+                out: PerFamily::each(out),
+                fixed: spec.routes.clone(),
+                ruled: spec.source_routing == SourceRouting::On,
+            },
+            gateways,
+            ifname,
+            spec,
+        }
+    }
+
+    fn candidate(&self) -> Candidate<'_> {
+        let awaits = |family| self.awaits_lease && family == Family::Ipv4;
+        let is_out = |family| {
+            self.way.out.of(family).is_some() || awaits(family) && !self.spec.is_internal()
+        };
+        Candidate {
+            name: self.spec.name.as_str(),
+            priority: self.priority,
+            internal: self.spec.is_internal(),
+            addressed: Family::BOTH.map(|f| self.way.addrs.of(f).is_some() || awaits(f)),
+            leads_out: Family::BOTH.map(is_out),
+        }
+    }
+}
+
+fn candidates(sides: &[Side]) -> Vec<Candidate<'_>> {
+    sides.iter().map(Side::candidate).collect()
+}
+
+/// The network of a family's default route, and why it is that one.
+pub(super) fn default(sides: &[Side], family: Family) -> view::DefaultRoute {
+    let all = candidates(sides);
+    let (why, others) = choice::reasons(&all, family);
+    let best = choice::choose(&all, family).and_then(|at| sides.get(at));
+    let gateway = best.map(|side| match side.gateways.of(family) {
+        Some(gateway) => gateway.to_string(),
+        None if side.awaits_lease => "what the DHCP server says".to_owned(),
+        None => String::new(),
+    });
+    view::DefaultRoute {
+        family: family.to_string(),
+        network: best.map(|side| side.spec.name.to_string()).unwrap_or_default(),
+        interface: best.map(|side| side.ifname.clone()).unwrap_or_default(),
+        gateway: gateway.unwrap_or_default(),
+        why: why.unwrap_or_else(|| match sides {
+            [] => "it is on no network".to_owned(),
+            _ => "no network leads out".to_owned(),
+        }),
+        others,
+    }
+}
+
+/// What the next start would make.
+fn planned(sides: &[Side], to: Option<IpAddr>, from: Option<IpAddr>) -> Routing {
+    let mut ranked: Vec<&Side> = sides.iter().collect();
+    ranked.sort_by(|a, b| a.candidate().rank().cmp(&b.candidate().rank()));
+    let ways: Vec<Way> = ranked.into_iter().map(|side| side.way.clone()).collect();
+    let plan = Plan::new(&ways);
+    let all = candidates(sides);
+    let mut main = Vec::new();
+    let route = |side: &Side, dst, via| TableRoute {
+        table: MAIN,
+        dst,
+        via,
+        oif: side.way.ifindex,
+        metric: None,
+    };
+    for family in Family::BOTH {
+        let best = choice::choose(&all, family).and_then(|at| sides.get(at));
+        if let Some(side) = best
+            && side.way.out.of(family).is_some()
+        {
+            let gateway = side.gateways.of(family);
+            main.push(route(side, Cidr::default_of(family), gateway));
+        }
+    }
+    for side in sides {
+        let way = &side.way;
+        let on_link = way.addrs.values().map(Cidr::network).chain(way.near.iter().copied());
+        main.extend(on_link.map(|net| route(side, net, None)));
+        main.extend(way.far.iter().map(|(dst, via)| route(side, *dst, Some(*via))));
+    }
+    let found = to.map(|to| plan.found(&main, to, from));
+    Routing {
+        rules: plan.rules.iter().map(|rule| rule.as_read()).collect(),
+        routes: main.iter().chain(&plan.routes).map(|r| r.as_read()).collect(),
+        found,
+    }
+}
+
+/// As ip(8) writes it.
+pub(super) fn text(route: &Route, sides: &[Side]) -> String {
+    let mut words = vec![match route.dst {
+        Some(dst) => dst.to_string(),
+        None => "default".to_owned(),
+    }];
+    words.extend(route.gateway.map(|via| format!("via {via}")));
+    if let Some(oif) = route.oif {
+        let side = sides.iter().find(|side| side.way.ifindex == oif);
+        words.push(match side {
+            Some(side) => format!("dev {}", side.ifname),
+            None => format!("dev if{oif}"),
+        });
+    }
+    words.extend(route.metric.filter(|m| *m > 0).map(|m| format!("metric {m}")));
+    words.join(" ")
+}
+
+fn in_table(routing: &Routing, table: u32, sides: &[Side]) -> Vec<String> {
+    let all = routing.routes.iter().filter(|r| r.table == table);
+    all.map(|route| text(route, sides)).collect()
+}
+
+fn of_side(rule: &Rule, side: &Side) -> bool {
+    rule.table == table_of(side.way.ifindex) && rule.priority == PRIORITY
+}
+
+fn rule_text(rule: &Rule) -> String {
+    let mut words = vec![format!("{}:", rule.priority)];
+    words.push(match rule.src {
+        Some(src) if src.prefix() == src.family().width() => format!("from {}", src.addr()),
+        Some(src) => format!("from {src}"),
+        None => "from all".to_owned(),
+    });
+    words.extend(rule.dst.map(|dst| format!("to {dst}")));
+    words.extend(rule.iif.as_ref().map(|name| format!("iif {name}")));
+    words.extend(rule.oif.as_ref().map(|name| format!("oif {name}")));
+    words.extend(rule.fwmark.map(|mark| format!("fwmark {mark:#x}")));
+    words.push(format!("lookup {}", rule.table));
+    words.join(" ")
+}
+
+/// local, main, default
+const KERNELS_TABLES: std::ops::RangeInclusive<u32> = 253..=255;
+
+fn others(rules: &[Rule], sides: &[Side]) -> Vec<String> {
+    let is_known = |rule: &&Rule| {
+        let plain = rule.src.is_none() && rule.dst.is_none() && rule.iif.is_none();
+        let kernels = plain && rule.fwmark.is_none() && KERNELS_TABLES.contains(&rule.table);
+        !(kernels || sides.iter().any(|side| of_side(rule, side)))
+    };
+    rules.iter().filter(is_known).map(rule_text).collect()
+}
+
+/// One network's part. The numbers of tables are known when the links are
+/// there.
+fn shown(side: &Side, routing: &Routing, live: bool) -> view::NetworkRouting {
+    let own = table_of(side.way.ifindex);
+    let one = std::slice::from_ref(side);
+    let rules = routing.rules.iter().filter(|rule| of_side(rule, side));
+    let rules = rules.map(|rule| match live {
+        true => rule_text(rule),
+        false => rule_text(rule).replace(&own.to_string(), "a table of its own"),
+    });
+    let fixed = side.spec.routes.iter().map(|fixed| {
+        let state = match fixed.why_not(&side.way.addrs) {
+            Some(why) => format!("not here: {why}"),
+            None => {
+                let is_in = |table: u32| {
+                    routing.routes.iter().any(|r| {
+                        (r.table, r.dst, r.gateway) == (table, Some(fixed.dst), Some(fixed.gateway))
+                    })
+                };
+                match (is_in(MAIN), is_in(own)) {
+                    (true, true) => "in main and in its own table".to_owned(),
+                    (true, false) => "in main".to_owned(),
+                    (false, true) => {
+                        "in its own table; in main, another network has that destination".to_owned()
+                    }
+                    (false, false) => "missing: something has deleted it".to_owned(),
+                }
+            }
+        };
+        format!("{fixed}: {state}")
+    });
+    let mut notes = Vec::new();
+    if side.spec.is_internal() {
+        notes.push("internal: no default route in main or in its table".to_owned());
+    }
+    if side.spec.source_routing == SourceRouting::Off {
+        notes.push("source_routing=off: no rule and no table".to_owned());
+    }
+    if side.awaits_lease {
+        notes.push("address, gateway and routes are the DHCP server's".to_owned());
+    }
+    if let (HostAccess::On { .. }, Some(addr)) = (side.spec.host_access, side.way.addrs.ipv4()) {
+        notes.push(format!(
+            "host access: the host has a route to {} by {}",
+            addr.addr(),
+            host_access::shim_name(&side.spec.id)
+        ));
+    }
+    view::NetworkRouting {
+        network: side.spec.name.to_string(),
+        interface: side.ifname.clone(),
+        addresses: side.way.addrs.values().map(|addr| addr.to_string()).collect(),
+        rules: rules.collect(),
+        table: in_table(routing, own, one),
+        static_routes: fixed.collect(),
+        notes,
+    }
+}
