@@ -53,7 +53,12 @@ impl Engine {
         self.refresh()?;
         let id = self.find(container)?;
         let record = self.truth(&id)?.ok_or_else(|| missing(&id))?;
-        if record.config.endpoints.iter().any(|e| e.request.network == "host") {
+        if record
+            .config
+            .endpoints
+            .iter()
+            .any(|e| e.request.network == "host")
+        {
             return Err(Error::invalid(format!(
                 "container {} has the host's network: its routes are the host's",
                 record.name
@@ -79,7 +84,10 @@ impl Engine {
             container: record.name.to_string(),
             running: live,
             defaults: Family::BOTH.map(|family| default(&sides, family)).into(),
-            networks: sides.iter().map(|side| shown(side, &routing, live)).collect(),
+            networks: sides
+                .iter()
+                .map(|side| shown(side, &routing, live))
+                .collect(),
             main: in_table(&routing, MAIN, &sides),
             other_rules: others(&routing.rules, &sides),
             answer: None,
@@ -94,9 +102,8 @@ impl Engine {
             let spec = self.find_network(attachment.network.as_str())?;
             let mut endpoints = record.config.endpoints.iter();
             let config = endpoints.find(|e| e.network.as_ref() == Some(&spec.id));
-            let config = config.ok_or_else(|| {
-                Error::not_found(format!("no endpoint on network {}", spec.name))
-            })?;
+            let config = config
+                .ok_or_else(|| Error::not_found(format!("no endpoint on network {}", spec.name)))?;
             sides.push(Side::there(spec, config, attachment));
         }
         Ok(sides)
@@ -135,7 +142,9 @@ impl Side {
         let lease = config.dhcp.as_ref().and_then(|dhcp| dhcp.lease.as_ref());
         let addrs = PerFamily::each(|family| {
             if spec.is_dhcp() {
-                return lease.map(|lease| lease.addr).filter(|_| family == Family::Ipv4);
+                return lease
+                    .map(|lease| lease.addr)
+                    .filter(|_| family == Family::Ipv4);
             }
             let mut pools = spec.pools.iter().filter(|p| p.subnet.family() == family);
             let request = config.request.ips.of(family);
@@ -228,7 +237,9 @@ pub(super) fn default(sides: &[Side], family: Family) -> view::DefaultRoute {
     });
     view::DefaultRoute {
         family: family.to_string(),
-        network: best.map(|side| side.spec.name.to_string()).unwrap_or_default(),
+        network: best
+            .map(|side| side.spec.name.to_string())
+            .unwrap_or_default(),
         interface: best.map(|side| side.ifname.clone()).unwrap_or_default(),
         gateway: gateway.unwrap_or_default(),
         why: why.unwrap_or_else(|| match sides {
@@ -265,14 +276,26 @@ fn planned(sides: &[Side], to: Option<IpAddr>, from: Option<IpAddr>) -> Routing 
     }
     for side in sides {
         let way = &side.way;
-        let on_link = way.addrs.values().map(Cidr::network).chain(way.near.iter().copied());
+        let on_link = way
+            .addrs
+            .values()
+            .map(Cidr::network)
+            .chain(way.near.iter().copied());
         main.extend(on_link.map(|net| route(side, net, None)));
-        main.extend(way.far.iter().map(|(dst, via)| route(side, *dst, Some(*via))));
+        main.extend(
+            way.far
+                .iter()
+                .map(|(dst, via)| route(side, *dst, Some(*via))),
+        );
     }
     let found = to.map(|to| plan.found(&main, to, from));
     Routing {
         rules: plan.rules.iter().map(|rule| rule.as_read()).collect(),
-        routes: main.iter().chain(&plan.routes).map(|r| r.as_read()).collect(),
+        routes: main
+            .iter()
+            .chain(&plan.routes)
+            .map(|r| r.as_read())
+            .collect(),
         found,
     }
 }
@@ -291,7 +314,12 @@ pub(super) fn text(route: &Route, sides: &[Side]) -> String {
             None => format!("dev if{oif}"),
         });
     }
-    words.extend(route.metric.filter(|m| *m > 0).map(|m| format!("metric {m}")));
+    words.extend(
+        route
+            .metric
+            .filter(|m| *m > 0)
+            .map(|m| format!("metric {m}")),
+    );
     words.join(" ")
 }
 
@@ -382,7 +410,12 @@ fn shown(side: &Side, routing: &Routing, live: bool) -> view::NetworkRouting {
     view::NetworkRouting {
         network: side.spec.name.to_string(),
         interface: side.ifname.clone(),
-        addresses: side.way.addrs.values().map(|addr| addr.to_string()).collect(),
+        addresses: side
+            .way
+            .addrs
+            .values()
+            .map(|addr| addr.to_string())
+            .collect(),
         rules: rules.collect(),
         table: in_table(routing, own, one),
         static_routes: fixed.collect(),

@@ -68,6 +68,7 @@ mod parents;
 mod process;
 mod publish;
 mod refusals;
+mod routes;
 mod run;
 mod selfcheck;
 mod supervisor;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         process::tests(),
         publish::tests(),
         refusals::tests(),
+        routes::tests(),
         run::tests(),
         supervisor::tests(),
         sys::tests(),

@@ -43,7 +43,13 @@ impl Routing {
 /// routers that are in none of its subnets, and those through them.
 pub(in crate::engine) fn of_lease(lease: &dhcp::Lease) -> (Vec<Cidr>, Vec<(Cidr, IpAddr)>) {
     let (mut near, mut far) = (Vec::new(), Vec::new());
-    near.extend(lease.routes.iter().filter(|r| r.via.is_none()).map(|r| r.dst));
+    near.extend(
+        lease
+            .routes
+            .iter()
+            .filter(|r| r.via.is_none())
+            .map(|r| r.dst),
+    );
     for route in &lease.routes {
         let Some(via) = route.via.map(IpAddr::V4) else {
             continue;
@@ -110,9 +116,16 @@ impl Network {
             return Ok(());
         }
         let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
+        let refused = match sandbox.route_by(&changes) {
+            Ok(refused) => refused,
+            Err(error) => {
+                self.routed.doubt(next);
+                return Err(error);
+            }
+        };
         self.routed = next;
         let mut errors = Vec::new();
-        for (change, error) in sandbox.route_by(&changes)? {
+        for (change, error) in refused {
             self.routed.forget(change);
             errors.extend(self.excused(change, error));
         }

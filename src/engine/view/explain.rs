@@ -55,10 +55,22 @@ pub struct NetworkRouting {
     pub notes: Vec<String>,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Goes {
+    Out,
+    Inside,
+    Everybody,
+    #[default]
+    Nowhere,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Answer {
     pub to: String,
+    /// `out`; `inside`: one of its own; `everybody` on the link; `nowhere`.
+    pub goes: Goes,
     /// Chosen by the kernel, unless it was asked for.
     pub from: String,
     /// Empty: there is no way.

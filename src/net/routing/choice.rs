@@ -158,7 +158,12 @@ mod tests {
         inside.internal = true;
         let mut bare = of("c", 0, [false, false]);
         bare.addressed = [false, true];
-        let all = [inside, of("b", 0, [true, false]), bare, of("d", 0, [false; 2])];
+        let all = [
+            inside,
+            of("b", 0, [true, false]),
+            bare,
+            of("d", 0, [false; 2]),
+        ];
         let (why, not) = said(&all, Family::Ipv4);
         assert_eq!(why, "no other network has an IPv4 gateway that leads out");
         assert_eq!(

@@ -213,7 +213,10 @@ mod tests {
             ("10.9.0.0/16,10.0.2.77,-1", "not a number from 1"),
             ("10.9.0.0/16,fd00::1", "its destination is not"),
             ("10.9.0.1/16,10.0.2.77", "the network is 10.9.0.0/16"),
-            ("0.0.0.0/0,10.0.2.77", "the default route is the network's gateway"),
+            (
+                "0.0.0.0/0,10.0.2.77",
+                "the default route is the network's gateway",
+            ),
             ("::/0,fd00::1", "the default route is the network's gateway"),
             ("127.0.0.0/8,10.0.2.77", "no gateway leads to"),
             ("224.0.0.0/4,10.0.2.77", "no gateway leads to"),

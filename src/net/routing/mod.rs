@@ -95,6 +95,8 @@ pub struct Way {
 pub struct Plan {
     pub routes: Vec<TableRoute>,
     pub rules: Vec<SourceRule>,
+    /// Of what is there: a change broke off, and some of it may not be.
+    doubtful: bool,
 }
 
 /// fe80::/64, as the kernel has it on each link with IPv6.
@@ -103,10 +105,16 @@ const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)
 impl Way {
     /// What is on the link, each once.
     fn on_link(&self) -> Vec<Cidr> {
-        let local = self.addrs.ipv6().and_then(|_| Cidr::new(LINK_LOCAL, 64).ok());
+        let local = self
+            .addrs
+            .ipv6()
+            .and_then(|_| Cidr::new(LINK_LOCAL, 64).ok());
         let own = self.addrs.values().map(Cidr::network);
         let mut all = Vec::new();
-        for net in own.chain(self.near.iter().map(|c| c.network())).chain(local) {
+        for net in own
+            .chain(self.near.iter().map(|c| c.network()))
+            .chain(local)
+        {
             if !all.contains(&net) {
                 all.push(net);
             }
@@ -210,11 +218,26 @@ impl Plan {
         changes.extend(gone.copied().map(Change::DelRule));
         let gone = self.routes.iter().filter(|r| !next.routes.contains(r));
         changes.extend(gone.copied().map(Change::DelRoute));
-        let new = next.routes.iter().filter(|r| !self.routes.contains(r));
+        // To add what is there does no harm.
+        let again = self.doubtful;
+        let new = next
+            .routes
+            .iter()
+            .filter(|r| again || !self.routes.contains(r));
         changes.extend(new.copied().map(Change::AddRoute));
-        let new = next.rules.iter().filter(|r| !self.rules.contains(r));
+        let new = next
+            .rules
+            .iter()
+            .filter(|r| again || !self.rules.contains(r));
         changes.extend(new.copied().map(Change::AddRule));
         changes
+    }
+
+    /// The change to `next` broke off: all of both may be there.
+    pub fn doubt(&mut self, next: Self) {
+        self.routes.extend(next.routes);
+        self.rules.extend(next.rules);
+        self.doubtful = true;
     }
 
     /// What the kernel has refused to add.
@@ -234,12 +257,7 @@ impl Plan {
 
     /// What the kernel would answer, had it these routes and `main` beside:
     /// the longest prefix of the first table with any, the lowest metric.
-    fn lookup(
-        &self,
-        main: &[TableRoute],
-        to: IpAddr,
-        from: Option<IpAddr>,
-    ) -> Option<TableRoute> {
+    fn lookup(&self, main: &[TableRoute], to: IpAddr, from: Option<IpAddr>) -> Option<TableRoute> {
         let best = |table: u32| {
             let all = self.routes.iter().chain(main).copied();
             let fits = all.filter(|r| r.table == table && r.dst.contains(to));
@@ -368,6 +386,17 @@ mod tests {
         assert!(matches!(back.first(), Some(Change::DelRule(_))));
         assert_eq!(back.len(), 6);
         assert!(two.changes_to(&two).is_empty());
+    }
+
+    #[test]
+    fn after_a_change_that_broke_off() {
+        let a = way(2, "10.0.2.5/24", "10.0.2.1");
+        let b = way(3, "10.0.3.5/24", "10.0.3.1");
+        let (one, two) = (Plan::new(&[a.clone()]), Plan::new(&[a, b]));
+        let mut there = one.clone();
+        there.doubt(two.clone());
+        assert_eq!(there.changes_to(&one), two.changes_to(&one));
+        assert_eq!(there.changes_to(&two), one.changes_to(&two));
     }
 
     #[test]

@@ -156,7 +156,7 @@ pub struct Explain {
     pub format: Option<String>,
     /// Ask for packets from this address, instead of the one the kernel chooses
     #[arg(long, value_name = "ADDRESS")]
-    pub from: Option<std::net::IpAddr>,
+    pub from: Option<String>,
     /// Print JSON
     #[arg(long, conflicts_with = "format")]
     pub json: bool,

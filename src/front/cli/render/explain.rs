@@ -3,13 +3,21 @@
 use std::fmt::Write as _;
 
 use super::safe;
-use crate::engine::view::{Answer, DefaultRoute, Explanation, NetworkRouting};
+use crate::engine::view::{Answer, DefaultRoute, Explanation, Goes, NetworkRouting};
 
 pub fn explanation(e: &Explanation) -> String {
-    let mut out = format!("{}, {}\n", e.container, match e.running {
-        true => "as it is",
-        false => "as its next start would make it",
-    });
+    let mut out = format!(
+        "{}, {}\n",
+        e.container,
+        match e.running {
+            true => "as it is",
+            false => "as its next start would make it",
+        }
+    );
+    if let Some(answer) = &e.answer {
+        way(&mut out, answer);
+        return safe::lines(&out).into_owned();
+    }
     for default in &e.defaults {
         line(&mut out, default);
     }
@@ -17,10 +25,11 @@ pub fn explanation(e: &Explanation) -> String {
         part(&mut out, network);
     }
     list(&mut out, "\nmain table", &e.main);
-    list(&mut out, "\nrules that were added inside the container", &e.other_rules);
-    if let Some(answer) = &e.answer {
-        way(&mut out, answer);
-    }
+    list(
+        &mut out,
+        "\nrules that were added inside the container",
+        &e.other_rules,
+    );
     // Names are other people's.
     safe::lines(&out).into_owned()
 }
@@ -74,14 +83,26 @@ fn list(out: &mut String, title: &str, lines: &[String]) {
 }
 
 fn way(out: &mut String, a: &Answer) {
-    let from = match a.from.as_str() {
-        "" => String::new(),
-        from => format!(" from {from}"),
+    let packet = match a.from.as_str() {
+        "" => a.to.clone(),
+        from => format!("{from} to {}", a.to),
     };
-    let _ = match (a.interface.as_str(), a.gateway.as_str()) {
-        _ if a.route.is_empty() => writeln!(out, "\n{}{from} cannot be reached: {}", a.to, a.why),
-        ("", _) => writeln!(out, "\n{}{from} goes by {}: {}", a.to, a.route, a.why),
-        (ifname, "") => writeln!(out, "\n{}{from} goes out by {ifname}, on the link: {}", a.to, a.why),
-        (ifname, via) => writeln!(out, "\n{}{from} goes out by {ifname} via {via}: {}", a.to, a.why),
+    let goes = match (a.goes, a.interface.as_str(), a.gateway.as_str()) {
+        (Goes::Nowhere, ..) => "goes nowhere".to_owned(),
+        (Goes::Inside, ..) => "stays in the container".to_owned(),
+        (Goes::Everybody, ifname, _) => format!("goes to everybody who listens on {ifname}"),
+        (Goes::Out, "", _) => format!("goes by {}", a.route),
+        (Goes::Out, ifname, "") => format!("goes out by {ifname}, on the link"),
+        (Goes::Out, ifname, via) => format!("goes out by {ifname} via {via}"),
     };
+    let _ = writeln!(out, "{packet}: {goes}");
+    if !a.route.is_empty() && a.goes == Goes::Out {
+        let table = match a.table {
+            0 => " of the network's own table".to_owned(),
+            254 => " of the main table".to_owned(),
+            n => format!(" of table {n}"),
+        };
+        let _ = writeln!(out, "  by \"{}\"{table}", a.route);
+    }
+    let _ = writeln!(out, "  {}", a.why);
 }

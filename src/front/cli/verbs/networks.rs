@@ -123,10 +123,14 @@ pub(super) fn host_access(front: &Front, syntax: &Syntax, a: args::HostAccess) -
 
 pub(super) fn explain(front: &Front, syntax: &Syntax, a: args::Explain) -> Outcome {
     exit::count(syntax, a.names.len())?;
-    let to = resolve::destination(&a).map_err(|e| Failure::usage(syntax, &e))?;
+    let (to, from) = resolve::packet(&a)?;
     let container = a.names.first().map_or("", String::as_str);
-    let found = front.engine.network_explain(container, to, a.from)?;
-    let format = if a.json { Some("json") } else { a.format.as_deref() };
+    let found = front.engine.network_explain(container, to, from)?;
+    let format = if a.json {
+        Some("json")
+    } else {
+        a.format.as_deref()
+    };
     exit::print(&super::machine::formatted(&found, format, || {
         explanation(&found)
     })?)?;
