@@ -6,14 +6,11 @@ use super::safe;
 use crate::engine::view::{Answer, DefaultRoute, Explanation, Goes, NetworkRouting};
 
 pub fn explanation(e: &Explanation) -> String {
-    let mut out = format!(
-        "{}, {}\n",
-        e.container,
-        match e.running {
-            true => "as it is",
-            false => "as its next start would make it",
-        }
-    );
+    let mut out = match (e.running, &e.answer) {
+        (true, None) => format!("{}, as it is\n", e.container),
+        (true, Some(_)) => String::new(),
+        (false, _) => format!("{}, as its next start would make it\n", e.container),
+    };
     if let Some(answer) = &e.answer {
         way(&mut out, answer);
         return safe::lines(&out).into_owned();
