@@ -223,7 +223,7 @@ impl Network {
             self.pending.retain(|p| p.ifname != ifname);
         }
         errors.extend(before.and_then(|a| self.drop_route(&a).err()));
-        self.routed.forget_routes(index.get());
+        self.routed.forget_ipv4_of(index.get());
         errors.extend(self.route().err());
         errors.extend(engine.release(&self.legs[at].spec, addr).err());
         errors.extend(engine.remove_host_line(record, addr).err());

@@ -249,10 +249,10 @@ impl Plan {
         }
     }
 
-    /// Forgets the routes of a link that is gone, or of which the kernel has
-    /// taken the routes with the last address.
-    pub fn forget_routes(&mut self, ifindex: u32) {
-        self.routes.retain(|route| route.oif != ifindex);
+    /// Forgets what the kernel has taken with a link's last IPv4 address.
+    pub fn forget_ipv4_of(&mut self, ifindex: u32) {
+        let is_kept = |r: &TableRoute| r.oif != ifindex || !r.dst.is_ipv4();
+        self.routes.retain(is_kept);
     }
 
     /// What the kernel would answer, had it these routes and `main` beside:
