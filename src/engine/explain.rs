@@ -11,7 +11,7 @@ use super::explain_answer::answer;
 use super::owner::{Question, Routing, of_lease};
 use super::record::{EndpointConfig, Record};
 use super::{Engine, missing, view};
-use crate::base::{Cidr, Error, Family, OfFamily, PerFamily, Result};
+use crate::base::{Cidr, Error, Family, NetworkId, OfFamily, PerFamily, Result};
 use crate::container::attach::Client;
 use crate::net::endpoint::EndpointOptions;
 use crate::net::routing::choice::{self, Candidate};
@@ -110,18 +110,28 @@ impl Engine {
     }
 
     fn sides_to_be(&self, record: &Record) -> Result<Vec<Side>> {
-        let mut sides: Vec<Side> = Vec::new();
-        for config in &record.config.endpoints {
-            let wanted = config.network.as_ref().map(crate::base::NetworkId::as_str);
+        let endpoints = &record.config.endpoints;
+        let wished = |config: &EndpointConfig| {
+            let options = EndpointOptions::new(&config.request.driver_options)?;
+            Ok(options.ifname.map(|name| name.to_string()))
+        };
+        let mut used: Vec<String> = endpoints
+            .iter()
+            .filter_map(|config| wished(config).transpose())
+            .collect::<Result<_>>()?;
+        let mut sides = Vec::new();
+        for config in endpoints {
+            let wanted = config.network.as_ref().map(NetworkId::as_str);
             let spec = self.find_network(wanted.unwrap_or(&config.request.network))?;
             if !matches!(spec.driver, Driver::Vlan(_)) {
                 continue;
             }
-            let options = EndpointOptions::new(&config.request.driver_options)?;
-            let ifname = options.ifname.map(|name| name.to_string());
-            let free = (0..).map(|n| format!("eth{n}"));
-            let mut free = free.filter(|name| sides.iter().all(|side| side.ifname != *name));
-            let ifname = ifname.or_else(|| free.next()).unwrap_or_default();
+            let ifname = wished(config)?.unwrap_or_else(|| {
+                let mut free = (0..=used.len()).map(|n| format!("eth{n}"));
+                let free = free.find(|name| !used.contains(name)).unwrap_or_default();
+                used.push(free.clone());
+                free
+            });
             // Any number that is a link's own serves.
             let ifindex = u32::try_from(sides.len() + 2).unwrap_or(u32::MAX);
             sides.push(Side::to_be(spec, config, ifname, ifindex));
