@@ -5,33 +5,27 @@
 //! [`Plan`] of the next start is shown. The choice of default routes is told by
 //! the function that makes it ([`choice`]).
 
+mod answer;
+mod side;
+
 use std::net::IpAddr;
 
-use super::explain_answer::answer;
-use super::owner::{Question, Routing, of_lease};
+use answer::answer;
+use side::Side;
+
+use super::owner::{Question, Routing};
 use super::record::{EndpointConfig, Record};
 use super::{Engine, missing, view};
-use crate::base::{Cidr, Error, Family, NetworkId, OfFamily, PerFamily, Result};
+use crate::base::{Cidr, Error, Family, NetworkId, OfFamily, Result};
 use crate::container::attach::Client;
 use crate::net::endpoint::EndpointOptions;
+use crate::net::host_access;
 use crate::net::routing::choice::{self, Candidate};
-use crate::net::routing::{Out, PRIORITY, Plan, Way, table_of};
-use crate::net::spec::{Driver, HostAccess, NetworkSpec, SourceRouting};
-use crate::net::{Attachment, host_access};
+use crate::net::routing::{PRIORITY, Plan, Way, table_of};
+use crate::net::spec::{Driver, HostAccess, SourceRouting};
 use crate::netlink::policy::{MAIN, TableRoute};
 use crate::netlink::route::Route;
 use crate::netlink::rule::Rule;
-
-/// One network of a container, as it is or would be.
-pub(super) struct Side {
-    pub(super) spec: NetworkSpec,
-    pub(super) ifname: String,
-    priority: i32,
-    /// The gateway of a DHCP network is not known before there is a lease.
-    awaits_lease: bool,
-    gateways: PerFamily<IpAddr>,
-    pub(super) way: Way,
-}
 
 impl Engine {
     /// `to`: also which way a packet to it goes, from the address `from` where
@@ -140,103 +134,12 @@ impl Engine {
     }
 }
 
-impl Side {
-    fn there(spec: NetworkSpec, config: &EndpointConfig, attachment: &Attachment) -> Self {
-        let (addrs, gateways) = (attachment.addrs, attachment.gateways);
-        let ifname = attachment.ifname.to_string();
-        Self::new(spec, config, ifname, attachment.ifindex, addrs, gateways)
-    }
-
-    /// A subnet stands for an address that is not known yet.
-    fn to_be(spec: NetworkSpec, config: &EndpointConfig, ifname: String, ifindex: u32) -> Self {
-        let lease = config.dhcp.as_ref().and_then(|dhcp| dhcp.lease.as_ref());
-        let addrs = PerFamily::each(|family| {
-            if spec.is_dhcp() {
-                return lease
-                    .map(|lease| lease.addr)
-                    .filter(|_| family == Family::Ipv4);
-            }
-            let mut pools = spec.pools.iter().filter(|p| p.subnet.family() == family);
-            let request = config.request.ips.of(family);
-            let pool = match request.or(config.last_ips.of(family)) {
-                Some(ip) => (pools.find(|p| p.subnet.contains(ip)), Some(ip)),
-                None => (pools.next(), None),
-            };
-            match pool {
-                (Some(pool), Some(ip)) => Cidr::new(ip, pool.subnet.prefix()).ok(),
-                (Some(pool), None) => Some(pool.subnet),
-                (None, _) => None,
-            }
-        });
-        let isolated = spec.vlan().is_some_and(crate::net::spec::Vlan::is_isolated);
-        let gateways = PerFamily::each(|family| match lease {
-            _ if spec.is_l3() || isolated => None,
-            Some(lease) if family == Family::Ipv4 => lease.gateway().map(IpAddr::V4),
-            _ => {
-                let own = addrs.of(family)?.network();
-                spec.pools.iter().find(|p| p.subnet == own)?.gateway
-            }
-        });
-        Self::new(spec, config, ifname, ifindex, addrs, gateways)
-    }
-
-    fn new(
-        spec: NetworkSpec,
-        config: &EndpointConfig,
-        ifname: String,
-        ifindex: u32,
-        addrs: PerFamily<Cidr>,
-        gateways: PerFamily<IpAddr>,
-    ) -> Self {
-        let lease = config.dhcp.as_ref().and_then(|dhcp| dhcp.lease.as_ref());
-        let (near, far) = match lease {
-            Some(lease) if !spec.is_internal() => of_lease(lease),
-            _ => Default::default(),
-        };
-        let out = |family| match gateways.of(family) {
-            _ if spec.is_internal() => None,
-            Some(gateway) => Some(Out::Via(gateway)),
-            None => (spec.is_l3() && addrs.of(family).is_some()).then_some(Out::Link),
-        };
-        Self {
-            priority: config.request.gw_priority,
-            awaits_lease: spec.is_dhcp() && lease.is_none(),
-            way: Way {
-                ifindex,
-                addrs,
-                near,
-                far,
-                out: PerFamily::each(out),
-                fixed: spec.routes.clone(),
-                ruled: spec.source_routing == SourceRouting::On,
-            },
-            gateways,
-            ifname,
-            spec,
-        }
-    }
-
-    fn candidate(&self) -> Candidate<'_> {
-        let awaits = |family| self.awaits_lease && family == Family::Ipv4;
-        let is_out = |family| {
-            self.way.out.of(family).is_some() || awaits(family) && !self.spec.is_internal()
-        };
-        Candidate {
-            name: self.spec.name.as_str(),
-            priority: self.priority,
-            internal: self.spec.is_internal(),
-            addressed: Family::BOTH.map(|f| self.way.addrs.of(f).is_some() || awaits(f)),
-            leads_out: Family::BOTH.map(is_out),
-        }
-    }
-}
-
 fn candidates(sides: &[Side]) -> Vec<Candidate<'_>> {
     sides.iter().map(Side::candidate).collect()
 }
 
 /// The network of a family's default route, and why it is that one.
-pub(super) fn default(sides: &[Side], family: Family) -> view::DefaultRoute {
+fn default(sides: &[Side], family: Family) -> view::DefaultRoute {
     let all = candidates(sides);
     let (why, others) = choice::reasons(&all, family);
     let best = choice::choose(&all, family).and_then(|at| sides.get(at));
@@ -311,7 +214,7 @@ fn planned(sides: &[Side], to: Option<IpAddr>, from: Option<IpAddr>) -> Routing 
 }
 
 /// As ip(8) writes it.
-pub(super) fn text(route: &Route, sides: &[Side]) -> String {
+fn text(route: &Route, sides: &[Side]) -> String {
     let mut words = vec![match route.dst {
         Some(dst) => dst.to_string(),
         None => "default".to_owned(),

@@ -16,7 +16,6 @@ mod doctor;
 mod etc;
 mod events;
 mod explain;
-mod explain_answer;
 mod gc;
 mod hold;
 mod inspect;

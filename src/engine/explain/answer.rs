@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use super::explain::{Side, default, text};
-use super::owner::Routing;
-use super::view;
+use super::{Side, default, text};
 use crate::base::{Cidr, Family, OfFamily};
+use crate::engine::owner::Routing;
+use crate::engine::view;
 use crate::net::routing::table_of;
 use crate::netlink::policy::MAIN;
 use crate::netlink::route::Route;
