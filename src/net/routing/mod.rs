@@ -377,7 +377,8 @@ mod tests {
     fn a_change_is_what_lies_between() {
         let a = way(2, "10.0.2.5/24", "10.0.2.1");
         let b = way(3, "10.0.3.5/24", "10.0.3.1");
-        let (one, two) = (Plan::new(&[a.clone()]), Plan::new(&[a, b]));
+        let one = Plan::new(std::slice::from_ref(&a));
+        let two = Plan::new(&[a, b]);
         let there = one.changes_to(&two);
         assert!(matches!(there.first(), Some(Change::AddRoute(_))));
         assert!(matches!(there.last(), Some(Change::AddRule(_))));
@@ -392,7 +393,8 @@ mod tests {
     fn after_a_change_that_broke_off() {
         let a = way(2, "10.0.2.5/24", "10.0.2.1");
         let b = way(3, "10.0.3.5/24", "10.0.3.1");
-        let (one, two) = (Plan::new(&[a.clone()]), Plan::new(&[a, b]));
+        let one = Plan::new(std::slice::from_ref(&a));
+        let two = Plan::new(&[a, b]);
         let mut there = one.clone();
         there.doubt(two.clone());
         assert_eq!(there.changes_to(&one), two.changes_to(&one));
