@@ -31,6 +31,7 @@ impl Engine {
             Driver::Vlan(_) => {}
         }
         EndpointOptions::new(&endpoint.driver_options)?;
+        super::ip6::check(&endpoint, &network)?;
         let id = self.find(container)?;
         let joins = |record: &Record| check_join(record, &network.id, network.name.as_str());
         // As in Docker, a network takes the place of a removed one of its name.
@@ -61,6 +62,7 @@ impl Engine {
                     name: network.name.to_string(),
                     last_ips: PerFamily::NONE,
                     dhcp: None,
+                    lan6: None,
                 });
                 record.save(&self.dirs)
             });

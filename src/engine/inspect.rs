@@ -293,6 +293,7 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
             .collect(),
         links: links.collect(),
         dhcp: super::dhcp::describe(record),
+        ip6: super::ip6::describe(record),
         rules: rules(&record.config.rules),
         conflicts: state
             .conflicts

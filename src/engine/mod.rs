@@ -19,6 +19,7 @@ mod explain;
 mod gc;
 mod hold;
 mod inspect;
+mod ip6;
 mod launch;
 mod lease;
 mod listing;

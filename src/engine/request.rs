@@ -14,6 +14,7 @@ use crate::base::{Cidr, Family, MacAddr, OfFamily, PerFamily};
 pub use crate::container::attach::{Client, DetachKeys, Relay};
 pub use crate::net::acd::Acd;
 pub use crate::net::guard::rule::{Rule, Verdict};
+pub use crate::net::ip6::Ip6;
 pub use crate::net::publish::{PortRequest, Via};
 pub use crate::net::routing::fixed::StaticRoute;
 pub use crate::store::Dirs;
@@ -90,6 +91,9 @@ pub struct EndpointRequest {
     /// `--ip`, `--ip6`
     #[serde(default)]
     pub ips: PerFamily<IpAddr>,
+    /// `--ip6`, where it says who gives the address.
+    #[serde(default, skip_serializing_if = "Ip6::is_subnet")]
+    pub ip6: Ip6,
     /// `--link-local-ip`
     #[serde(default)]
     pub link_local: Vec<IpAddr>,

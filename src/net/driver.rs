@@ -3,6 +3,7 @@
 
 use super::endpoint::Sysctl;
 use super::guard::Guard;
+use super::ip6::Link6;
 use super::spec::{Driver, NetworkSpec};
 use super::{Attachment, vlan};
 use crate::base::{Cidr, Family, IfName, MacAddr, PerFamily, Result};
@@ -40,6 +41,7 @@ pub struct Endpoint {
     pub addrs: PerFamily<Cidr>,
     /// `--link-local-ip`, with Docker's prefix lengths.
     pub link_local: Vec<Cidr>,
+    pub ip6: Link6,
     pub sysctls: Vec<Sysctl>,
     pub mac: Option<MacAddr>,
     /// The gateways of the addresses' subnets.

@@ -9,6 +9,7 @@ pub mod driver;
 pub mod endpoint;
 pub mod guard;
 pub mod host_access;
+pub mod ip6;
 pub mod ipam;
 pub mod parent;
 pub mod plain;

@@ -20,7 +20,6 @@ use crate::sys::sysctl::NetSysctl;
 pub(super) struct VlanPlan {
     network: NetworkId,
     internal: bool,
-    ipv6: bool,
     parent: IfName,
     lower: Ifindex<Host>,
     mode: Mode,
@@ -80,9 +79,11 @@ pub(super) fn plan(
         .addrs
         .values()
         .chain(endpoint.link_local.iter().copied());
-    let senders = match network.ipv4 || network.ipv6 {
-        true => Addrs::Own(own.map(Cidr::addr).collect()),
-        false => Addrs::Any,
+    let own = || own.map(Cidr::addr).collect();
+    let senders = match (endpoint.ip6.token(), network.ipv4 || network.ipv6) {
+        (Some(token), _) => Addrs::Slaac(own(), token),
+        (None, true) => Addrs::Own(own()),
+        (None, false) => Addrs::Any,
     };
     let subnets = network.pools.iter().map(|pool| pool.subnet);
     let is_other = |subnet: &Cidr| {
@@ -93,7 +94,6 @@ pub(super) fn plan(
     Ok(VlanPlan {
         network: network.id.clone(),
         internal: network.is_internal(),
-        ipv6: network.ipv6,
         parent: vlan.parent.clone(),
         lower: parent.index,
         mode: vlan.mode,
@@ -152,7 +152,9 @@ impl VlanPlan {
         let made = host.link_into(&new, netns, sandbox);
         let index = made.map_err(|error| not_made(self.mode, error))?;
         let outcome = self
-            .set_ipv6(sysctl)
+            .endpoint
+            .ip6
+            .tell(sysctl, &self.endpoint.ifname)
             .and_then(|()| self.silence(sysctl))
             .and_then(|()| self.guard(netns, guard))
             .and_then(|state| self.configure(sandbox, index, sysctl).map(|()| state))
@@ -182,23 +184,6 @@ impl VlanPlan {
         })
     }
 
-    /// Before any address, and before the link is up: else the kernel would
-    /// make a link-local address on an IPv4 network and solicit routers.
-    fn set_ipv6(&self, sysctl: &NetSysctl) -> Result<()> {
-        if !sysctl.has_ipv6() {
-            return match self.ipv6 {
-                true => Err(Error::invalid(format!(
-                    "{} cannot have an IPv6 address: this kernel has no IPv6",
-                    self.endpoint.ifname
-                ))
-                .hint("boot without ipv6.disable=1, or make the network without --ipv6")),
-                false => Ok(()),
-            };
-        }
-        let name = format!("conf/{}/disable_ipv6", self.endpoint.ifname);
-        sysctl.write(Family::Ipv6, &name, if self.ipv6 { "0" } else { "1" })
-    }
-
     /// Whether the address is free is still asked: no ARP question is answered.
     fn silence(&self, sysctl: &NetSysctl) -> Result<()> {
         if !self.endpoint.silent {
@@ -217,6 +202,9 @@ impl VlanPlan {
         sysctl: &NetSysctl,
     ) -> Result<()> {
         let endpoint = &self.endpoint;
+        if let Some(token) = endpoint.ip6.token() {
+            sandbox.set_token(index, token.0)?;
+        }
         let gateway = |family| endpoint.gateways.of(family).filter(|_| self.is_way(family));
         let addrs = endpoint
             .addrs

@@ -6,7 +6,7 @@ mod decode;
 mod ipvlan;
 pub mod link;
 mod macvlan;
-mod monitor;
+pub mod monitor;
 mod names;
 pub mod neigh;
 pub mod nft;

@@ -61,6 +61,7 @@ mod doctor;
 mod events;
 mod guard;
 mod host_access;
+mod ip6_lan;
 mod ipv6;
 mod netlink;
 mod nft;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         selfcheck::tests(),
         acd::tests(),
         dhcp::tests(),
+        ip6_lan::tests(),
         dns::tests(),
         doctor::tests(),
         guard::tests(),

@@ -9,10 +9,12 @@ use super::taken;
 use crate::base::{
     Cause, Cidr, ContainerName, Error, Family, NetworkId, OfFamily, PerFamily, Result,
 };
+use crate::engine::ip6;
 use crate::engine::lease::Wish;
 use crate::engine::record::EndpointConfig;
 use crate::engine::{EndpointRequest, Engine};
 use crate::net::endpoint::EndpointOptions;
+use crate::net::ip6::{Ip6, Named};
 use crate::net::spec::NetworkSpec;
 
 impl Network {
@@ -34,6 +36,7 @@ impl Network {
         };
         let options = EndpointOptions::new(&config.request.driver_options)?;
         check_families(&config.request, &spec)?;
+        ip6::check(&config.request, &spec)?;
         let addrs = self.lease_all(engine, &spec, &mut config, taken)?;
         config.network = Some(spec.id.clone());
         config.name = spec.name.to_string();
@@ -46,6 +49,7 @@ impl Network {
             client: None,
             claim: None,
             is_announced: false,
+            named6: Named::default(),
         })
     }
 
@@ -59,7 +63,8 @@ impl Network {
     ) -> Result<PerFamily<Cidr>> {
         let mut addrs = PerFamily::NONE;
         for family in Family::BOTH {
-            if !spec.has(family) || spec.vlan().is_none() || spec.is_dhcp() {
+            let is_off = family == Family::Ipv6 && config.request.ip6 == Ip6::Off;
+            if !spec.has(family) || is_off || spec.vlan().is_none() || spec.is_dhcp() {
                 continue;
             }
             let leased = self.lease_one(engine, spec, family, config, taken);

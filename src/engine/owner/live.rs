@@ -55,6 +55,7 @@ impl Network {
             network: None,
             last_ips: PerFamily::NONE,
             dhcp: None,
+            lan6: None,
         };
         let before = self.default_legs();
         let leg = self.leg(engine, config, taken)?;
@@ -192,7 +193,7 @@ impl Network {
             may_go = dropped.is_ok();
             errors.extend(dropped.err());
         }
-        for addr in leg.addrs.values() {
+        for addr in leg.held() {
             if may_go {
                 errors.extend(engine.release(&leg.spec, addr).err());
             }

@@ -25,6 +25,7 @@ use crate::sys::process::{self, ExitStatus, SingleThreaded};
 mod claims;
 mod dhcp;
 mod guard;
+mod ip6;
 mod legs;
 mod live;
 mod names;
@@ -46,6 +47,9 @@ const CLAIMS_BASE: u64 = 1 << 42;
 /// Those of DHCP clients, above all others: some for each interface, by its
 /// index.
 const DHCP_BASE: u64 = 1 << 43;
+
+/// Where IPv6 is the LAN's.
+const WATCH6: u64 = 1 << 44;
 
 /// Everything of one running container, in its supervisor.
 #[derive(Debug)]
@@ -244,6 +248,7 @@ impl Owned {
         }
         self.network.register_dhcp(epoll)?;
         self.network.register_claims(epoll)?;
+        self.network.register_watch6(epoll)?;
         match &mut self.network.names {
             Some(names) if !names.resolver.is_registered() => {
                 names.resolver.register(epoll, NAMES_BASE)
@@ -361,6 +366,9 @@ impl Owner for Owned {
     }
 
     fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {
+        if key == WATCH6 {
+            return self.lan6_ready();
+        }
         if let Some(key) = key.checked_sub(DHCP_BASE) {
             return self.dhcp_ready(key);
         }
@@ -389,7 +397,8 @@ impl Owner for Owned {
         let names = self.network.names.as_ref();
         let names = names.and_then(|names| names.resolver.deadline());
         let claims = self.network.claims_deadline();
-        let all = [announce, publish, names, claims];
+        let lan6 = self.network.lan6_deadline();
+        let all = [announce, publish, names, claims, lan6];
         all.into_iter().flatten().min()
     }
 
@@ -404,6 +413,9 @@ impl Owner for Owned {
         self.network.pending.retain(|p| p.left > 0);
         if let Some(epoll) = &self.epoll {
             self.network.claims_on_time(now, epoll)?;
+        }
+        if self.network.lan6_deadline().is_some_and(|at| at <= now) {
+            self.lan6_on_time(now)?;
         }
         if let Some(names) = &mut self.network.names {
             names.resolver.on_time(now, &mut names.roster);

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::claims::{Claim, Taken};
+use super::ip6::Watch6;
 use super::names::NameService;
 use super::{legs, taken};
 use crate::base::{
@@ -14,7 +15,7 @@ use crate::base::{
     PerFamily, Result,
 };
 use crate::engine::Engine;
-use crate::engine::record::{EndpointConfig, Record, State};
+use crate::engine::record::{EndpointConfig, Lan6, Record, State};
 use crate::net::Attachment;
 use crate::net::acd::Acd;
 use crate::net::announce::Announcer;
@@ -22,6 +23,7 @@ use crate::net::dhcp::Client;
 use crate::net::driver::{self, Endpoint, HostView};
 use crate::net::endpoint::EndpointOptions;
 use crate::net::guard::Guard;
+use crate::net::ip6::Named;
 use crate::net::publish::{self, Publisher, Reserved, Target};
 use crate::net::routing::{self, choice};
 use crate::net::spec::{Driver, NetworkSpec, Vlan};
@@ -44,6 +46,8 @@ pub(super) struct Leg {
     /// `--acd=off`.
     pub(super) claim: Option<Claim>,
     pub(super) is_announced: bool,
+    /// What routers say of name servers.
+    pub(super) named6: Named,
 }
 
 impl Leg {
@@ -53,6 +57,10 @@ impl Leg {
             .addrs
             .of(family)
             .filter(|_| !self.spec.is_l3() && !self.is_cut_off())?;
+        if self.is_by_lan6() && family == Family::Ipv6 {
+            // The kernel follows the routers.
+            return None;
+        }
         if self.spec.is_dhcp() {
             return self.lease()?.gateway().map(IpAddr::V4);
         }
@@ -133,6 +141,8 @@ pub(in crate::engine) struct Network {
     pub(super) acd: Acd,
     /// What is in the namespace.
     pub(super) routed: routing::Plan,
+    /// With the first leg whose IPv6 is the LAN's.
+    pub(super) watch6: Option<Watch6>,
 }
 
 /// How long a dead container's namespace may take to go.
@@ -172,6 +182,7 @@ impl Network {
             warnings: Vec::new(),
             acd: record.config.acd,
             routed: routing::Plan::default(),
+            watch6: None,
         };
         for config in record.config.endpoints.clone() {
             let leg = network.leg(engine, config, taken)?;
@@ -223,7 +234,7 @@ impl Network {
     pub(super) fn leases(&self) -> Vec<(NetworkSpec, Cidr)> {
         let of_leg = |leg: &Leg| {
             let spec = leg.spec.clone();
-            leg.addrs.values().map(move |addr| (spec.clone(), addr))
+            leg.held().into_iter().map(move |addr| (spec.clone(), addr))
         };
         self.legs.iter().flat_map(of_leg).collect()
     }
@@ -397,9 +408,7 @@ impl Network {
         let ifname = self.ifname(at)?;
         let leg = &self.legs[at];
         let mac = match (leg.config.request.mac, leg.addrs.is_empty()) {
-            (None, true) if leg.spec.is_dhcp() && !leg.is_passthru() => {
-                Some(self.identity(leg).mac)
-            }
+            (None, true) if leg.is_by_name() && !leg.is_passthru() => Some(self.identity(leg).mac),
             (None, true) if !leg.mode().is_some_and(Mode::has_parents_mac) => {
                 Some(named_mac(&leg.spec, &self.hostname))
             }
@@ -411,6 +420,7 @@ impl Network {
             first: self.legs.iter().all(|leg| leg.attachment.is_none()),
             addrs: leg.addrs,
             link_local: legs::link_local(&leg.config.request)?,
+            ip6: self.link6(at),
             sysctls: leg.options.sysctls.clone(),
             mac,
             gateways: PerFamily::each(|family| leg.gateway(family)),
@@ -421,6 +431,7 @@ impl Network {
             silent: self.acd != Acd::Off && leg.has_arp(),
         };
         let is_silent = endpoint.silent;
+        let lan6 = Lan6::new(endpoint.ip6);
         engine.ensure_parent(&leg.spec, &mut self.host)?;
         let view = HostView::of(&leg.spec, &mut self.host)?;
         if let Some(down) = view.parent.as_ref().filter(|parent| !parent.up) {
@@ -436,10 +447,14 @@ impl Network {
         let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
         let netns = self.netns.as_ref().ok_or_else(not_made)?;
         let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
+        if lan6.is_some() && self.watch6.is_none() {
+            self.watch6 = Some(Watch6::new(netns)?);
+        }
         let spec = leg.spec.clone();
         let attachment = plan
             .attach(&mut self.host, sandbox, netns, sysctl, &mut self.guard)
             .map_err(|error| engine.name_holder(error, &spec))?;
+        self.legs[at].config.lan6 = lan6;
         let parent = view.parent.as_ref().map(|link| link.index.get());
         if spec.is_dhcp() {
             self.warn_of_no_guard(&attachment, &spec);

@@ -251,10 +251,41 @@ pub struct ContainerExtra {
     /// container that does not run.
     #[serde(rename = "DHCP", skip_serializing_if = "BTreeMap::is_empty")]
     pub dhcp: BTreeMap<String, Dhcp>,
+    /// Per network name, where `--ip6` says who gives the addresses.
+    #[serde(rename = "IPv6", skip_serializing_if = "BTreeMap::is_empty")]
+    pub ip6: BTreeMap<String, Ip6>,
     /// `--allow` and `--deny` in their order, and what holds for the rest.
     pub rules: Vec<RuleExtra>,
     /// Address conflicts of the last start and since.
     pub conflicts: Vec<Conflict>,
+}
+
+/// IPv6 by the LAN, or none at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Ip6 {
+    /// `slaac`, `off`
+    pub by: String,
+    /// The low half of the addresses: `::4b1d:…`
+    pub token: String,
+    /// While it runs.
+    pub addresses: Vec<Addr6>,
+    /// Of the default route.
+    pub router: String,
+    #[serde(rename = "DNS")]
+    pub dns: Vec<String>,
+    pub search: Vec<String>,
+    pub last_error: String,
+    pub last_error_at: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Addr6 {
+    /// `2001:db8::4b1d:…/64`
+    pub address: String,
+    /// `tentative`, `duplicate`, `preferred`, `deprecated`
+    pub state: String,
 }
 
 /// A DHCP client and its lease; empty without one.

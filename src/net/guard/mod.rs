@@ -37,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use rule::Rule;
 
+use super::ip6::Token;
 use super::spec;
 use crate::base::{Cidr, Error, IfName, MacAddr, Result};
 use crate::netlink::nft::{Batch, Family, Nft, Owned, RuleInfo, Table};
@@ -57,6 +58,9 @@ pub enum Addrs {
     /// These; with an IPv6 address also the link-local one that follows from
     /// the MAC. None: only what asks for an address.
     Own(Vec<IpAddr>),
+    /// The same, and more of them to come that end in the token: it may ask
+    /// whether these are free, and speak from the link-local one.
+    Slaac(Vec<IpAddr>, Token),
     /// A link whose addresses are not ours to know.
     Any,
 }

@@ -64,7 +64,7 @@ pub struct Run {
     /// IPv4 address (e.g., 172.30.100.104)
     #[arg(long, value_name = "string")]
     pub ip: Option<String>,
-    /// IPv6 address (e.g., 2001:db8::33)
+    /// IPv6 address (e.g., 2001:db8::33), or "slaac" (by the LAN's routers) or "off"
     #[arg(long, value_name = "string")]
     pub ip6: Option<String>,
     /// Container IPv4/IPv6 link-local addresses

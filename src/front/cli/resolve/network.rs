@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::{conflict, given, ipv4, not_yet, pairs};
 use crate::base::{Cidr, Error, Family, MacAddr, PerFamily, Result};
-use crate::engine::{EndpointRequest, HostAccess, NetworkCreate, PoolRequest};
+use crate::engine::{EndpointRequest, HostAccess, Ip6, NetworkCreate, PoolRequest};
 use crate::front::cli::args::network as args;
 use crate::front::cli::args::run::Run;
 
@@ -162,9 +162,11 @@ fn twice(what: &str, pool: &PoolRequest) -> Error {
 
 /// `network connect [OPTIONS] NETWORK CONTAINER`
 pub fn connect(a: &args::Connect) -> Result<EndpointRequest> {
+    let (ips, ip6) = ips(a.ip.as_ref(), a.ip6.as_ref())?;
     Ok(EndpointRequest {
         network: a.names.first().cloned().unwrap_or_default(),
-        ips: ips(a.ip.as_ref(), a.ip6.as_ref())?,
+        ips,
+        ip6,
         link_local: link_local(&a.link_local_ip)?,
         mac: None,
         aliases: a.alias.clone(),
@@ -195,10 +197,18 @@ fn driver_option(text: &str, words: &str) -> Result<(String, String)> {
 }
 
 /// `--ip`, `--ip6`
-fn ips(v4: Option<&String>, v6: Option<&String>) -> Result<PerFamily<IpAddr>> {
+fn ips(v4: Option<&String>, v6: Option<&String>) -> Result<(PerFamily<IpAddr>, Ip6)> {
     let v4 = given(v4).map(ipv4).transpose()?.map(IpAddr::V4);
-    let v6 = given(v6).map(ipv6).transpose()?.map(IpAddr::V6);
-    Ok(v4.into_iter().chain(v6).collect())
+    let (v6, ip6) = given(v6).map_or(Ok((None, Ip6::Subnet)), ip6)?;
+    Ok((v4.into_iter().chain(v6).collect(), ip6))
+}
+
+/// An address, or who gives it.
+fn ip6(text: &str) -> Result<(Option<IpAddr>, Ip6)> {
+    match Ip6::new(text) {
+        Some(word) => Ok((None, word)),
+        None => Ok((Some(IpAddr::V6(ipv6(text)?)), Ip6::Subnet)),
+    }
 }
 
 /// One that could be an interface's: unspecified and group addresses are not.
@@ -208,7 +218,14 @@ fn ipv6(text: &str) -> Result<Ipv6Addr> {
         !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || mapped)
     };
     let parsed = text.parse().ok().filter(is_host);
-    parsed.ok_or_else(|| Error::invalid(format!("invalid IPv6 address: {text}")))
+    parsed.ok_or_else(|| {
+        let error = Error::invalid(format!("invalid IPv6 address: {text}"));
+        match text {
+            "dhcp" => error.hint("there is no DHCPv6 client yet; --ip6 slaac goes by the routers"),
+            _ if text.contains(':') => error,
+            _ => error.hint("--ip6 takes an address, or slaac or off"),
+        }
+    })
 }
 
 /// `--link-local-ip`
@@ -234,14 +251,14 @@ pub fn endpoints(a: &Run) -> Result<Vec<EndpointRequest>> {
     for text in &a.network {
         list.push(endpoint(text)?);
     }
-    let ips = ips(a.ip.as_ref(), a.ip6.as_ref())?;
+    let (ips, ip6) = ips(a.ip.as_ref(), a.ip6.as_ref())?;
     let link_local = link_local(&a.link_local_ip)?;
     let mac: Option<MacAddr> = given(a.mac_address.as_ref()).map(str::parse).transpose()?;
     if let Some(first) = list.first_mut() {
-        merge(first, ips, link_local, mac, &a.network_alias)?;
+        merge(first, (ips, ip6), link_local, mac, &a.network_alias)?;
     } else if !a.network_alias.is_empty() {
         return Err(only_user_defined_aliases());
-    } else if !(ips.is_empty() && link_local.is_empty()) {
+    } else if !(ips.is_empty() && ip6.is_subnet() && link_local.is_empty()) {
         return Err(only_user_defined_ip());
     } else if mac.is_some() {
         return Err(Error::invalid(
@@ -254,7 +271,7 @@ pub fn endpoints(a: &Run) -> Result<Vec<EndpointRequest>> {
 
 fn merge(
     first: &mut EndpointRequest,
-    ips: PerFamily<IpAddr>,
+    (ips, ip6): (PerFamily<IpAddr>, Ip6),
     link_local: Vec<IpAddr>,
     mac: Option<MacAddr>,
     aliases: &[String],
@@ -268,7 +285,10 @@ fn merge(
         return both("--network-alias", "alias");
     }
     for (family, flag) in [(Family::Ipv4, "--ip"), (Family::Ipv6, "--ip6")] {
-        if first.ips.of(family).is_some() && ips.of(family).is_some() {
+        let is_given = |ips: &PerFamily<IpAddr>, ip6: Ip6| {
+            ips.of(family).is_some() || family == Family::Ipv6 && !ip6.is_subnet()
+        };
+        if is_given(&first.ips, first.ip6) && is_given(&ips, ip6) {
             return both(flag, &format!("{family} address"));
         }
     }
@@ -281,6 +301,9 @@ fn merge(
     first.aliases.extend(aliases.iter().cloned());
     for ip in ips.values() {
         first.ips.put(ip);
+    }
+    if !ip6.is_subnet() {
+        first.ip6 = ip6;
     }
     first.link_local.extend(link_local);
     first.mac = first.mac.or(mac);
@@ -299,7 +322,7 @@ fn check(list: &[EndpointRequest]) -> Result<()> {
             if !e.aliases.is_empty() {
                 return Err(only_user_defined_aliases());
             }
-            if !(e.ips.is_empty() && e.link_local.is_empty()) {
+            if !(e.ips.is_empty() && e.ip6.is_subnet() && e.link_local.is_empty()) {
                 return Err(only_user_defined_ip());
             }
             if e.mac.is_some() {
@@ -376,7 +399,13 @@ fn endpoint(text: &str) -> Result<EndpointRequest> {
             "name" => e.network = value.to_owned(),
             "alias" => e.aliases.push(value.to_owned()),
             "ip" => drop(e.ips.put(IpAddr::V4(ipv4(value)?))),
-            "ip6" => drop(e.ips.put(IpAddr::V6(ipv6(value)?))),
+            "ip6" => {
+                let (ip, word) = ip6(value)?;
+                // The last one counts, as of every field.
+                e.ips.take(Family::Ipv6);
+                e.ip6 = word;
+                ip.map(|ip| e.ips.put(ip));
+            }
             "link-local-ip" => e.link_local.extend(link_local(&[value.to_owned()])?),
             "mac-address" => e.mac = Some(value.parse()?),
             "driver-opt" => {
