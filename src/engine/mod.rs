@@ -15,6 +15,7 @@ mod dhcp;
 mod doctor;
 mod etc;
 mod events;
+mod explain;
 mod gc;
 mod hold;
 mod inspect;

@@ -12,6 +12,7 @@ use super::{Engine, Listing, NetworkCreate, NetworkMade, PoolRequest, events};
 use crate::base::{Cidr, ContainerId, Error, Family, NetworkId, NetworkName, OfFamily, Result};
 use crate::net::ipam::{self, Pool};
 use crate::net::parent::{self, Wish};
+use crate::net::routing::fixed;
 use crate::net::spec::{self, Announce, Driver, LinkOptions, NetworkSpec, Vlan};
 use crate::net::{host_access, plain};
 use crate::netlink::{Link, Rtnl};
@@ -122,6 +123,7 @@ impl Engine {
         let wish = Wish::from_options(link.mode, &request.options)?;
         let announce = Announce::from_options(&request.options)?;
         let guard = spec::Guard::from_options(&request.options)?;
+        let source_routing = spec::SourceRouting::from_options(&request.options)?;
         self.prepare()?;
         // One network is made at a time: name, pool and parent are checked
         // against those that exist.
@@ -177,7 +179,10 @@ impl Engine {
             host_access: spec::HostAccess::Off,
             ipam,
             guard,
+            routes: request.routes,
+            source_routing,
         };
+        fixed::validate(&network)?;
         let access = wanted_access(&network, request.host_access)?;
         let addresses = self.address_lock()?;
         self.check_access(&network, access, &mut host)?;

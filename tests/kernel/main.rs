@@ -71,6 +71,7 @@ mod publish;
 mod rates;
 mod refusals;
 mod reserve;
+mod routes;
 mod run;
 mod selfcheck;
 mod supervisor;
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         rates::tests(),
         refusals::tests(),
         reserve::tests(),
+        routes::tests(),
         run::tests(),
         supervisor::tests(),
         sys::tests(),

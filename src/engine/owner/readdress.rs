@@ -151,6 +151,8 @@ impl Network {
             self.legs[at].attachment = None;
             self.pending.retain(|p| p.ifname != attachment.ifname);
             self.drop_route(&attachment)?;
+            // Its rules; its routes have gone with it, and the index comes back.
+            self.route()?;
         }
         for addr in self.legs[at].addrs.values() {
             self.warnings.extend(engine.remove_host_line(record, addr)?);
@@ -162,6 +164,7 @@ impl Network {
         // Those of other links that have gone with this one.
         self.move_default(&PerFamily::NONE, &default)?;
         self.settle(JOIN_WAIT, &mut Vec::new())?;
+        self.route()?;
         for addr in self.legs[at].addrs.values() {
             self.warnings.extend(engine.add_host_line(record, addr)?);
         }

@@ -152,6 +152,9 @@ pub struct SubnetStatus {
 #[serde(rename_all = "PascalCase", default)]
 pub struct NetworkExtra {
     pub host_access: HostAccessView,
+    /// `--route`: `10.9.0.0/16 via 10.0.2.77 metric 50`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
 }
 
 /// `network host-access`
