@@ -123,8 +123,8 @@ impl Engine {
                     record.config.endpoints = stay;
                     record.save(&self.dirs).and_then(|()| {
                         let _lock = self.address_lock()?;
-                        let networks = left.iter().filter_map(|e| e.network.as_ref());
-                        networks.map(|n| self.unreserve_all(&id, Some(n))).collect()
+                        let mut networks = left.iter().filter_map(|e| e.network.as_ref());
+                        networks.try_for_each(|n| self.unreserve_all(&id, Some(n)))
                     })
                 }
                 _ => Err(Error::conflict(format!(

@@ -34,7 +34,7 @@ impl Engine {
             let is_same =
                 |e: &&super::record::EndpointConfig| e.network.as_ref() == Some(&network.id);
             if let Some(had) = old.config.endpoints.iter().find(is_same) {
-                endpoint.last_ips = had.last_ips.clone();
+                endpoint.last_ips = had.last_ips;
             }
         }
         self.remove(old.id.as_str(), true)?;
