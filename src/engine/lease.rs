@@ -30,16 +30,6 @@ pub(super) enum Wish {
     Any,
 }
 
-/// Who gets an address.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tenant<'a> {
-    pub(super) container: &'a ContainerId,
-    /// What it is called on the network.
-    pub(super) names: &'a [String],
-    /// Also while it does not run.
-    pub(super) keeps: bool,
-}
-
 /// The address of the host-side link, if it has one of its own.
 fn host_side(network: &NetworkSpec) -> Option<IpAddr> {
     match network.host_access {
@@ -150,7 +140,8 @@ impl Engine {
         network: &NetworkSpec,
         family: Family,
         wish: Wish,
-        to: &Tenant<'_>,
+        container: &ContainerId,
+        names: &[String],
         host: &HashSet<IpAddr>,
     ) -> Result<(IpAddr, Cidr)> {
         let _lock = self.address_lock()?;
@@ -171,7 +162,7 @@ impl Engine {
             let prefix = prefix(network.segment(), pool.subnet);
             let mut own = named(&all, &prefix);
             own.extend(&leased);
-            let reserved = self.reserved(&prefix, Some(to.container))?;
+            let reserved = self.reserved(&prefix, Some(container))?;
             kept += reserved.keys().filter(|ip| !own.contains(*ip)).count();
             own.extend(reserved.into_keys());
             held.push((pool.subnet, own));
@@ -218,16 +209,9 @@ impl Engine {
             Wish::Any => automatic()?,
         };
         let path = self.lease_path(network, subnet, ip);
-        let text = Lease::text(to.container, &network.id, to.names);
+        let text = Lease::text(container, &network.id, names);
         file::replace(&path, text.as_bytes(), Durability::Boot)?;
-        let addr = Cidr::new(ip, subnet.prefix())?;
-        if to.keeps
-            && let Err(error) = self.keep(network, addr, to.container)
-        {
-            let undo = file::remove(&path).err();
-            return Err(error.with_undo(undo.into_iter().collect()));
-        }
-        Ok((ip, addr))
+        Ok((ip, Cidr::new(ip, subnet.prefix())?))
     }
 
     /// Refuses an address that another container than this one has or keeps.

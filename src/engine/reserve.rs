@@ -2,13 +2,13 @@
 //!
 //! *Theory of operation.* A reservation is a symbolic link
 //! `<root>/reserved/<lease>,<container>` to the network's id, `<lease>` being the
-//! lease's name (see `lease`). It is made with the container's lease, outlives
-//! that and the boot, and goes when the container leaves the network, is
-//! removed, or has got another address there. Who looks for an address needs
-//! the names alone, however many there are. One whose container is not there
-//! any more (a `kill -9` while it was removed) reserves nothing, and `gc`
-//! removes it; so no journal names it. They are made under the address lock;
-//! a container's own are removed by whoever has the container.
+//! lease's name (see `lease`). It is made when the container runs with that
+//! address, outlives the lease and the boot, and goes when the container leaves
+//! the network, is removed, or has got another address there. Who looks for an
+//! address needs the names alone, however many there are. One whose container
+//! is not there any more (a `kill -9` while it was removed) reserves nothing,
+//! and `gc` removes it; so no journal names it. A container's own are made and
+//! removed by whoever has the container: nobody else gets the address meanwhile.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;

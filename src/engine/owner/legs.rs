@@ -10,7 +10,7 @@ use crate::base::{
     Cause, Cidr, ContainerName, Error, Family, NetworkId, OfFamily, PerFamily, Result,
 };
 use crate::engine::ip6;
-use crate::engine::lease::{Tenant, Wish};
+use crate::engine::lease::Wish;
 use crate::engine::record::EndpointConfig;
 use crate::engine::{EndpointRequest, Engine};
 use crate::net::endpoint::EndpointOptions;
@@ -55,7 +55,7 @@ impl Network {
             let undone = leg
                 .addrs
                 .values()
-                .map(|addr| engine.give_up(&leg.spec, addr, &self.id));
+                .map(|addr| engine.release(&leg.spec, addr));
             return Err(error.with_undo(undone.filter_map(Result::err).collect()));
         }
         Ok(leg)
@@ -86,9 +86,7 @@ impl Network {
                 }
             });
             if let Err(error) = outcome {
-                let undone = addrs
-                    .values()
-                    .map(|addr| engine.give_up(spec, addr, &self.id));
+                let undone = addrs.values().map(|addr| engine.release(spec, addr));
                 return Err(error.with_undo(undone.filter_map(Result::err).collect()));
             }
         }
@@ -114,14 +112,9 @@ impl Network {
             .filter(|t| t.network == spec.id && family == Family::Ipv4);
         own.extend(taken.clone().map(|t| IpAddr::V4(t.ip)));
         let names = self.names_on(config);
-        let to = Tenant {
-            container: &self.id,
-            names: &names,
-            keeps: self.keeps,
-        };
-        let (ip, addr) = engine.lease(spec, family, wish, &to, &own)?;
+        let (ip, addr) = engine.lease(spec, family, wish, &self.id, &names, &own)?;
         if let Some(last) = taken.clone().find(|t| ip == t.ip) {
-            let undo = engine.give_up(spec, addr, &self.id).err();
+            let undo = engine.release(spec, addr).err();
             let error = last.none_left(spec.name.as_str());
             return Err(error.with_undo(undo.into_iter().collect()));
         }

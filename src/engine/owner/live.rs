@@ -85,7 +85,7 @@ impl Network {
                 let released = leg
                     .addrs
                     .values()
-                    .map(|addr| engine.give_up(&leg.spec, addr, &self.id));
+                    .map(|addr| engine.release(&leg.spec, addr));
                 undo.extend(released.filter_map(Result::err));
             }
             undo.extend(self.move_default(&PerFamily::NONE, &moved).err());

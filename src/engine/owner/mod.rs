@@ -272,6 +272,7 @@ impl Owned {
         let Err(error) = self.note_network() else {
             self.network
                 .note_last(&self.engine, &self.record, &conflicts);
+            self.network.keep(&self.engine);
             return Ok(());
         };
         let last = self.network.last_network();

@@ -25,6 +25,21 @@ impl Network {
         engine.note(&happened);
     }
 
+    /// From now on its addresses stay its own when it has ended. It runs with
+    /// them already, so that what fails is told and no more.
+    pub(in crate::engine) fn keep(&mut self, engine: &Engine) {
+        if !self.keeps {
+            return;
+        }
+        let legs = self.legs.iter().filter(|leg| !leg.spec.is_dhcp());
+        let mut addrs = legs.flat_map(|leg| leg.addrs.values().map(move |addr| (leg, addr)));
+        let kept = addrs.try_for_each(|(leg, addr)| engine.keep(&leg.spec, addr, &self.id));
+        if let Err(error) = kept {
+            let text = format!("its addresses will be free when it has ended: {error}");
+            self.warnings.push(text);
+        }
+    }
+
     /// `connect` or `disconnect`, of every network.
     pub(in crate::engine) fn events(&self, action: &str) -> Vec<view::Event> {
         let of = |leg: &Leg| events::of_network(&leg.spec, action, Some(self.id.as_str()));

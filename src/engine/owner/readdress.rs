@@ -16,7 +16,7 @@ use super::network::{Leg, Network};
 use super::taken;
 use crate::base::{Cidr, Error, Family, IfName, Journal, NetworkId, OfFamily, PerFamily, Result};
 use crate::engine::Engine;
-use crate::engine::lease::{Tenant, Wish};
+use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record};
 use crate::net::driver;
 use crate::net::endpoint::EndpointOptions;
@@ -65,15 +65,8 @@ impl Network {
             .addrs
             .values()
             .filter(|addr| leg.addrs.of(addr.family()) != Some(*addr));
-        let released = gone.map(|addr| engine.give_up(&leg.spec, addr, &self.id));
-        let mut errors: Vec<Error> = released.filter_map(Result::err).collect();
-        if self.keeps {
-            let kept = fresh
-                .into_iter()
-                .map(|addr| engine.keep(&leg.spec, addr, &self.id));
-            errors.extend(kept.filter_map(Result::err));
-        }
-        Ok(errors)
+        let released = gone.map(|addr| engine.release(&leg.spec, addr));
+        Ok(released.filter_map(Result::err).collect())
     }
 
     /// With the addresses that were asked for, each leased if it is not the
@@ -95,13 +88,7 @@ impl Network {
                 continue;
             }
             let wish = Wish::Exactly(ip);
-            let to = Tenant {
-                container: &self.id,
-                names: &names,
-                // Not before it is known that it works.
-                keeps: false,
-            };
-            let leased = engine.lease(&spec, ip.family(), wish, &to, &host);
+            let leased = engine.lease(&spec, ip.family(), wish, &self.id, &names, &host);
             let addr = leased.and_then(|(_, addr)| {
                 fresh.push(addr);
                 let others = self.legs.iter().enumerate().filter(|(n, _)| *n != at);

@@ -49,6 +49,7 @@ impl Owned {
             self.network.warnings.extend(texts);
         });
         let Err(error) = self.note_network() else {
+            self.network.keep(&self.engine);
             return changed;
         };
         // Where it was refused, the link is as it was.
