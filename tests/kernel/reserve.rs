@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::harness::{Test, Verdict};
 use crate::judge::{ask, ip_in, pid_of, refused, said};
@@ -92,6 +93,10 @@ fn kept_while_stopped() -> Verdict {
     kill(parent)?;
     // It may have died with its supervisor.
     let _ = kill(pid.parse()?);
+    // Until its supervisor is dead, it has it.
+    while Path::new(&format!("/proc/{parent}")).exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     refused(&wish, "kept for container one")?;
     assert_eq!(run("third", &[])?, "10.0.2.9");
     said(&["rm", "one"])?;

@@ -94,7 +94,8 @@ fn the_dead_are_in_nobody_s_way() -> Verdict {
     let create = ["network", "create", "-d", "macvlan", "--subnet=10.0.3.0/24"];
     said(&[&create[..], &["-o", "parent=eth1", "mac2"]].concat())?;
     let on = ["--network", "mac1", "tester"];
-    said(&[&["run", "-d", "--name", "stopped"], &ADDRESS[..], &on].concat())?;
+    let stopped = ["run", "-d", "--ip-reserve=off", "--name", "stopped"];
+    said(&[&stopped[..], &ADDRESS, &on].concat())?;
     said(&["stop", "stopped"])?;
     said(&[
         "run",
@@ -130,6 +131,7 @@ fn without_the_state_folder_nothing_runs_on() -> Verdict {
     let run = [
         "run",
         "-d",
+        "--ip-reserve=off",
         "--network",
         "mac1",
         "--ip",
