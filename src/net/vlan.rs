@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Attachment;
+use super::{Attachment, Carrier, LinkState};
 use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
 use super::endpoint::Sysctl;
@@ -22,6 +22,7 @@ pub(super) struct VlanPlan {
     internal: bool,
     ipv6: bool,
     parent: IfName,
+    carries: bool,
     lower: Ifindex<Host>,
     mode: Mode,
     sources: Vec<MacAddr>,
@@ -94,7 +95,9 @@ pub(super) fn plan(
         network: network.id.clone(),
         internal: network.is_internal(),
         ipv6: network.ipv6,
-        parent: vlan.parent.clone(),
+        // It may have been named by an altname.
+        parent: parent.name.clone(),
+        carries: parent.up && parent.carrier,
         lower: parent.index,
         mode: vlan.mode,
         sources: vlan.sources.clone(),
@@ -173,6 +176,15 @@ impl VlanPlan {
             ifname: self.endpoint.ifname,
             ifindex: index.get(),
             parent: self.parent,
+            parent_index: self.lower.get(),
+            link: LinkState {
+                carrier: if self.carries {
+                    Carrier::Up
+                } else {
+                    Carrier::Down
+                },
+                ..LinkState::default()
+            },
             mode: self.mode,
             mac,
             addrs: self.endpoint.addrs,

@@ -16,6 +16,7 @@ pub mod route;
 pub mod rule;
 pub mod socket;
 pub mod trace;
+pub mod watch;
 pub mod wire;
 
 pub use ipvlan::{IpvlanFlag, IpvlanMode, Mode};

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::claims::Taken;
+use super::links::Lower;
 use super::network::{Leg, Network};
 use super::taken;
 use crate::base::{
@@ -23,7 +24,7 @@ impl Network {
         mut config: EndpointConfig,
         taken: &[Taken],
     ) -> Result<Leg> {
-        let spec = match &config.network {
+        let mut spec = match &config.network {
             Some(id) => engine
                 .find_network(id.as_str())
                 .map_err(|e| match e.cause {
@@ -32,6 +33,7 @@ impl Network {
                 })?,
             None => engine.find_network(&config.request.network)?,
         };
+        engine.resolve(&mut spec, &mut self.host)?;
         let options = EndpointOptions::new(&config.request.driver_options)?;
         check_families(&config.request, &spec)?;
         let addrs = self.lease_all(engine, &spec, &mut config, taken)?;
@@ -46,6 +48,7 @@ impl Network {
             client: None,
             claim: None,
             is_announced: false,
+            lower: Lower::default(),
         })
     }
 

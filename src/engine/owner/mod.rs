@@ -26,6 +26,7 @@ mod claims;
 mod dhcp;
 mod guard;
 mod legs;
+mod links;
 mod live;
 mod names;
 mod network;
@@ -41,6 +42,8 @@ const PUBLISH_BASE: u64 = 1 << 40;
 const NAMES_BASE: u64 = 1 << 41;
 /// Those of the claims to addresses: plus the interface's index.
 const CLAIMS_BASE: u64 = 1 << 42;
+/// The eye on the host's links.
+const LINKS_KEY: u64 = 1 << 39;
 /// Those of DHCP clients, above all others: some for each interface, by its
 /// index.
 const DHCP_BASE: u64 = 1 << 43;
@@ -242,6 +245,7 @@ impl Owned {
         }
         self.network.register_dhcp(epoll)?;
         self.network.register_claims(epoll)?;
+        self.network.watch_links();
         match &mut self.network.names {
             Some(names) if !names.resolver.is_registered() => {
                 names.resolver.register(epoll, NAMES_BASE)
@@ -362,6 +366,9 @@ impl Owner for Owned {
         if let Some(key) = key.checked_sub(DHCP_BASE) {
             return self.dhcp_ready(key);
         }
+        if key == LINKS_KEY {
+            return self.links_changed();
+        }
         if key >= CLAIMS_BASE {
             return self.contradicted(key);
         }
@@ -387,7 +394,8 @@ impl Owner for Owned {
         let names = self.network.names.as_ref();
         let names = names.and_then(|names| names.resolver.deadline());
         let claims = self.network.claims_deadline();
-        let all = [announce, publish, names, claims];
+        let links = self.network.links.deadline();
+        let all = [announce, publish, names, claims, links];
         all.into_iter().flatten().min()
     }
 
@@ -402,6 +410,9 @@ impl Owner for Owned {
         self.network.pending.retain(|p| p.left > 0);
         if let Some(epoll) = &self.epoll {
             self.network.claims_on_time(now, epoll)?;
+        }
+        if self.network.links.deadline().is_some_and(|at| at <= now) {
+            self.links_changed()?;
         }
         if let Some(names) = &mut self.network.names {
             names.resolver.on_time(now, &mut names.roster);
