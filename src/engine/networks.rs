@@ -10,7 +10,9 @@ use super::access::wanted_access;
 use super::names::list;
 use super::record::Record;
 use super::{Engine, Listing, NetworkCreate, NetworkMade, PoolRequest, events};
-use crate::base::{Cidr, ContainerId, Error, Family, IfName, NetworkId, NetworkName, OfFamily, Result};
+use crate::base::{
+    Cidr, ContainerId, Error, Family, IfName, NetworkId, NetworkName, OfFamily, Result,
+};
 use crate::net::ipam::{self, Pool};
 use crate::net::parent::{self, Wish};
 use crate::net::spec::{self, Announce, Driver, LinkOptions, NetworkSpec, Vlan};
@@ -405,11 +407,7 @@ fn beside<'a>(
 }
 
 /// Every link that may be the network's parent, by the kernel's name.
-fn lowers(
-    vlan: &Vlan,
-    options: &BTreeMap<String, String>,
-    view: &choice::View,
-) -> Vec<IfName> {
+fn lowers(vlan: &Vlan, options: &BTreeMap<String, String>, view: &choice::View) -> Vec<IfName> {
     let mut all = vec![parent::known_as(view, &vlan.parent).clone()];
     if vlan.is_followed()
         && vlan.made.is_empty()

@@ -217,13 +217,14 @@ pub(super) fn parent_now(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result
                 carries: true,
             }),
             // On one that is down the kernel makes none.
-            What::Vlan { base, .. } => host
-                .link(base.as_str())?
-                .filter(|link| link.up)
-                .map(|base| Picked {
-                    name: made.name.to_string(),
-                    ..picked(base)
-                }),
+            What::Vlan { base, .. } => {
+                host.link(base.as_str())?
+                    .filter(|link| link.up)
+                    .map(|base| Picked {
+                        name: made.name.to_string(),
+                        ..picked(base)
+                    })
+            }
         });
     }
     Ok(None)

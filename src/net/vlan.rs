@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::{Attachment, Carrier, LinkState};
 use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
 use super::endpoint::Sysctl;
 use super::guard::{self, Addrs, Guard, Identity};
 use super::spec::{self, NetworkSpec, Vlan};
+use super::{Attachment, Carrier, LinkState};
 use crate::base::{
     Cause, Cidr, Error, Family, IfName, MacAddr, NetworkId, OfFamily, PerFamily, Result, Subject,
 };

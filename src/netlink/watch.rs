@@ -193,12 +193,7 @@ fn block(link: &Seen) -> Vec<libc::sock_filter> {
         let imm = libc::BPF_IMM;
         let ind = libc::BPF_IND;
         let find = vec![
-            op(
-                libc::BPF_LDX | imm,
-                u32::from(libc::IFLA_ADDRESS),
-                0,
-                0,
-            ),
+            op(libc::BPF_LDX | imm, u32::from(libc::IFLA_ADDRESS), 0, 0),
             op(libc::BPF_LD | imm, at::ATTRIBUTES, 0, 0),
             op(WORD, FIND_ATTRIBUTE, 0, 0),
             // TAX

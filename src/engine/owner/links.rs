@@ -153,7 +153,10 @@ impl Network {
                 ));
                 self.rename_parent(at, is, journal)?;
             }
-            let parents = self.legs[at].spec.vlan().is_some_and(|v| v.mode.has_parents_mac());
+            let parents = self.legs[at]
+                .spec
+                .vlan()
+                .is_some_and(|v| v.mode.has_parents_mac());
             if parents && before.is_some_and(|before| before.mac != is.mac) {
                 self.follow_mac(at)?;
             }
@@ -273,12 +276,7 @@ impl Network {
     }
 
     /// Published ports that lead to this leg go by its parent.
-    fn move_ports(
-        &mut self,
-        old: &IfName,
-        at: usize,
-        journal: &mut dyn Journal,
-    ) -> Result<()> {
+    fn move_ports(&mut self, old: &IfName, at: usize, journal: &mut dyn Journal) -> Result<()> {
         let attachment = self.legs[at].attachment.as_ref().ok_or_else(not_made)?;
         if let Some(publisher) = &mut self.publisher
             && publisher.leads_by(old, attachment.mac)
@@ -482,12 +480,9 @@ impl Owned {
         };
         let epoll = epoll.try_clone()?;
         let before = self.network.attachments();
-        let followed = self.network.follow_links(
-            &self.engine,
-            &self.record,
-            &mut self.journal,
-            &epoll,
-        );
+        let followed =
+            self.network
+                .follow_links(&self.engine, &self.record, &mut self.journal, &epoll);
         let happened = followed.inspect_err(|_| self.doubtful = true)?;
         if self.network.attachments() == before && happened.is_empty() {
             return Ok(());

@@ -406,9 +406,7 @@ impl Network {
             (None, true) if leg.spec.is_dhcp() && !leg.is_passthru() => {
                 Some(self.identity(leg).mac)
             }
-            (None, true) if !has_parents_mac => {
-                Some(named_mac(&leg.spec, &self.hostname))
-            }
+            (None, true) if !has_parents_mac => Some(named_mac(&leg.spec, &self.hostname)),
             (mac, _) => mac,
         };
         let endpoint = Endpoint {
