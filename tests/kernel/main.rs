@@ -62,6 +62,7 @@ mod events;
 mod guard;
 mod host_access;
 mod ipv6;
+mod links;
 mod netlink;
 mod nft;
 mod parents;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         events::tests(),
         host_access::tests(),
         ipv6::tests(),
+        links::tests(),
         netlink::tests(),
         nft::tests(),
         parents::tests(),

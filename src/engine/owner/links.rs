@@ -36,7 +36,6 @@ use super::network::{Network, not_made};
 use super::{LINKS_KEY, Owned};
 use crate::base::{Cidr, Error, IfName, Journal, Result};
 use crate::engine::parents::parent_now;
-use crate::engine::record::Record;
 use crate::engine::{Engine, events, rfc3339, view};
 use crate::net::acd::{Acd, Watch};
 use crate::net::guard::{Addrs, Identity, State};
@@ -94,7 +93,6 @@ impl Network {
     pub(super) fn follow_links(
         &mut self,
         engine: &Engine,
-        record: &Record,
         journal: &mut dyn Journal,
         epoll: &Epoll,
     ) -> Result<Vec<view::Event>> {
@@ -104,7 +102,7 @@ impl Network {
         }
         self.links.look_at = None;
         for at in 0..self.legs.len() {
-            let followed = self.follow_leg(engine, record, at, journal, &mut happened);
+            let followed = self.follow_leg(engine, at, journal, &mut happened);
             if let Err(error) = followed {
                 self.note_trouble(at, &error);
             }
@@ -128,7 +126,6 @@ impl Network {
     fn follow_leg(
         &mut self,
         engine: &Engine,
-        record: &Record,
         at: usize,
         journal: &mut dyn Journal,
         happened: &mut Vec<view::Event>,
@@ -146,12 +143,12 @@ impl Network {
         };
         if let Some(is) = &is {
             if is.name != had.parent {
+                self.rename_parent(at, is, journal)?;
                 happened.push(self.event(
                     at,
                     "parent-renamed",
                     &[("from", had.parent.as_str()), ("to", is.name.as_str())],
                 ));
-                self.rename_parent(at, is, journal)?;
             }
             let parents = self.legs[at]
                 .spec
@@ -188,14 +185,13 @@ impl Network {
         }
         let since = since.unwrap_or_else(Instant::now);
         self.legs[at].lower.bad_since = Some(since);
-        self.find_another(engine, record, at, since + HOLD, journal, happened)
+        self.find_another(engine, at, since + HOLD, journal, happened)
     }
 
     /// There is no parent, or, of several, the one in use does not carry.
     fn find_another(
         &mut self,
         engine: &Engine,
-        record: &Record,
         at: usize,
         patience: Instant,
         journal: &mut dyn Journal,
@@ -219,7 +215,7 @@ impl Network {
         if !is_gone && (is_same || !found.carries) {
             return Ok(());
         }
-        self.relink(engine, record, at, journal)?;
+        self.relink(engine, at, journal)?;
         let leg = &mut self.legs[at];
         leg.lower.bad_since = None;
         leg.lower.tries = 0;
@@ -363,13 +359,7 @@ impl Network {
     }
 
     /// Makes a leg's link again, as it was, on the parent that there is now.
-    fn relink(
-        &mut self,
-        engine: &Engine,
-        record: &Record,
-        at: usize,
-        journal: &mut dyn Journal,
-    ) -> Result<()> {
+    fn relink(&mut self, engine: &Engine, at: usize, journal: &mut dyn Journal) -> Result<()> {
         let Some(had) = self.legs[at].attachment.clone() else {
             return Ok(());
         };
@@ -407,8 +397,7 @@ impl Network {
         if self.legs[at].is_announced {
             self.announce(&attachment, &spec)?;
         }
-        self.move_ports(&had.parent, at, journal)?;
-        self.republish(engine, record, journal)
+        self.move_ports(&had.parent, at, journal)
     }
 
     /// Wakes up for what matters, from now on. What has changed since it was
@@ -480,9 +469,9 @@ impl Owned {
         };
         let epoll = epoll.try_clone()?;
         let before = self.network.attachments();
-        let followed =
-            self.network
-                .follow_links(&self.engine, &self.record, &mut self.journal, &epoll);
+        let followed = self
+            .network
+            .follow_links(&self.engine, &mut self.journal, &epoll);
         let happened = followed.inspect_err(|_| self.doubtful = true)?;
         if self.network.attachments() == before && happened.is_empty() {
             return Ok(());
