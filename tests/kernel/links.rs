@@ -578,17 +578,23 @@ fn a_start_waits_for_its_parent() -> Verdict {
     said(&["stop", "-t0", "web"])?;
     ip(&["link", "del", "lan0"])?;
     refused(&["start", "web"], "lan0 was not found")?;
-    for command in [
-        &["start", "--parent-wait", "web"][..],
-        &[
-            "run",
-            "-d",
-            "--name=two",
-            "--parent-wait=30",
-            "--network=mac1",
-            "tester",
-        ],
-        &["network", "connect", "--parent-wait=30", "mac1", "bare"],
+    for (container, command) in [
+        ("web", &["start", "--parent-wait", "web"][..]),
+        (
+            "two",
+            &[
+                "run",
+                "-d",
+                "--name=two",
+                "--parent-wait=30",
+                "--network=mac1",
+                "tester",
+            ],
+        ),
+        (
+            "bare",
+            &["network", "connect", "--parent-wait=30", "mac1", "bare"],
+        ),
     ] {
         if command[0] == "network" {
             said(&["run", "-d", "--name=bare", "tester"])?;
@@ -608,10 +614,6 @@ fn a_start_waits_for_its_parent() -> Verdict {
             return failed(format!("{command:?}: {waiting:?}"));
         };
         answer.success()?;
-        let container = *["web", "two", "bare"]
-            .iter()
-            .find(|name| command.iter().any(|word| word.contains(*name)))
-            .unwrap();
         assert_eq!(link_of(container)?["State"], "up");
         said(&["rm", "-f", container])?;
         ip(&["link", "del", "lan7"])?;
@@ -672,7 +674,7 @@ fn a_lease_survives_its_link() -> Verdict {
     // The server has been asked again, by the new link.
     eventually("bound", || {
         let dhcp = said(&["inspect", "-f", "{{json .Dockless}}", "web"])?;
-        Ok(dhcp.contains("bound").then_some(()))
+        Ok(dhcp.contains(r#""State":"BOUND""#).then_some(()))
     })?;
     assert_eq!(identity("web")?, before);
     let cleared = nothing_left(&["web"], &["lan"]);
