@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(two_links_with_one_mac).needs(ip),
         Test::new(it_goes_and_comes_back_as_it_was).needs(&["ip", "ping", "nft"]),
         Test::new(back_under_another_name).needs(ip),
+        Test::new(back_and_busy).needs(ip),
         Test::new(another_one_takes_over).needs(&["ip", "ping"]),
         Test::new(a_short_loss_moves_nothing).needs(ip),
         Test::new(renamed_while_it_runs).needs(&["ip", "ping", "nft"]),
@@ -399,6 +400,39 @@ fn back_under_another_name() -> Verdict {
         (&"lan0".into(), &"wan7".into())
     );
     nothing_left(&["web"], &["bymac"])
+}
+
+/// A bridge has it: that is told, tried a few times, and then waited for.
+fn back_and_busy() -> Verdict {
+    let lan = Lab::here(0)?;
+    plug(&lan, "lan0")?;
+    create("mac1", &["-o", "parent=lan0"])?;
+    run("web", "mac1", &[])?;
+    let before = identity("web")?;
+    ip(&["link", "del", "lan0"])?;
+    has_state("web", "parent gone", "lan0")?;
+    plug(&lan, "new0")?;
+    ip(&["link", "add", "br0", "type", "bridge"])?;
+    ip(&["link", "set", "new0", "master", "br0"])?;
+    ip(&["link", "set", "new0", "name", "lan0"])?;
+    let trouble = eventually("trouble", || {
+        let link = link_of("web")?;
+        Ok(link["Trouble"].as_str().map(str::to_owned))
+    })?;
+    assert!(
+        trouble.contains("failed to create the macvlan port"),
+        "{trouble}"
+    );
+    let supervisor = said(&["inspect", "-f", "{{.Dockless.SupervisorPid}}", "web"])?;
+    let before_it = switches(supervisor.trim());
+    std::thread::sleep(Duration::from_secs(4));
+    let woken = switches(supervisor.trim()) - before_it;
+    assert!(woken < 100, "{woken} times in 4 s");
+    ip(&["link", "set", "lan0", "nomaster"])?;
+    has_state("web", "up", "lan0")?;
+    assert_eq!(link_of("web")?["Trouble"], Value::Null);
+    assert_eq!(identity("web")?, before);
+    nothing_left(&["web"], &["mac1"])
 }
 
 // --- several
@@ -796,15 +830,7 @@ fn others_links_do_not_wake_it() -> Verdict {
     run("web", "mac1", &[])?;
     let supervisor = said(&["inspect", "-f", "{{.Dockless.SupervisorPid}}", "web"])?;
     std::thread::sleep(Duration::from_secs(5));
-    let switches = || {
-        let path = format!("/proc/{}/status", supervisor.trim());
-        let status = fs::read_to_string(path).unwrap();
-        let lines = status.lines().filter(|l| l.contains("ctxt_switches"));
-        lines
-            .map(|l| l.split_whitespace().last().unwrap().parse::<u64>().unwrap())
-            .sum::<u64>()
-    };
-    let before = switches();
+    let before = switches(supervisor.trim());
     // Others' links, siblings on the same parent, and what changes nothing.
     plug(&lan, "lan1")?;
     cable(&lan, "lan1", false)?;
@@ -818,9 +844,18 @@ fn others_links_do_not_wake_it() -> Verdict {
     ip(&["link", "set", "lan0", "alias", "uplink"])?;
     ip(&["addr", "add", "10.0.2.77/24", "dev", "lan0"])?;
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(switches(), before, "it woke up");
+    assert_eq!(switches(supervisor.trim()), before, "it woke up");
     ip(&["link", "set", "lan0", "down"])?;
     has_state("web", "no carrier", "lan0")?;
-    assert!(switches() > before);
+    assert!(switches(supervisor.trim()) > before);
     nothing_left(&["web"], &["mac1"])
+}
+
+/// How often a process was woken, or made to wait.
+fn switches(pid: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let lines = status.lines().filter(|l| l.contains("ctxt_switches"));
+    lines
+        .map(|l| l.split_whitespace().last().unwrap().parse::<u64>().unwrap())
+        .sum()
 }

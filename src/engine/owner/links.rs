@@ -234,7 +234,9 @@ impl Network {
     }
 
     fn set_carrier(&mut self, at: usize, carrier: Carrier) {
-        if let Some(attachment) = &mut self.legs[at].attachment {
+        let attachment = self.legs[at].attachment.as_mut();
+        // Tried again and again, it is the same state still.
+        if let Some(attachment) = attachment.filter(|a| a.link.carrier != carrier) {
             attachment.link.carrier = carrier;
             attachment.link.since = rfc3339(SystemTime::now());
             attachment.link.trouble.clear();
