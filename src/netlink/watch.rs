@@ -7,7 +7,7 @@
 //! promiscuity, statistics) is dropped in the kernel, and so is one of any
 //! other link; only what differs wakes. What the message says is thrown away:
 //! whoever wakes reads the links afresh, so that nothing that is lost (ENOBUFS)
-//! is missed. Hence the order: first [`LinkWatch::expect`], then look, and again
+//! is missed. Hence the order: first [`LinkWatch::wake_unless`], then look, and again
 //! if what is seen then is not what was expected.
 //!
 //! Where a link is waited for that is not there, every message counts.
@@ -103,12 +103,12 @@ impl LinkWatch {
     }
 
     /// From now on only a difference from `known` wakes.
-    pub fn expect(&self, known: &[Seen]) -> Result<()> {
+    pub fn wake_unless(&self, known: &[Seen]) -> Result<()> {
         self.filter(&program(known))
     }
 
     /// From now on everything wakes: something is waited for that is not there.
-    pub fn expect_anything(&self) -> Result<()> {
+    pub fn wake_always(&self) -> Result<()> {
         self.filter(&[op(libc::BPF_RET | libc::BPF_K, u32::MAX, 0, 0)])
     }
 

@@ -427,7 +427,8 @@ fn back_and_busy() -> Verdict {
     let before_it = switches(supervisor.trim());
     std::thread::sleep(Duration::from_secs(4));
     let woken = switches(supervisor.trim()) - before_it;
-    assert!(woken < 100, "{woken} times in 4 s");
+    // A try takes 50 (`netlink/macvlan.rs`: who has it may be about to go).
+    assert!(woken < 250, "{woken} times in 4 s");
     ip(&["link", "set", "lan0", "nomaster"])?;
     has_state("web", "up", "lan0")?;
     assert_eq!(link_of("web")?["Trouble"], Value::Null);

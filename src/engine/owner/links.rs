@@ -32,12 +32,13 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::network::{Network, not_made};
+use super::network::{Network, Pending, not_made};
 use super::{LINKS_KEY, Owned};
 use crate::base::{Cidr, Error, IfName, Journal, Result};
 use crate::engine::parents::parent_now;
 use crate::engine::{Engine, events, rfc3339, view};
 use crate::net::acd::{Acd, Watch};
+use crate::net::announce::Announcer;
 use crate::net::guard::{Addrs, Identity, State};
 use crate::net::{Attachment, Carrier, driver};
 use crate::netlink::watch::{Ear, LinkWatch, Seen};
@@ -107,7 +108,7 @@ impl Network {
                 self.note_trouble(at, &error);
             }
         }
-        self.expect(epoll)?;
+        self.listen(epoll)?;
         Ok(happened)
     }
 
@@ -354,10 +355,25 @@ impl Network {
                 under_way = true;
             }
         }
-        match under_way {
-            true => Ok(()),
-            false => self.announce(&attachment, &spec),
+        let Some(netns) = self.netns.as_ref().filter(|_| !under_way) else {
+            return Ok(());
+        };
+        if spec.announce.count == 0 || attachment.mode.is_l3() {
+            return Ok(());
         }
+        for addr in attachment.addrs.values() {
+            let (index, mac) = (attachment.ifindex, attachment.mac);
+            self.pending.push_back(Pending {
+                ifname: attachment.ifname.clone(),
+                announcer: Announcer::new(netns, index, mac, addr.addr())?,
+                left: spec.announce.count,
+                interval: spec.announce.interval(),
+                // The container's link gets its carrier a moment after its
+                // parent, and drops what it is given before.
+                next: Instant::now() + SOON,
+            });
+        }
+        Ok(())
     }
 
     /// Makes a leg's link again, as it was, on the parent that there is now.
@@ -404,7 +420,7 @@ impl Network {
 
     /// Wakes up for what matters, from now on. What has changed since it was
     /// looked at is looked at again.
-    fn expect(&mut self, epoll: &Epoll) -> Result<()> {
+    fn listen(&mut self, epoll: &Epoll) -> Result<()> {
         let mut waits = false;
         let mut routes = false;
         let mut known = Vec::new();
@@ -437,8 +453,8 @@ impl Network {
         }
         if let Some((watch, _)) = &self.links.watch {
             match waits {
-                true => watch.expect_anything()?,
-                false => watch.expect(&known)?,
+                true => watch.wake_always()?,
+                false => watch.wake_unless(&known)?,
             }
         }
         for seen in &known {
