@@ -132,6 +132,16 @@ impl<T: OfFamily> PerFamily<T> {
     }
 }
 
+impl<T> PerFamily<T> {
+    /// Takes out what there is of a family.
+    pub fn take(&mut self, family: Family) -> Option<T> {
+        match family {
+            Family::Ipv4 => self.ipv4.take(),
+            Family::Ipv6 => self.ipv6.take(),
+        }
+    }
+}
+
 impl<T> Default for PerFamily<T> {
     fn default() -> Self {
         Self::NONE

@@ -31,6 +31,7 @@ impl Engine {
             Driver::Vlan(_) => {}
         }
         EndpointOptions::new(&endpoint.driver_options)?;
+        super::ip6::check(&endpoint, &network)?;
         let id = self.find(container)?;
         let joins = |record: &Record| check_join(record, &network.id, network.name.as_str());
         // As in Docker, a network takes the place of a removed one of its name.
@@ -61,6 +62,7 @@ impl Engine {
                     name: network.name.to_string(),
                     last_ips: PerFamily::NONE,
                     dhcp: None,
+                    lan6: None,
                 });
                 record.save(&self.dirs)
             });
@@ -129,14 +131,14 @@ impl Engine {
 }
 
 /// A supervisor of before an upgrade says nothing.
-fn warnings(answer: serde_json::Value) -> Result<Vec<String>> {
+pub(super) fn warnings(answer: serde_json::Value) -> Result<Vec<String>> {
     serde_json::from_value(answer)
         .map(Option::unwrap_or_default)
         .map_err(|e| Error::parse("read the supervisor's answer", "", e))
 }
 
 /// Is this endpoint on that network? By id once it is known.
-fn is_network(endpoint: &EndpointConfig, id: &NetworkId, name: &str) -> bool {
+pub(super) fn is_network(endpoint: &EndpointConfig, id: &NetworkId, name: &str) -> bool {
     match &endpoint.network {
         Some(known) => known == id,
         None => {

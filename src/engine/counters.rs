@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::record::Record;
 use super::{Client, view};
 use crate::base::{IfName, Result};
+use crate::net::guard::limit::Excess;
 use crate::net::guard::{Dropped, State};
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub(super) struct Counters {
     pub guard: BTreeMap<IfName, Dropped>,
     #[serde(default)]
     pub rules: Vec<(String, u64)>,
+    #[serde(default)]
+    pub rates: BTreeMap<IfName, Excess>,
 }
 
 impl Counters {
@@ -23,7 +26,7 @@ impl Counters {
     /// Whether there are any to ask for.
     pub(super) fn exist(record: &Record) -> bool {
         let mut links = record.state.attachments.iter();
-        links.any(|a| a.guard == State::On) || !record.config.rules.is_empty()
+        links.any(|a| a.guard == State::On || !a.rates.is_none()) || !record.config.rules.is_empty()
     }
 
     pub(super) fn ask(client: &mut Client) -> Result<Self> {
@@ -35,8 +38,11 @@ impl Counters {
     pub(super) fn show(mut self, container: &mut view::Container) {
         for link in container.dockless.links.values_mut() {
             let ifname = IfName::new(link.interface.clone());
-            let dropped = ifname.ok().and_then(|name| self.guard.remove(&name));
-            link.dropped = dropped.unwrap_or_default();
+            let Ok(ifname) = ifname else {
+                continue;
+            };
+            link.dropped = self.guard.remove(&ifname).unwrap_or_default();
+            link.rate_dropped = self.rates.remove(&ifname);
         }
         for rule in &mut container.dockless.rules {
             let known = self.rules.iter().find(|(text, _)| *text == rule.rule);

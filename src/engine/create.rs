@@ -248,7 +248,9 @@ fn endpoints(requests: &[EndpointRequest]) -> Result<Vec<EndpointConfig>> {
         if matches!(
             request.network.as_str(),
             "host" | "none" | "bridge" | "default"
-        ) && !(request.ips.is_empty() && request.link_local.is_empty())
+        ) && !(request.ips.is_empty()
+            && request.ip6.is_subnet()
+            && request.link_local.is_empty())
         {
             return Err(Error::invalid(
                 "invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only",
@@ -275,6 +277,7 @@ fn endpoints(requests: &[EndpointRequest]) -> Result<Vec<EndpointConfig>> {
             name: request.network.clone(),
             last_ips: PerFamily::NONE,
             dhcp: None,
+            lan6: None,
         });
     }
     let plain = |e: &EndpointConfig| matches!(e.request.network.as_str(), "host" | "none");

@@ -60,7 +60,10 @@ pub(super) fn check_network(
         return Err(given(
             "it is asked for IPv4 addresses alone, and there is no client for DHCPv6",
         )
-        .hint("leave --ipv6 out; a network of its own can have IPv6, with a --subnet"));
+        .hint(
+            "leave --ipv6 out: `run --ip6 slaac` takes IPv6 addresses by the LAN's routers; a \
+             network of its own can have IPv6, with a --subnet",
+        ));
     }
     if vlan.mode.is_ipvlan() {
         return Err(given(
@@ -86,7 +89,7 @@ pub(super) fn identity(network: &NetworkSpec, container: &str, hostname: &str) -
 }
 
 /// This machine; where it has no id, its name must do.
-fn machine() -> Vec<u8> {
+pub(super) fn machine() -> Vec<u8> {
     let id = std::fs::read("/etc/machine-id").unwrap_or_default();
     let id = id.trim_ascii();
     if id.is_empty() {
@@ -283,6 +286,7 @@ fn say_goodbye(vlan: &Vlan, identity: &Identity, lease: &Lease) -> Result<()> {
         sources: &vlan.sources,
         mac: Some(identity.mac),
         mtu: vlan.mtu,
+        broadcast: crate::netlink::Broadcast::default(),
     };
     let index = host.link_into(&new, &netns, &mut sandbox)?;
     let near = |ip: &Ipv4Addr| lease.addr.contains((*ip).into());

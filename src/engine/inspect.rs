@@ -310,6 +310,9 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
                 guard::State::Unavailable { why } => format!("off: {why}"),
             },
             dropped: guard::Dropped::new(),
+            rate_up: text(a.rates.up),
+            rate_down: text(a.rates.down),
+            rate_dropped: None,
         };
         (name, link)
     });
@@ -333,6 +336,7 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
             .collect(),
         links: links.collect(),
         dhcp: super::dhcp::describe(record),
+        ip6: super::ip6::describe(record),
         rules: rules(&record.config.rules),
         conflicts: state
             .conflicts

@@ -89,17 +89,18 @@ fn prefix(segment: &str, subnet: Cidr) -> String {
     }
 }
 
-/// The same of a network, for an address of one of its subnets. Where a DHCP
-/// server gives them out, the subnet may be another tomorrow: `dhcp@eth0,`.
+/// The same of a network, for an address of one of its subnets. Where the LAN
+/// gives them out (DHCP, SLAAC), the subnet may be another tomorrow:
+/// `dhcp@eth0,`.
 fn prefix_of(network: &NetworkSpec, subnet: Cidr) -> String {
-    if network.is_dhcp() {
-        prefix_of_dhcp(network.segment())
+    if network.is_dhcp() || !network.has(subnet.family()) {
+        prefix_of_lan(network.segment())
     } else {
         prefix(network.segment(), subnet)
     }
 }
 
-fn prefix_of_dhcp(segment: &str) -> String {
+fn prefix_of_lan(segment: &str) -> String {
     format!("dhcp@{segment},")
 }
 
@@ -153,8 +154,8 @@ impl Engine {
         let neighbours = self.neighbours(network)?;
         let mut held: Vec<(Cidr, HashSet<IpAddr>)> = Vec::new();
         let all = list(&self.lease_folder())?;
-        // Of networks on the same parent with a DHCP server.
-        let leased = named(&all, &prefix_of_dhcp(network.segment()));
+        // Given by the LAN to containers on the same parent.
+        let leased = named(&all, &prefix_of_lan(network.segment()));
         let own = network.pools.iter();
         for pool in own.filter(|pool| pool.subnet.family() == family) {
             let mut own = named(&all, &prefix(network.segment(), pool.subnet));
@@ -217,13 +218,10 @@ impl Engine {
     /// All leases in the subnets of these networks.
     pub(super) fn leases(&self, networks: &[NetworkSpec]) -> Result<Vec<(IpAddr, Lease)>> {
         let prefixes = |n: &NetworkSpec| -> Vec<String> {
-            if n.is_dhcp() {
-                return vec![prefix_of(n, Cidr::DEFAULT_V4)];
-            }
-            let pools = n.pools.iter();
-            pools.map(|pool| prefix_of(n, pool.subnet)).collect()
+            let pools = n.pools.iter().map(|pool| prefix_of(n, pool.subnet));
+            pools.chain([prefix_of_lan(n.segment())]).collect()
         };
-        let prefixes: Vec<String> = networks.iter().flat_map(prefixes).collect();
+        let prefixes: HashSet<String> = networks.iter().flat_map(prefixes).collect();
         let mut leases = Vec::new();
         for name in list(&self.lease_folder())? {
             let addr = prefixes.iter().find_map(|p| name.strip_prefix(p));
@@ -246,7 +244,7 @@ impl Engine {
         ))
     }
 
-    /// Notes an address that a DHCP server has given to a container: so that
+    /// Notes an address that the LAN has given to a container: so that
     /// it can be found by its names, and the host have a route to it.
     pub(super) fn note_lease(
         &self,
@@ -262,14 +260,14 @@ impl Engine {
                 network.name
             )));
         }
-        let path = self.lease_path(network, Cidr::DEFAULT_V4, ip);
-        let name = format!("{}{ip}", prefix_of(network, Cidr::DEFAULT_V4));
+        let name = format!("{}{ip}", prefix_of_lan(network.segment()));
+        let path = self.lease_folder().join(&name);
         if let Some((other, _)) = self.holder(&name)?
             && other != *container
             && Lock::is_held(&self.dirs.lock(&other))?
         {
             return Err(Error::conflict(format!(
-                "Address already in use: the DHCP server has given {ip} to container {} too",
+                "Address already in use: the LAN has given {ip} to container {} too",
                 other.short()
             )));
         }

@@ -18,6 +18,7 @@ mod events;
 mod gc;
 mod hold;
 mod inspect;
+mod ip6;
 mod launch;
 mod lease;
 mod listing;
@@ -34,8 +35,10 @@ mod rename;
 pub mod request;
 mod resolv_conf;
 mod roster;
+mod set;
 mod signal;
 mod size;
+mod stats;
 pub mod view;
 
 use std::os::fd::AsFd;
@@ -57,6 +60,7 @@ pub use listing::Listing;
 use record::{Record, Status};
 pub use request::*;
 pub use size::Sizes;
+pub use stats::{LinkUsage, Sample};
 
 /// All verbs. Cheap to make; opens nothing.
 #[derive(Clone, Debug)]

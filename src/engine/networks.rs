@@ -146,6 +146,7 @@ impl Engine {
             mode: link.mode,
             sources: link.sources,
             mtu: link.mtu,
+            broadcast: link.broadcast,
         };
         if ipam == spec::Ipam::Dhcp {
             super::dhcp::check_network(&request, &vlan, ipv4, ipv6)?;

@@ -12,12 +12,15 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{EndpointRequest, ExtraHost};
-use crate::base::{ContainerId, ContainerName, MacAddr, NetworkId, PerFamily, PortMap, Result};
+use crate::base::{
+    Cidr, ContainerId, ContainerName, MacAddr, NetworkId, PerFamily, PortMap, Result,
+};
 use crate::image::tester::Image;
 use crate::net::Attachment;
 use crate::net::acd::Acd;
 use crate::net::dhcp::{Identity, Lease, Phase};
 use crate::net::guard::rule::Rule;
+use crate::net::ip6::Token;
 use crate::net::publish::{Path as Via_, PortRequest, Via};
 use crate::store::Dirs;
 use crate::store::file::{self, Durability};
@@ -90,6 +93,58 @@ pub(super) struct EndpointConfig {
     /// On a network with a DHCP server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<Dhcp>,
+    /// With IPv6 by the LAN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lan6: Option<Lan6>,
+}
+
+/// What a LAN gives an interface of IPv6.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lan6 {
+    pub token: Token,
+    /// Those that end in the token, as the kernel has them.
+    pub addrs: Vec<Addr6>,
+    /// Whose advertisements the default route follows.
+    pub router: Option<std::net::Ipv6Addr>,
+    pub dns: Vec<std::net::Ipv6Addr>,
+    pub search: Vec<String>,
+    /// The last thing that went wrong, and when.
+    pub error: Option<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Addr6 {
+    pub addr: Cidr,
+    pub state: State6,
+}
+
+/// RFC 4862's states of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State6 {
+    /// The kernel still asks whether somebody has it.
+    Tentative,
+    /// Somebody has: it is not used.
+    Duplicate,
+    Preferred,
+    /// Not for new connections any more.
+    Deprecated,
+}
+
+impl State6 {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Tentative => "tentative",
+            Self::Duplicate => "duplicate",
+            Self::Preferred => "preferred",
+            Self::Deprecated => "deprecated",
+        }
+    }
+
+    /// Whether the container can be reached there.
+    pub(super) fn is_usable(self) -> bool {
+        matches!(self, Self::Preferred | Self::Deprecated)
+    }
 }
 
 /// What a container knows of its lease. It outlives the container's end: the

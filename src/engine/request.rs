@@ -13,8 +13,11 @@ use crate::base::{Cidr, Family, MacAddr, OfFamily, PerFamily};
 // What a front needs of the layers below, so that it names the engine alone.
 pub use crate::container::attach::{Client, DetachKeys, Relay};
 pub use crate::net::acd::Acd;
+pub use crate::net::endpoint::{EXTRA_MAC, FIELDS, GATEWAY, RATE_DOWN, RATE_UP};
 pub use crate::net::guard::rule::{Rule, Verdict};
+pub use crate::net::ip6::Ip6;
 pub use crate::net::publish::{PortRequest, Via};
+pub use crate::net::rate::Rate;
 pub use crate::store::Dirs;
 pub use crate::sys::process::ExitStatus;
 
@@ -87,6 +90,9 @@ pub struct EndpointRequest {
     /// `--ip`, `--ip6`
     #[serde(default)]
     pub ips: PerFamily<IpAddr>,
+    /// `--ip6`, where it says who gives the address.
+    #[serde(default, skip_serializing_if = "Ip6::is_subnet")]
+    pub ip6: Ip6,
     /// `--link-local-ip`
     #[serde(default)]
     pub link_local: Vec<IpAddr>,
@@ -94,6 +100,21 @@ pub struct EndpointRequest {
     pub aliases: Vec<String>,
     pub driver_options: BTreeMap<String, String>,
     pub gw_priority: i32,
+}
+
+/// `network set`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointChange {
+    /// Driver options; `None`: not given any more.
+    pub options: BTreeMap<String, Option<String>>,
+    pub ips: PerFamily<IpAddr>,
+    pub mac: Option<MacAddr>,
+}
+
+impl EndpointChange {
+    pub(super) fn is_about_addresses(&self) -> bool {
+        !self.ips.is_empty() || self.mac.is_some() || self.options.contains_key(GATEWAY)
+    }
 }
 
 /// `--add-host NAME:IP`

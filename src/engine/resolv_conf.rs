@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use super::record::Config;
+use super::record::{Config, Lan6};
 use crate::net::dhcp::Lease;
 use crate::net::dns::{self, Settings, Side, Upstream};
 
@@ -54,13 +54,22 @@ fn parse(text: &str) -> Parsed<'_> {
     out
 }
 
-/// What the leases of a container's networks say, in the order of the networks.
-fn leased<T: Clone + PartialEq>(config: &Config, what: impl Fn(&Lease) -> &[T]) -> Vec<T> {
-    let known = config.endpoints.iter().filter_map(|e| e.dhcp.as_ref());
+/// What the leases of a container's networks say, and their routers, in the
+/// order of the networks.
+fn said<T: PartialEq>(
+    config: &Config,
+    leased: impl Fn(&Lease) -> Vec<T>,
+    advertised: impl Fn(&Lan6) -> Vec<T>,
+) -> Vec<T> {
     let mut all = Vec::new();
-    for item in known.filter_map(|d| d.lease.as_ref()).flat_map(&what) {
-        if !all.contains(item) {
-            all.push(item.clone());
+    for endpoint in &config.endpoints {
+        let lease = endpoint.dhcp.as_ref().and_then(|d| d.lease.as_ref());
+        let by_lease = lease.map(&leased).unwrap_or_default();
+        let by_router = endpoint.lan6.as_ref().map(&advertised).unwrap_or_default();
+        for item in by_lease.into_iter().chain(by_router) {
+            if !all.contains(&item) {
+                all.push(item);
+            }
         }
     }
     all
@@ -71,8 +80,10 @@ pub(super) fn make(host: &str, config: &Config, by: By) -> (String, Settings) {
     let mut file = parse(host);
     let mut overrides = Vec::new();
     let given: Vec<IpAddr> = config.dns.clone();
-    let lan = leased(config, |lease| &lease.dns);
-    let search = leased(config, |lease| &lease.search);
+    let v4 = |lease: &Lease| lease.dns.iter().copied().map(IpAddr::V4).collect();
+    let v6 = |lan: &Lan6| lan.dns.iter().copied().map(IpAddr::V6).collect();
+    let lan: Vec<IpAddr> = said(config, v4, v6);
+    let search = said(config, |l| l.search.clone(), |lan| lan.search.clone());
     let mut by_lease = Vec::new();
     let from = if !given.is_empty() {
         overrides.push("nameservers");
@@ -80,7 +91,7 @@ pub(super) fn make(host: &str, config: &Config, by: By) -> (String, Settings) {
         Side::Sandbox
     } else if !lan.is_empty() {
         by_lease.push("nameservers");
-        file.servers = lan.into_iter().map(IpAddr::V4).collect();
+        file.servers = lan;
         Side::Sandbox
     } else {
         Side::Host

@@ -1,8 +1,10 @@
 //! From a network and an endpoint's wishes to an interface: plan (pure), then
 //! attach (consumes the plan), later detach (from the record).
 
-use super::endpoint::Sysctl;
+use super::endpoint::{Receive, Sysctl};
 use super::guard::Guard;
+use super::ip6::Link6;
+use super::rate::Rates;
 use super::spec::{Driver, NetworkSpec};
 use super::{Attachment, vlan};
 use crate::base::{Cidr, Family, IfName, MacAddr, PerFamily, Result};
@@ -40,6 +42,7 @@ pub struct Endpoint {
     pub addrs: PerFamily<Cidr>,
     /// `--link-local-ip`, with Docker's prefix lengths.
     pub link_local: Vec<Cidr>,
+    pub ip6: Link6,
     pub sysctls: Vec<Sysctl>,
     pub mac: Option<MacAddr>,
     /// The gateways of the addresses' subnets.
@@ -49,6 +52,8 @@ pub struct Endpoint {
     /// Answers no ARP question yet: whether the address is free is still asked
     /// (see `acd`).
     pub silent: bool,
+    pub rates: Rates,
+    pub receive: Receive,
 }
 
 /// A link to be made in a sandbox.
@@ -92,13 +97,19 @@ pub fn detach(
     guard: &mut Option<Guard>,
 ) -> Result<()> {
     delete(attachment, sandbox)?;
+    unguard(attachment, guard)
+}
+
+/// Takes the guard of a link that is gone.
+pub fn unguard(attachment: &Attachment, guard: &mut Option<Guard>) -> Result<()> {
     match guard {
         Some(guard) => guard.remove(&attachment.ifname),
         None => Ok(()),
     }
 }
 
-fn delete(attachment: &Attachment, sandbox: &mut Rtnl<Sandbox>) -> Result<()> {
+/// The link alone: when this fails, it is there, and its guard too.
+pub fn delete(attachment: &Attachment, sandbox: &mut Rtnl<Sandbox>) -> Result<()> {
     let name = attachment.ifname.as_str();
     match sandbox.link(name)? {
         Some(link) if link.index.get() == attachment.ifindex => {

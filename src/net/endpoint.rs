@@ -1,12 +1,25 @@
 //! What an endpoint's driver options ask for (Docker 27's sysctls, 28's
-//! interface name). Others are kept and shown, as in Docker.
+//! interface name; rates and what is received are dockless's own). Others are
+//! kept and shown, as in Docker.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use crate::base::{Error, Family, IfName, Result};
+use super::rate::{Rate, Rates};
+use crate::base::{Error, Family, IfName, MacAddr, PerFamily, Result};
 
 const IFNAME: &str = "com.docker.network.endpoint.ifname";
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+pub const RATE_UP: &str = "rate-up";
+pub const RATE_DOWN: &str = "rate-down";
+const PROMISC: &str = "promisc";
+const ALLMULTI: &str = "allmulti";
+/// Separated by commas.
+pub const EXTRA_MAC: &str = "extra-mac";
+/// One of each family, separated by a comma.
+pub const GATEWAY: &str = "gw";
+/// What `--network name=…` takes as fields of their own.
+pub const FIELDS: [&str; 6] = [RATE_UP, RATE_DOWN, PROMISC, ALLMULTI, EXTRA_MAC, GATEWAY];
 
 /// The options that mean something here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +29,21 @@ pub struct EndpointOptions {
     /// In the order given; set when the addresses are there, and before the
     /// link is up.
     pub sysctls: Vec<Sysctl>,
+    pub rates: Rates,
+    pub receive: Receive,
+    /// Instead of the subnets' own.
+    pub gateways: PerFamily<IpAddr>,
+}
+
+/// What a link takes beside its own MAC's frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receive {
+    /// Everybody's (IFF_PROMISC).
+    pub promisc: bool,
+    /// Every group's (IFF_ALLMULTI).
+    pub allmulti: bool,
+    /// These too, and the container may send from them (VRRP).
+    pub macs: Vec<MacAddr>,
 }
 
 /// `net.ipv4.conf.IFNAME.arp_ignore=1`
@@ -40,9 +68,66 @@ impl EndpointOptions {
                     .collect()
             },
         );
+        let rate = |key| -> Result<Option<Rate>> {
+            let text = options.get(key);
+            text.map(|text| text.parse()).transpose().map_err(refused)
+        };
         Ok(Self {
             ifname: ifname.map_err(refused)?,
             sysctls: sysctls.map_err(refused)?,
+            rates: Rates {
+                up: rate(RATE_UP)?,
+                down: rate(RATE_DOWN)?,
+            },
+            receive: Receive::new(options).map_err(refused)?,
+            gateways: gateways(options).map_err(refused)?,
+        })
+    }
+}
+
+fn gateways(options: &BTreeMap<String, String>) -> Result<PerFamily<IpAddr>> {
+    let mut gateways = PerFamily::NONE;
+    let texts = options.get(GATEWAY).into_iter().flat_map(|t| t.split(','));
+    for text in texts {
+        let gateway: IpAddr = text
+            .trim()
+            .parse()
+            .map_err(|_| Error::invalid(format!("invalid gateway address: {text}")))?;
+        if gateways.put(gateway).is_some() {
+            return Err(Error::invalid(format!(
+                "{GATEWAY} has one address of each family at most"
+            )));
+        }
+    }
+    Ok(gateways)
+}
+
+impl Receive {
+    fn new(options: &BTreeMap<String, String>) -> Result<Self> {
+        let switch = |key: &str| match options.get(key).map(String::as_str) {
+            None | Some("off") => Ok(false),
+            Some("on") => Ok(true),
+            Some(other) => Err(Error::invalid(format!(
+                "{key} is 'on' or 'off', not '{other}'"
+            ))),
+        };
+        let texts = options.get(EXTRA_MAC).into_iter();
+        let macs = texts
+            .flat_map(|list| list.split(','))
+            .map(|text| {
+                let mac: MacAddr = text.trim().parse()?;
+                match mac.is_multicast() || mac.is_zero() {
+                    true => Err(Error::invalid(format!(
+                        "{EXTRA_MAC} {mac} is a group or zero address: no interface can own it"
+                    ))),
+                    false => Ok(mac),
+                }
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            promisc: switch(PROMISC)?,
+            allmulti: switch(ALLMULTI)?,
+            macs,
         })
     }
 }

@@ -259,6 +259,7 @@ fn make(
         sources: &[],
         mac: Some(super::vlan::stable_mac(network.as_str())),
         mtu: None,
+        broadcast: crate::netlink::Broadcast::default(),
     };
     match host.link_here(&new) {
         // Another command was faster; what follows is idempotent.

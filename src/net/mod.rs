@@ -2,6 +2,7 @@
 
 pub mod acd;
 pub mod announce;
+mod broadcast;
 pub mod choice;
 pub mod dhcp;
 pub mod dns;
@@ -10,10 +11,12 @@ pub mod driver;
 pub mod endpoint;
 pub mod guard;
 pub mod host_access;
+pub mod ip6;
 pub mod ipam;
 pub mod parent;
 pub mod plain;
 pub mod publish;
+pub mod rate;
 pub mod spec;
 pub mod vlan;
 
@@ -51,6 +54,8 @@ pub struct Attachment {
     pub internal: bool,
     #[serde(default)]
     pub guard: guard::State,
+    #[serde(default)]
+    pub rates: rate::Rates,
 }
 
 /// What has become of the link to the LAN.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::broadcast;
 use super::choice::Choice;
 use super::ipam::Pool;
 use super::parent::{Made, What};
 use crate::base::{Error, Family, IfName, MacAddr, NetworkId, NetworkName, Result};
-use crate::netlink::{IpvlanFlag, IpvlanMode, MacvlanMode, Mode};
+use crate::netlink::{Broadcast, IpvlanFlag, IpvlanMode, MacvlanMode, Mode};
 
 /// A network as stored in `<root>/networks/<id>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,6 +164,8 @@ pub struct Vlan {
     /// `None`: the parent's at creation.
     #[serde(default)]
     pub mtu: Option<u32>,
+    #[serde(default)]
+    pub broadcast: Broadcast,
 }
 
 impl Vlan {
@@ -274,6 +277,7 @@ pub struct LinkOptions {
     pub mode: Mode,
     pub sources: Vec<MacAddr>,
     pub mtu: Option<u32>,
+    pub broadcast: Broadcast,
 }
 
 impl LinkOptions {
@@ -288,6 +292,7 @@ impl LinkOptions {
             mode,
             sources: sources(mode, options)?,
             mtu: mtu(options)?,
+            broadcast: broadcast::from_options(mode, options)?,
         }))
     }
 }

@@ -4,15 +4,16 @@ use std::borrow::Cow;
 
 use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
-use super::endpoint::Sysctl;
+use super::endpoint::{Receive, Sysctl};
 use super::guard::{self, Addrs, Guard, Identity};
+use super::rate;
 use super::spec::{self, NetworkSpec, Vlan};
 use super::{Attachment, Carrier, LinkState};
 use crate::base::{
     Cause, Cidr, Error, Family, IfName, MacAddr, NetworkId, OfFamily, PerFamily, Result, Subject,
 };
 use crate::netlink::route::Configure;
-use crate::netlink::{Ifindex, Mode, NewLink, Rtnl};
+use crate::netlink::{Broadcast, Ifindex, Mode, NewLink, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
 use crate::sys::sysctl::NetSysctl;
 
@@ -20,13 +21,13 @@ use crate::sys::sysctl::NetSysctl;
 pub(super) struct VlanPlan {
     network: NetworkId,
     internal: bool,
-    ipv6: bool,
     parent: IfName,
     carries: bool,
     lower: Ifindex<Host>,
     mode: Mode,
     sources: Vec<MacAddr>,
     mtu: Option<u32>,
+    broadcast: Broadcast,
     /// `None`: passthru or ipvlan, as its parent's.
     mac: Option<MacAddr>,
     /// The network's other subnets, for an ipvlan whose host routes.
@@ -77,13 +78,16 @@ pub(super) fn plan(
         (None, Some(addr)) => Some(MacAddr::from_ip(addr.addr())),
         (None, None) => Some(stable_mac(&endpoint.id)),
     };
+    check_receive(&endpoint.receive, vlan.mode)?;
     let own = endpoint
         .addrs
         .values()
         .chain(endpoint.link_local.iter().copied());
-    let senders = match network.ipv4 || network.ipv6 {
-        true => Addrs::Own(own.map(Cidr::addr).collect()),
-        false => Addrs::Any,
+    let own = || own.map(Cidr::addr).collect();
+    let senders = match (endpoint.ip6.token(), network.ipv4 || network.ipv6) {
+        (Some(token), _) => Addrs::Slaac(own(), token),
+        (None, true) => Addrs::Own(own()),
+        (None, false) => Addrs::Any,
     };
     let subnets = network.pools.iter().map(|pool| pool.subnet);
     let is_other = |subnet: &Cidr| {
@@ -94,7 +98,6 @@ pub(super) fn plan(
     Ok(VlanPlan {
         network: network.id.clone(),
         internal: network.is_internal(),
-        ipv6: network.ipv6,
         // It may have been named by an altname.
         parent: parent.name.clone(),
         carries: parent.up && parent.carrier,
@@ -102,6 +105,7 @@ pub(super) fn plan(
         mode: vlan.mode,
         sources: vlan.sources.clone(),
         mtu: vlan.mtu,
+        broadcast: vlan.broadcast,
         mac,
         others,
         guard: network.guard,
@@ -109,6 +113,27 @@ pub(super) fn plan(
         senders,
         endpoint,
     })
+}
+
+/// The kernel hands frames to macvlans by MAC, and to ipvlans by address: only
+/// who has the parent alone can be given others'.
+fn check_receive(receive: &Receive, mode: Mode) -> Result<()> {
+    let what = match (receive.promisc, receive.macs.is_empty()) {
+        (true, _) => "promisc=on",
+        (false, false) => "extra-mac",
+        (false, true) => return Ok(()),
+    };
+    if mode.is_passthru() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{what} has no effect on a link in {mode} mode: the kernel gives it no frames to other \
+         MACs than its own"
+    ))
+    .hint(
+        "a network with -o macvlan_mode=passthru has the parent for one container, with all of \
+         its frames; allmulti=on gives a link every group's frames in each mode",
+    ))
 }
 
 fn valid_mac(mac: MacAddr) -> Result<MacAddr> {
@@ -151,15 +176,20 @@ impl VlanPlan {
             sources: &self.sources,
             mac: self.mac,
             mtu: self.mtu,
+            broadcast: self.broadcast,
         };
         let made = host.link_into(&new, netns, sandbox);
         let index = made.map_err(|error| not_made(self.mode, error))?;
         let outcome = self
-            .set_ipv6(sysctl)
+            .endpoint
+            .ip6
+            .tell(sysctl, &self.endpoint.ifname)
             .and_then(|()| self.silence(sysctl))
             .and_then(|()| self.guard(netns, guard))
             .and_then(|state| self.configure(sandbox, index, sysctl).map(|()| state))
             .and_then(|state| self.route_l3(sandbox, index).map(|()| state))
+            .and_then(|state| self.receive(sandbox, index).map(|()| state))
+            .and_then(|state| self.limit(sandbox, netns, index, guard).map(|()| state))
             .and_then(|state| Ok((state, self.own_mac(sandbox, index)?)));
         let (guarded, mac) = match outcome {
             Ok(known) => known,
@@ -191,24 +221,8 @@ impl VlanPlan {
             gateways: self.endpoint.gateways,
             internal: self.internal,
             guard: guarded,
+            rates: self.endpoint.rates,
         })
-    }
-
-    /// Before any address, and before the link is up: else the kernel would
-    /// make a link-local address on an IPv4 network and solicit routers.
-    fn set_ipv6(&self, sysctl: &NetSysctl) -> Result<()> {
-        if !sysctl.has_ipv6() {
-            return match self.ipv6 {
-                true => Err(Error::invalid(format!(
-                    "{} cannot have an IPv6 address: this kernel has no IPv6",
-                    self.endpoint.ifname
-                ))
-                .hint("boot without ipv6.disable=1, or make the network without --ipv6")),
-                false => Ok(()),
-            };
-        }
-        let name = format!("conf/{}/disable_ipv6", self.endpoint.ifname);
-        sysctl.write(Family::Ipv6, &name, if self.ipv6 { "0" } else { "1" })
     }
 
     /// Whether the address is free is still asked: no ARP question is answered.
@@ -229,6 +243,9 @@ impl VlanPlan {
         sysctl: &NetSysctl,
     ) -> Result<()> {
         let endpoint = &self.endpoint;
+        if let Some(token) = endpoint.ip6.token() {
+            sandbox.set_token(index, token.0)?;
+        }
         let gateway = |family| endpoint.gateways.of(family).filter(|_| self.is_way(family));
         let addrs = endpoint
             .addrs
@@ -277,8 +294,34 @@ impl VlanPlan {
             ifname: &self.endpoint.ifname,
             mac,
             addrs: &self.senders,
+            also: &self.endpoint.receive.macs,
         };
         guard::install(guard, netns, self.guard, &link)
+    }
+
+    fn receive(&self, sandbox: &mut Rtnl<Sandbox>, index: Ifindex<Sandbox>) -> Result<()> {
+        let receive = &self.endpoint.receive;
+        let mut macs = receive.macs.iter();
+        macs.try_for_each(|mac| sandbox.add_filter(index, *mac))?;
+        if receive.promisc || receive.allmulti {
+            sandbox.receive_more(index, receive.promisc, receive.allmulti)?;
+        }
+        Ok(())
+    }
+
+    fn limit(
+        &self,
+        sandbox: &mut Rtnl<Sandbox>,
+        netns: &Netns<Sandbox>,
+        index: Ifindex<Sandbox>,
+        guard: &mut Option<Guard>,
+    ) -> Result<()> {
+        let rates = &self.endpoint.rates;
+        if rates.is_none() {
+            return Ok(());
+        }
+        rate::shape(sandbox, index, rates.up)?;
+        guard::limit::limit(guard, netns, &self.endpoint.ifname, rates)
     }
 
     /// The host routes: no next hop. Where the default route may not go this

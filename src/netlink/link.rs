@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkInfo,
-    LinkMessage, MacVlanMode,
+    AfSpecInet6, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkHeader, LinkInfo, LinkMessage, MacVlanMode,
 };
 use serde::{Deserialize, Serialize};
 
@@ -212,6 +212,27 @@ impl<P: Place> Rtnl<P> {
     pub fn set_mtu(&mut self, index: Ifindex<P>, mtu: u32) -> Result<()> {
         let change = message(self.own(index)?, vec![LinkAttribute::Mtu(mtu)]);
         self.change("set MTU of link", index, &change)
+    }
+
+    /// The low half of the addresses that the kernel makes from advertised
+    /// prefixes (IFLA_INET6_TOKEN). Its `accept_ra` must be on.
+    pub fn set_token(&mut self, index: Ifindex<P>, token: [u8; 8]) -> Result<()> {
+        let mut addr = [0; 16];
+        addr[8..].copy_from_slice(&token);
+        let inet6 = vec![AfSpecInet6::Token(addr.into())];
+        let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)]);
+        let change = message(self.own(index)?, vec![spec]);
+        self.change("set IPv6 token of link", index, &change)
+    }
+
+    /// IFF_PROMISC and IFF_ALLMULTI, where they are wanted.
+    pub fn receive_more(&mut self, index: Ifindex<P>, promisc: bool, allmulti: bool) -> Result<()> {
+        let mut flags = LinkFlags::empty();
+        flags.set(LinkFlags::Promisc, promisc);
+        flags.set(LinkFlags::Allmulti, allmulti);
+        let mut change = message(self.own(index)?, Vec::new());
+        (change.header.flags, change.header.change_mask) = (flags, flags);
+        self.change("set what is received by link", index, &change)
     }
 
     pub fn rename(&mut self, index: Ifindex<P>, name: &IfName) -> Result<()> {

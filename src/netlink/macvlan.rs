@@ -34,6 +34,7 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkInfo, LinkMessage, MacVlanMacAddressMode,
     MacVlanMode,
 };
+use serde::{Deserialize, Serialize};
 
 use super::ipvlan::{self, Mode};
 use super::link::{self, Ifindex, Link, LinkKind, MacvlanMode};
@@ -54,6 +55,22 @@ pub struct NewLink<'a> {
     /// An ipvlan has its parent's.
     pub mac: Option<MacAddr>,
     pub mtu: Option<u32>,
+    pub broadcast: Broadcast,
+}
+
+/// How a macvlan's parent hands broadcasts to its links. `None`: as the kernel
+/// does. Both concern the parent: its queue is as long as the longest that one
+/// of its links asks for, and the cutoff is the one given last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broadcast {
+    /// Frames (IFLA_MACVLAN_BC_QUEUE_LEN; the kernel's own is 1000).
+    #[serde(default)]
+    pub queue_len: Option<u32>,
+    /// Frames to a group that more links than these have joined go by the
+    /// queue, others at once; -1: all at once (IFLA_MACVLAN_BC_CUTOFF, Linux
+    /// 6.4; the kernel's own is 1).
+    #[serde(default)]
+    pub cutoff: Option<i32>,
 }
 
 impl NewLink<'_> {
@@ -89,6 +106,8 @@ impl NewLink<'_> {
             data.push(InfoMacVlan::MacAddrMode(MacVlanMacAddressMode::Set));
             data.push(InfoMacVlan::MacAddrData(sources.collect()));
         }
+        data.extend(self.broadcast.queue_len.map(InfoMacVlan::BcQueueLen));
+        data.extend(self.broadcast.cutoff.map(InfoMacVlan::BcCutoff));
         (InfoKind::MacVlan, InfoData::MacVlan(data))
     }
 }
@@ -385,6 +404,7 @@ mod tests {
             sources: &[],
             mac: Some("02:42:0a:00:02:05".parse().unwrap()),
             mtu: Some(1400),
+            broadcast: Broadcast::default(),
         };
         let stdin = std::io::stdin();
         let place = Placement {
@@ -432,6 +452,7 @@ mod tests {
             sources: &sources,
             mac: None,
             mtu: None,
+            broadcast: Broadcast::default(),
         };
         let place = Placement {
             name: "src0",
@@ -458,6 +479,7 @@ mod tests {
             sources: &[],
             mac: None,
             mtu: None,
+            broadcast: Broadcast::default(),
         };
         let cause = Cause::Netlink {
             errno: libc::EOPNOTSUPP,

@@ -10,6 +10,11 @@ use super::wire::{self, Malformed, Message};
 use super::{addr, link, socket, trace};
 use crate::base::{Error, Result, Subject};
 
+/// RTNLGRP_*: IPv6 addresses, and options of router advertisements.
+pub const IPV6_IFADDR: u32 = 9;
+pub const ND_USEROPT: u32 = 20;
+const RTM_NEWNDUSEROPT: u16 = 68;
+
 /// Multicast listener. Overrun (ENOBUFS) is reported, never hidden.
 #[derive(Debug)]
 pub struct Monitor {
@@ -33,6 +38,9 @@ pub enum Event {
         addr: crate::base::Cidr,
         gone: bool,
     },
+    /// An option of a router's advertisement that the kernel has no use for
+    /// (RFC 8106's name servers), from its type on.
+    Advertised { index: u32, option: Vec<u8> },
     /// Messages were lost: read the state afresh.
     Overrun,
 }
@@ -93,9 +101,24 @@ fn event(message: &Message<'_>) -> Result<Option<Event>, Malformed> {
                 gone: message.kind == libc::RTM_DELADDR,
             })
         }
+        RTM_NEWNDUSEROPT => advertised(message.payload),
         _ => None,
     };
     Ok(event)
+}
+
+/// `struct nduseroptmsg`, and the option of which it tells the length.
+fn advertised(payload: &[u8]) -> Option<Event> {
+    const ROUTER_ADVERTISEMENT: u8 = 134;
+    let (header, rest) = payload.split_at_checked(16)?;
+    if header[8] != ROUTER_ADVERTISEMENT {
+        return None;
+    }
+    let length = usize::from(u16::from_ne_bytes([header[2], header[3]]));
+    Some(Event::Advertised {
+        index: wire::u32_of(&header[4..]).ok()?,
+        option: rest.get(..length)?.to_vec(),
+    })
 }
 
 impl AsFd for Monitor {

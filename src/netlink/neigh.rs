@@ -2,8 +2,13 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourMessage};
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage, NeighbourState,
+};
 
+use super::link::Ifindex;
 use super::socket::Rtnl;
 use super::wire::{self, Malformed};
 use crate::base::{MacAddr, Result, Subject};
@@ -18,7 +23,52 @@ pub struct Neigh {
     pub state: u16,
 }
 
+impl Neigh {
+    /// It has answered, and not long ago.
+    pub fn is_reachable(&self) -> bool {
+        const NUD_REACHABLE: u16 = 2;
+        self.state & NUD_REACHABLE != 0
+    }
+}
+
 impl<P: Place> Rtnl<P> {
+    /// What is known of a neighbour is forgotten, and it is asked (`ip neigh
+    /// add ADDR dev LINK use`).
+    pub fn ask_neighbour(&mut self, index: Ifindex<P>, addr: IpAddr) -> Result<()> {
+        let mut neighbour = NeighbourMessage::default();
+        neighbour.header.family = match addr {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        neighbour.header.ifindex = self.own(index)?;
+        neighbour.attributes = vec![NeighbourAttribute::Destination(addr.into())];
+        let failed = || Subject::Addr(addr.to_string());
+        match self.channel.request(libc::RTM_DELNEIGH, 0, &neighbour) {
+            Err(fault) if fault.errno() != libc::ENOENT => {
+                return Err(fault.named("forget neighbour", failed()));
+            }
+            _ => {}
+        }
+        neighbour.header.flags = NeighbourFlags::Use;
+        self.channel
+            .request(libc::RTM_NEWNEIGH, NLM_F_CREATE, &neighbour)
+            .map_err(|fault| fault.named("ask neighbour", failed()))
+    }
+
+    /// One more unicast MAC that a link's own filter lets in (`bridge fdb add
+    /// MAC dev LINK self`). Of macvlans only passthru ones have that.
+    pub fn add_filter(&mut self, index: Ifindex<P>, mac: MacAddr) -> Result<()> {
+        let mut new = NeighbourMessage::default();
+        new.header.family = AddressFamily::Bridge;
+        new.header.ifindex = self.own(index)?;
+        new.header.state = NeighbourState::Permanent;
+        new.header.flags = NeighbourFlags::Own;
+        new.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())];
+        self.channel
+            .request(libc::RTM_NEWNEIGH, NLM_F_CREATE, &new)
+            .map_err(|fault| fault.named("let in frames to", Subject::Addr(mac.to_string())))
+    }
+
     /// The ARP and neighbour discovery tables.
     pub fn neighs(&mut self) -> Result<Vec<Neigh>> {
         self.channel

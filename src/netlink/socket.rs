@@ -447,6 +447,16 @@ impl Rtnl<Sandbox> {
     }
 }
 
+impl Rtnl<Sandbox> {
+    /// Subscribes a socket of `netns` to RTNLGRP_* groups.
+    pub fn monitor_in(netns: &Netns<Sandbox>, groups: &[u32]) -> Result<Monitor> {
+        let protocol = i32::try_from(NETLINK_ROUTE).unwrap_or_default();
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let fd = netns.socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+        Monitor::new(raw::netlink_socket(fd), groups)
+    }
+}
+
 impl<P: Place> Rtnl<P> {
     /// Socket options that this kernel is too old for.
     pub fn refused_options(&self) -> &[&'static str] {

@@ -18,3 +18,4 @@ pub mod raw;
 pub mod rooted;
 pub mod seccomp;
 pub mod sysctl;
+pub mod usage;

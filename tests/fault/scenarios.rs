@@ -142,6 +142,21 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..NEW
     },
     Scenario {
+        name: "network_set",
+        before: running,
+        argv: &[
+            "network",
+            "set",
+            "c1",
+            "n1",
+            "ip=10.0.2.19",
+            "rate-up=20mbit",
+            "rate-down=20mbit",
+        ],
+        supervisor: Some("c1"),
+        ..NEW
+    },
+    Scenario {
         name: "stop",
         before: running,
         argv: &["stop", "c1"],

@@ -807,6 +807,7 @@ fn neighbours_and_routers_of_ipv6() -> Verdict {
             ifname: &eth0,
             mac,
             addrs: &addrs,
+            also: &[],
         })?;
     }
     let cases = cases6();

@@ -61,6 +61,7 @@ fn container(last: u8) -> Result<Machine> {
         sources: &[],
         mac: Some(dockless::base::MacAddr::from_ipv4(ip)),
         mtu: None,
+        broadcast: dockless::netlink::Broadcast::default(),
     };
     let index = host.link_into(&new, &netns, &mut sandbox)?;
     let configure = Configure {

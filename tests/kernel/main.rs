@@ -61,6 +61,7 @@ mod doctor;
 mod events;
 mod guard;
 mod host_access;
+mod ip6_lan;
 mod ipv6;
 mod links;
 mod netlink;
@@ -68,6 +69,7 @@ mod nft;
 mod parents;
 mod process;
 mod publish;
+mod rates;
 mod refusals;
 mod run;
 mod selfcheck;
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         selfcheck::tests(),
         acd::tests(),
         dhcp::tests(),
+        ip6_lan::tests(),
         dns::tests(),
         doctor::tests(),
         guard::tests(),
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         parents::tests(),
         process::tests(),
         publish::tests(),
+        rates::tests(),
         refusals::tests(),
         run::tests(),
         supervisor::tests(),

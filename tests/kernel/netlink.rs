@@ -144,6 +144,7 @@ fn macvlan_straight_into_a_sandbox() {
             sources: &[],
             mac: Some(mac(5)),
             mtu: Some(1400),
+            broadcast: dockless::netlink::Broadcast::default(),
         };
         let index = host.link_into(&new, &target, &mut sandbox)?;
         assert_eq!(index.get(), 2);
@@ -222,6 +223,7 @@ fn macvlan_modes() {
                 },
                 mac: Some(mac(9)),
                 mtu: None,
+                broadcast: dockless::netlink::Broadcast::default(),
             };
             let index = host.link_into(&new, &target, &mut sandbox)?;
             assert_eq!(
@@ -256,6 +258,7 @@ fn macvlan_index_or_name_taken() {
                 sources: &[],
                 mac: Some(mac(last)),
                 mtu: None,
+                broadcast: dockless::netlink::Broadcast::default(),
             };
             host.link_into(&new, &target, sandbox)
         };
@@ -295,6 +298,7 @@ fn macvlan_refusals_say_why() {
                 sources: &[],
                 mac: Some(mac),
                 mtu: None,
+                broadcast: dockless::netlink::Broadcast::default(),
             };
             let error = host.link_into(&new, &target, &mut sandbox).unwrap_err();
             println!("{error}");
@@ -314,6 +318,7 @@ fn macvlan_refusals_say_why() {
             sources: &[],
             mac: None,
             mtu: None,
+            broadcast: dockless::netlink::Broadcast::default(),
         };
         let shim = host.link_here(&shim)?;
         let text = refusal(host, eth1, MacvlanMode::Passthru, mac(5));
@@ -353,6 +358,7 @@ fn busy_mac_is_waited_for() {
                 sources: &[],
                 mac: Some(mac(5)),
                 mtu: None,
+                broadcast: dockless::netlink::Broadcast::default(),
             };
             let index = host.link_into(&new, &target, &mut sandbox)?;
             let start = Instant::now();
@@ -389,6 +395,7 @@ fn passthru_parent_is_waited_for() {
                 sources: &[],
                 mac: None,
                 mtu: None,
+                broadcast: dockless::netlink::Broadcast::default(),
             };
             let index = host.link_into(&new, &target, &mut sandbox)?;
             let own = host.link("eth1")?.unwrap().mac;
@@ -419,6 +426,7 @@ fn busy_mac_names_its_holder() {
                 sources: &[],
                 mac: Some(mac),
                 mtu: None,
+                broadcast: dockless::netlink::Broadcast::default(),
             })
         };
         let first = make(host, "first", mac(5))?;
@@ -445,6 +453,7 @@ fn busy_mac_names_its_holder() {
             sources: &[],
             mac: Some(mac(5)),
             mtu: None,
+            broadcast: dockless::netlink::Broadcast::default(),
         };
         let index = host.link_into(&new, &target, &mut sandbox)?;
         let error = sandbox.set_up(index).unwrap_err().to_string();

@@ -78,6 +78,7 @@ fn container_in(last: u8, mode: MacvlanMode) -> Container {
         sources: &[],
         mac: (mode != MacvlanMode::Passthru).then_some(mac),
         mtu: None,
+        broadcast: dockless::netlink::Broadcast::default(),
     };
     let index = host.link_into(&new, &netns, &mut sandbox).unwrap();
     let configure = Configure {

@@ -284,6 +284,7 @@ fn macvlan_meets_a_client_behind_the_gateway() -> Verdict {
         sources: &[],
         mac: Some(mac),
         mtu: None,
+        broadcast: dockless::netlink::Broadcast::default(),
     };
     let index = host.link_into(&new, &sandbox, &mut inside)?;
     let configure = Configure {

@@ -180,7 +180,7 @@ impl Network {
         Ok(())
     }
 
-    fn index_of(&mut self, at: usize) -> Result<Ifindex<Sandbox>> {
+    pub(super) fn index_of(&mut self, at: usize) -> Result<Ifindex<Sandbox>> {
         let name = self.legs[at].attachment.as_ref().map(|a| a.ifname.clone());
         let name = name.ok_or_else(not_made)?;
         let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
@@ -236,8 +236,7 @@ impl Network {
 
     /// The address is another's now, or nobody's.
     fn drop_lease(&mut self, engine: &Engine, at: usize, record: &Record) -> Result<()> {
-        let addrs = std::mem::replace(&mut self.legs[at].addrs, PerFamily::NONE);
-        let Some(addr) = addrs.ipv4() else {
+        let Some(addr) = self.legs[at].addrs.take(Family::Ipv4) else {
             return Ok(());
         };
         let index = self.index_of(at)?;
@@ -251,8 +250,8 @@ impl Network {
         }
         let before = leg.attachment.clone();
         if let Some(attachment) = &mut leg.attachment {
-            attachment.addrs = PerFamily::NONE;
-            attachment.gateways = PerFamily::NONE;
+            attachment.addrs.take(Family::Ipv4);
+            attachment.gateways.take(Family::Ipv4);
             let ifname = attachment.ifname.clone();
             self.pending.retain(|p| p.ifname != ifname);
         }
@@ -295,10 +294,7 @@ impl Network {
         record: &mut Record,
     ) -> Result<()> {
         self.remember(record);
-        if let (true, Some(names)) = (
-            self.legs.iter().any(|leg| leg.spec.is_dhcp()),
-            &mut self.names,
-        ) {
+        if let (true, Some(names)) = (self.legs.iter().any(Leg::is_by_name), &mut self.names) {
             names
                 .resolver
                 .set_settings(engine.point_to_resolver(record)?);
@@ -352,7 +348,7 @@ impl Network {
             }
             let same = |lease: &Lease| {
                 let parts = |l: &Lease| (l.addr, l.routes.clone(), l.mtu);
-                !leg.addrs.is_empty() && leg.lease().is_some_and(|l| parts(l) == parts(lease))
+                leg.addrs.ipv4().is_some() && leg.lease().is_some_and(|l| parts(l) == parts(lease))
             };
             match news {
                 None => return Ok(changed),

@@ -2,11 +2,11 @@
 //! let through what published ports need.
 
 use super::network::{Network, not_made};
-use crate::base::{Cidr, Result};
+use crate::base::Result;
 use crate::engine::counters::Counters;
 use crate::engine::record::Record;
 use crate::net::Attachment;
-use crate::net::guard::{Addrs, Guard, Identity, State};
+use crate::net::guard::{Guard, Identity, State};
 use crate::net::publish::Publisher;
 use crate::net::spec::NetworkSpec;
 
@@ -43,11 +43,12 @@ impl Network {
         let (Some(attachment), Some(guard)) = (attachment, &mut self.guard) else {
             return Ok(());
         };
-        let own = leg.addrs.values().map(Cidr::addr);
+        let own = leg.senders();
         guard.install(&Identity {
             ifname: &attachment.ifname,
             mac: attachment.mac,
-            addrs: &Addrs::Own(own.collect()),
+            addrs: &own,
+            also: &leg.options.receive.macs,
         })?;
         self.let_answers_out()
     }
@@ -72,6 +73,7 @@ impl Network {
         Ok(Counters {
             guard: guard.unwrap_or_default(),
             rules: rules.unwrap_or_default(),
+            rates: self.excess()?,
         })
     }
 }

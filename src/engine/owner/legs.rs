@@ -10,10 +10,12 @@ use super::taken;
 use crate::base::{
     Cause, Cidr, ContainerName, Error, Family, NetworkId, OfFamily, PerFamily, Result,
 };
+use crate::engine::ip6;
 use crate::engine::lease::Wish;
 use crate::engine::record::EndpointConfig;
 use crate::engine::{EndpointRequest, Engine};
 use crate::net::endpoint::EndpointOptions;
+use crate::net::ip6::{Ip6, Named};
 use crate::net::spec::NetworkSpec;
 
 impl Network {
@@ -36,10 +38,11 @@ impl Network {
         engine.resolve(&mut spec, &mut self.host)?;
         let options = EndpointOptions::new(&config.request.driver_options)?;
         check_families(&config.request, &spec)?;
+        ip6::check(&config.request, &spec)?;
         let addrs = self.lease_all(engine, &spec, &mut config, taken)?;
         config.network = Some(spec.id.clone());
         config.name = spec.name.to_string();
-        Ok(Leg {
+        let leg = Leg {
             spec,
             config,
             options,
@@ -49,7 +52,16 @@ impl Network {
             claim: None,
             is_announced: false,
             lower: Lower::default(),
-        })
+            named6: Named::default(),
+        };
+        if let Err(error) = leg.check_gateways() {
+            let undone = leg
+                .addrs
+                .values()
+                .map(|addr| engine.release(&leg.spec, addr));
+            return Err(error.with_undo(undone.filter_map(Result::err).collect()));
+        }
+        Ok(leg)
     }
 
     /// An address of each family that the network has, or none at all.
@@ -62,7 +74,8 @@ impl Network {
     ) -> Result<PerFamily<Cidr>> {
         let mut addrs = PerFamily::NONE;
         for family in Family::BOTH {
-            if !spec.has(family) || spec.vlan().is_none() || spec.is_dhcp() {
+            let is_off = family == Family::Ipv6 && config.request.ip6 == Ip6::Off;
+            if !spec.has(family) || is_off || spec.vlan().is_none() || spec.is_dhcp() {
                 continue;
             }
             let leased = self.lease_one(engine, spec, family, config, taken);
@@ -147,7 +160,7 @@ fn removed(engine: &Engine, id: &NetworkId, name: &str, container: &ContainerNam
 }
 
 /// What was asked for and the network cannot give.
-fn check_families(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()> {
+pub(super) fn check_families(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()> {
     for family in Family::BOTH {
         if let Some(ip) = request.ips.of(family)
             && !spec.has(family)

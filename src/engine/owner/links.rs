@@ -34,12 +34,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::network::{Network, Pending, not_made};
 use super::{LINKS_KEY, Owned};
-use crate::base::{Cidr, Error, IfName, Journal, Result};
+use crate::base::{Error, IfName, Journal, Result};
 use crate::engine::parents::parent_now;
 use crate::engine::{Engine, events, rfc3339, view};
 use crate::net::acd::{Acd, Watch};
 use crate::net::announce::Announcer;
-use crate::net::guard::{Addrs, Identity, State};
 use crate::net::{Attachment, Carrier, driver};
 use crate::netlink::watch::{Ear, LinkWatch, Seen};
 use crate::sys::epoll::{Epoll, EpollFlags};
@@ -300,20 +299,7 @@ impl Network {
         }
         attachment.mac = mac;
         self.legs[at].attachment = Some(attachment.clone());
-        if let (State::On, Some(guard)) = (&attachment.guard, &mut self.guard) {
-            let leg = &self.legs[at];
-            let linked = super::legs::link_local(&leg.config.request)?;
-            let own = leg.addrs.values().chain(linked);
-            let addrs = match leg.spec.ipv4 || leg.spec.ipv6 {
-                true => Addrs::Own(own.map(Cidr::addr).collect()),
-                false => Addrs::Any,
-            };
-            guard.install(&Identity {
-                ifname: &attachment.ifname,
-                mac,
-                addrs: &addrs,
-            })?;
-        }
+        self.guard_follows(at)?;
         self.legs[at].claim = None;
         let parent = Some(attachment.parent_index);
         self.legs[at].claim = self.held_claim(at, &attachment, parent)?;

@@ -55,6 +55,7 @@ impl Network {
             network: None,
             last_ips: PerFamily::NONE,
             dhcp: None,
+            lan6: None,
         };
         let before = self.default_legs();
         let leg = self.leg(engine, config, taken)?;
@@ -168,26 +169,29 @@ impl Network {
             })?;
         // The way to the server goes with the link.
         self.legs[at].give_lease_back(engine);
+        let mut errors = Vec::new();
         // As long as the link is there, nothing has changed.
         if let (Some(attachment), Some(sandbox)) =
             (&self.legs[at].attachment, self.sandbox.as_mut())
         {
-            driver::detach(attachment, sandbox, &mut self.guard)?;
+            driver::delete(attachment, sandbox)?;
+            errors.extend(driver::unguard(attachment, &mut self.guard).err());
         }
         let leg = self.legs.remove(at);
         record
             .config
             .endpoints
             .retain(|e| e.network.as_ref() != Some(&leg.spec.id));
-        let mut errors = Vec::new();
+        // An address that the host still has a route for is nobody else's yet:
+        // the container's end undoes both.
+        let mut may_go = true;
         if let Some(attachment) = &leg.attachment {
             self.pending.retain(|p| p.ifname != attachment.ifname);
-            errors.extend(self.drop_route(attachment).err());
+            let dropped = self.drop_route(attachment);
+            may_go = dropped.is_ok();
+            errors.extend(dropped.err());
         }
-        // One that the host still has a route for is nobody else's yet: the
-        // container's end undoes both.
-        let may_go = errors.is_empty();
-        for addr in leg.addrs.values() {
+        for addr in leg.held() {
             if may_go {
                 errors.extend(engine.release(&leg.spec, addr).err());
             }

@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::counters::Counters;
 use super::launch::Report;
 use super::record::{Record, Status};
+use super::set::Change;
+use super::stats::Usage;
 use super::{EndpointRequest, Engine, events, view};
 use crate::base::{Cidr, ContainerName, Error, NetworkId, Result};
 use crate::container::launch::{self, Running};
@@ -25,12 +27,16 @@ use crate::sys::process::{self, ExitStatus, SingleThreaded};
 mod claims;
 mod dhcp;
 mod guard;
+mod ip6;
 mod legs;
 mod links;
 mod live;
 mod names;
 mod network;
 mod notes;
+mod rates;
+mod readdress;
+mod set;
 mod taken;
 
 pub(super) use claims::Taken;
@@ -47,6 +53,9 @@ const LINKS_KEY: u64 = 1 << 39;
 /// Those of DHCP clients, above all others: some for each interface, by its
 /// index.
 const DHCP_BASE: u64 = 1 << 43;
+
+/// Where IPv6 is the LAN's.
+const WATCH6: u64 = 1 << 44;
 
 /// Everything of one running container, in its supervisor.
 #[derive(Debug)]
@@ -246,6 +255,7 @@ impl Owned {
         self.network.register_dhcp(epoll)?;
         self.network.register_claims(epoll)?;
         self.network.watch_links();
+        self.network.register_watch6(epoll)?;
         match &mut self.network.names {
             Some(names) if !names.resolver.is_registered() => {
                 names.resolver.register(epoll, NAMES_BASE)
@@ -363,6 +373,9 @@ impl Owner for Owned {
     }
 
     fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {
+        if key == WATCH6 {
+            return self.lan6_ready();
+        }
         if let Some(key) = key.checked_sub(DHCP_BASE) {
             return self.dhcp_ready(key);
         }
@@ -395,7 +408,8 @@ impl Owner for Owned {
         let names = names.and_then(|names| names.resolver.deadline());
         let claims = self.network.claims_deadline();
         let links = self.network.links.deadline();
-        let all = [announce, publish, names, claims, links];
+        let lan6 = self.network.lan6_deadline();
+        let all = [announce, publish, names, claims, links, lan6];
         all.into_iter().flatten().min()
     }
 
@@ -414,6 +428,9 @@ impl Owner for Owned {
         if self.network.links.deadline().is_some_and(|at| at <= now) {
             self.links_changed()?;
         }
+        if self.network.lan6_deadline().is_some_and(|at| at <= now) {
+            self.lan6_on_time(now)?;
+        }
         if let Some(names) = &mut self.network.names {
             names.resolver.on_time(now, &mut names.roster);
         }
@@ -428,6 +445,9 @@ impl Owner for Owned {
 
     fn command(&mut self, verb: &str, body: Value, _fds: Vec<OwnedFd>) -> Result<Value> {
         let parse = |e: serde_json::Error| Error::parse("read request", verb, e);
+        if verb == Usage::VERB {
+            return serde_json::to_value(self.network.usage()?).map_err(parse);
+        }
         if verb == Counters::VERB {
             let counters = self.network.counters()?;
             return serde_json::to_value(counters).map_err(parse);
@@ -435,6 +455,7 @@ impl Owner for Owned {
         match verb {
             "connect" => self.connect(serde_json::from_value(body).map_err(parse)?),
             "disconnect" => self.disconnect(&serde_json::from_value(body).map_err(parse)?),
+            Change::VERB => self.set(&serde_json::from_value(body).map_err(parse)?),
             "rename" => self.rename(serde_json::from_value(body).map_err(parse)?),
             "look" => {
                 if let Some(publisher) = &mut self.network.publisher {

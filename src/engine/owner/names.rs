@@ -128,7 +128,7 @@ impl Network {
 
     /// The container is called otherwise from now on.
     pub(super) fn rename(&mut self, engine: &Engine, name: &ContainerName) -> Result<()> {
-        if let Some(leg) = self.legs.iter().find(|leg| leg.spec.is_dhcp()) {
+        if let Some(leg) = self.legs.iter().find(|leg| leg.is_by_name()) {
             return Err(Error::conflict(format!(
                 "cannot rename container {}: on network {} its address is leased under that name",
                 self.name, leg.spec.name
@@ -144,7 +144,7 @@ impl Network {
 
     fn label(&self, engine: &Engine) -> Result<()> {
         for leg in &self.legs {
-            for addr in leg.addrs.values() {
+            for addr in leg.held() {
                 engine.label(addr, &leg.spec, &self.id, &self.names_on(&leg.config))?;
             }
         }

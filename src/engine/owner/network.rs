@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::claims::{Claim, Taken};
+use super::ip6::Watch6;
 use super::links::{Links, Lower};
 use super::names::NameService;
 use super::{legs, taken};
@@ -16,7 +17,7 @@ use crate::base::{
     PerFamily, Result,
 };
 use crate::engine::Engine;
-use crate::engine::record::{EndpointConfig, Record, State};
+use crate::engine::record::{EndpointConfig, Lan6, Record, State};
 use crate::net::Attachment;
 use crate::net::acd::Acd;
 use crate::net::announce::Announcer;
@@ -24,6 +25,7 @@ use crate::net::dhcp::Client;
 use crate::net::driver::{self, Endpoint, HostView};
 use crate::net::endpoint::EndpointOptions;
 use crate::net::guard::Guard;
+use crate::net::ip6::Named;
 use crate::net::publish::{self, Publisher, Reserved, Target};
 use crate::net::spec::{Driver, NetworkSpec, Vlan};
 use crate::netlink::{MacvlanMode, Mode, Rtnl};
@@ -46,6 +48,8 @@ pub(super) struct Leg {
     pub(super) claim: Option<Claim>,
     pub(super) is_announced: bool,
     pub(super) lower: Lower,
+    /// What routers say of name servers.
+    pub(super) named6: Named,
 }
 
 impl Leg {
@@ -55,8 +59,15 @@ impl Leg {
             .addrs
             .of(family)
             .filter(|_| !self.spec.is_l3() && !self.is_cut_off())?;
+        if self.is_by_lan6() && family == Family::Ipv6 {
+            // The kernel follows the routers.
+            return None;
+        }
         if self.spec.is_dhcp() {
             return self.lease()?.gateway().map(IpAddr::V4);
+        }
+        if let Some(own) = self.options.gateways.of(family) {
+            return Some(own);
         }
         self.spec
             .pools
@@ -131,6 +142,8 @@ pub(in crate::engine) struct Network {
     pub(super) warnings: Vec<String>,
     pub(super) acd: Acd,
     pub(super) links: Links,
+    /// With the first leg whose IPv6 is the LAN's.
+    pub(super) watch6: Option<Watch6>,
 }
 
 /// How long a dead container's namespace may take to go.
@@ -170,6 +183,7 @@ impl Network {
             warnings: Vec::new(),
             acd: record.config.acd,
             links: Links::default(),
+            watch6: None,
         };
         for config in record.config.endpoints.clone() {
             let leg = network.leg(engine, config, taken)?;
@@ -221,7 +235,7 @@ impl Network {
     pub(super) fn leases(&self) -> Vec<(NetworkSpec, Cidr)> {
         let of_leg = |leg: &Leg| {
             let spec = leg.spec.clone();
-            leg.addrs.values().map(move |addr| (spec.clone(), addr))
+            leg.held().into_iter().map(move |addr| (spec.clone(), addr))
         };
         self.legs.iter().flat_map(of_leg).collect()
     }
@@ -403,9 +417,7 @@ impl Network {
         let has_parents_mac = leg.mode().is_some_and(Mode::has_parents_mac);
         let own_mac = again.as_ref().filter(|_| !has_parents_mac).map(|a| a.mac);
         let mac = match (leg.config.request.mac.or(own_mac), leg.addrs.is_empty()) {
-            (None, true) if leg.spec.is_dhcp() && !leg.is_passthru() => {
-                Some(self.identity(leg).mac)
-            }
+            (None, true) if leg.is_by_name() && !leg.is_passthru() => Some(self.identity(leg).mac),
             (None, true) if !has_parents_mac => Some(named_mac(&leg.spec, &self.hostname)),
             (mac, _) => mac,
         };
@@ -418,6 +430,7 @@ impl Network {
             first: again.is_none() && self.legs.iter().all(|leg| leg.attachment.is_none()),
             addrs: leg.addrs,
             link_local: legs::link_local(&leg.config.request)?,
+            ip6: self.link6(at),
             sysctls: leg.options.sysctls.clone(),
             mac,
             gateways: PerFamily::each(|family| leg.gateway(family)),
@@ -427,8 +440,11 @@ impl Network {
                 .collect(),
             // One that is made again has its address already.
             silent: again.is_none() && self.acd != Acd::Off && leg.has_arp(),
+            rates: leg.options.rates,
+            receive: leg.options.receive.clone(),
         };
         let is_silent = endpoint.silent;
+        let lan6 = Lan6::new(endpoint.ip6);
         engine.ensure_parent(&leg.spec, &mut self.host)?;
         let view = HostView::of(&leg.spec, &mut self.host)?;
         if let Some(down) = view.parent.as_ref().filter(|parent| !parent.up) {
@@ -444,10 +460,14 @@ impl Network {
         let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
         let netns = self.netns.as_ref().ok_or_else(not_made)?;
         let sysctl = self.sysctl.as_ref().ok_or_else(not_made)?;
+        if lan6.is_some() && self.watch6.is_none() {
+            self.watch6 = Some(Watch6::new(netns)?);
+        }
         let spec = leg.spec.clone();
         let attachment = plan
             .attach(&mut self.host, sandbox, netns, sysctl, &mut self.guard)
             .map_err(|error| engine.name_holder(error, &spec))?;
+        self.legs[at].config.lan6 = lan6;
         let parent = view.parent.as_ref().map(|link| link.index.get());
         if spec.is_dhcp() && again.is_none() {
             self.warn_of_no_guard(&attachment, &spec);

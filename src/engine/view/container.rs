@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::net::guard::Dropped;
+use crate::net::guard::limit::Excess;
 
 use super::{Empty, HostConfig, NEVER, Ports};
 
@@ -251,10 +252,41 @@ pub struct ContainerExtra {
     /// container that does not run.
     #[serde(rename = "DHCP", skip_serializing_if = "BTreeMap::is_empty")]
     pub dhcp: BTreeMap<String, Dhcp>,
+    /// Per network name, where `--ip6` says who gives the addresses.
+    #[serde(rename = "IPv6", skip_serializing_if = "BTreeMap::is_empty")]
+    pub ip6: BTreeMap<String, Ip6>,
     /// `--allow` and `--deny` in their order, and what holds for the rest.
     pub rules: Vec<RuleExtra>,
     /// Address conflicts of the last start and since.
     pub conflicts: Vec<Conflict>,
+}
+
+/// IPv6 by the LAN, or none at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Ip6 {
+    /// `slaac`, `off`
+    pub by: String,
+    /// The low half of the addresses: `::4b1d:…`
+    pub token: String,
+    /// While it runs.
+    pub addresses: Vec<Addr6>,
+    /// Of the default route.
+    pub router: String,
+    #[serde(rename = "DNS")]
+    pub dns: Vec<String>,
+    pub search: Vec<String>,
+    pub last_error: String,
+    pub last_error_at: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Addr6 {
+    /// `2001:db8::4b1d:…/64`
+    pub address: String,
+    /// `tentative`, `duplicate`, `preferred`, `deprecated`
+    pub state: String,
 }
 
 /// A DHCP client and its lease; empty without one.
@@ -346,4 +378,11 @@ pub struct LinkExtra {
     /// What the guard has dropped, by what was forged; only where there was
     /// any, and only of one container that is asked for by name.
     pub dropped: Dropped,
+    /// `20mbit`; empty: as fast as it goes.
+    pub rate_up: String,
+    pub rate_down: String,
+    /// What was dropped for them; only of one container that is asked for by
+    /// name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_dropped: Option<Excess>,
 }

@@ -40,6 +40,7 @@ use crate::base::MacAddr;
 pub use client::{Client, News, release, unix_time};
 pub use lease::{Lease, Route};
 pub use machine::Phase;
+pub(super) use options::search;
 
 /// How long a start waits for its first lease. dnsmasq takes 3 s to look
 /// whether an address is free before it offers it.

@@ -39,7 +39,7 @@ pub(super) fn routes(mut bytes: &[u8]) -> Option<Vec<Route>> {
 
 /// Option 119 (RFC 3397): names with RFC 1035's compression, pointers into the
 /// option itself. What is no host name is left out, with all that follows.
-pub(super) fn search(bytes: &[u8]) -> Vec<String> {
+pub(in crate::net) fn search(bytes: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     let mut at = 0;
     while at < bytes.len() && names.len() < NAMES {

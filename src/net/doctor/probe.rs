@@ -167,6 +167,7 @@ impl Trial {
             sources: &[],
             mac: Some(mac),
             mtu: None,
+            broadcast: crate::netlink::Broadcast::default(),
         };
         let index = host.link_into(&new, &netns, &mut rtnl)?;
         Ok(Self {

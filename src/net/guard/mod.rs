@@ -20,13 +20,15 @@
 //! Linux 6.16 on a hook waits for the next link of the same name.
 //!
 //! The same socket owns the table of `--allow` and `--deny` (`rule.rs` says
-//! what they mean, `filter.rs` how the kernel is told).
+//! what they mean, `filter.rs` how the kernel is told), and those of rates
+//! (`limit.rs`).
 //!
 //! *What* passes is in `rules.rs`. A kernel without the hook (before 5.16) or
 //! without nf_tables gets no guard: with the default that is a warning and a
 //! line in `inspect`, with `-o guard=on` a refusal.
 
 mod filter;
+pub mod limit;
 pub mod rule;
 mod rules;
 
@@ -37,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use rule::Rule;
 
+use super::ip6::Token;
 use super::spec;
 use crate::base::{Cidr, Error, IfName, MacAddr, Result};
 use crate::netlink::nft::{Batch, Family, Nft, Owned, RuleInfo, Table};
@@ -49,6 +52,8 @@ pub struct Identity<'a> {
     pub ifname: &'a IfName,
     pub mac: MacAddr,
     pub addrs: &'a Addrs,
+    /// Other MACs that may send, IPv4 and ARP from any address (VRRP).
+    pub also: &'a [MacAddr],
 }
 
 /// Which addresses may be named as a sender's.
@@ -57,6 +62,9 @@ pub enum Addrs {
     /// These; with an IPv6 address also the link-local one that follows from
     /// the MAC. None: only what asks for an address.
     Own(Vec<IpAddr>),
+    /// The same, and more of them to come that end in the token: it may ask
+    /// whether these are free, and speak from the link-local one.
+    Slaac(Vec<IpAddr>, Token),
     /// A link whose addresses are not ours to know.
     Any,
 }
@@ -137,6 +145,8 @@ pub struct Guard {
     aliases: Option<(IfName, Cidr, u64)>,
     /// `--allow` and `--deny`, once they are in force.
     filter: Option<Filter>,
+    /// Links that have a rate.
+    limited: Vec<IfName>,
 }
 
 /// The rule before them that lets in what published ports bring.
@@ -165,6 +175,7 @@ impl Guard {
             links: Vec::new(),
             aliases: None,
             filter: None,
+            limited: Vec::new(),
         })
     }
 
@@ -250,6 +261,7 @@ impl Guard {
 
     /// The link is gone; one without a guard is fine.
     pub fn remove(&mut self, ifname: &IfName) -> Result<()> {
+        self.unlimit(ifname)?;
         if !self.links.contains(ifname) {
             return Ok(());
         }

@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Addrs, Forgery, Identity};
 use crate::base::{Cidr, MacAddr};
+use crate::net::ip6::Token;
 use crate::netlink::nft::{Batch, Chain, Cmp, Expr, Field, Hook, Reg, Table, Verdict};
 
 /// After every other chain of the hook: nothing rewrites a frame any more.
@@ -170,6 +171,10 @@ pub(super) fn write(batch: &mut Batch, table: Table<'_>, link: &Identity<'_>) {
         rules.ipv4(link.mac, *addr);
     }
     rules.arp(link.mac, &v4);
+    for mac in link.also {
+        rules.ipv4(*mac, None);
+        rules.arp(*mac, &[None]);
+    }
     rules.without_address(link.mac);
     rules.ipv6(link);
     rules.drops(link.mac);
@@ -179,7 +184,9 @@ pub(super) fn write(batch: &mut Batch, table: Table<'_>, link: &Identity<'_>) {
 fn of_family<T>(addrs: &Addrs, pick: impl Fn(IpAddr) -> Option<T>) -> Vec<Option<T>> {
     match addrs {
         Addrs::Any => vec![None],
-        Addrs::Own(list) => list.iter().filter_map(|a| pick(*a).map(Some)).collect(),
+        Addrs::Own(list) | Addrs::Slaac(list, _) => {
+            list.iter().filter_map(|a| pick(*a).map(Some)).collect()
+        }
     }
 }
 
@@ -254,10 +261,14 @@ impl Rules<'_, '_> {
             IpAddr::V6(addr) => Some(addr),
             IpAddr::V4(_) => None,
         });
-        if own.is_empty() {
+        let token = match link.addrs {
+            Addrs::Slaac(_, token) => Some(*token),
+            Addrs::Own(_) | Addrs::Any => None,
+        };
+        if own.is_empty() && token.is_none() {
             return;
         }
-        if matches!(link.addrs, Addrs::Own(_)) {
+        if !matches!(link.addrs, Addrs::Any) {
             own.push(Some(link_local(link.mac)));
         }
         for name in [IP6, UNSPECIFIED] {
@@ -279,7 +290,7 @@ impl Rules<'_, '_> {
             self.add(CHAIN, &from.then(goto(IP6)), None);
         }
         self.ip6(link.mac, &own);
-        self.unspecified(&own);
+        self.unspecified(&own, token);
     }
 
     /// From an own address.
@@ -348,7 +359,7 @@ impl Rules<'_, '_> {
     }
 
     /// From `::`: is an own address free (DAD), where are routers, groups.
-    fn unspecified(&mut self, own: &[Option<Ipv6Addr>]) {
+    fn unspecified(&mut self, own: &[Option<Ipv6Addr>], token: Option<Token>) {
         let message = |kind| any().is(NEXT6, &[ICMPV6]).is(BODY6, &[kind]);
         for target in own {
             let probe = message(NEIGHBOUR_SOLICIT);
@@ -356,6 +367,10 @@ impl Rules<'_, '_> {
                 Some(target) => probe.is(TARGET6, &target.octets()),
                 None => probe,
             };
+            self.add(UNSPECIFIED, &probe.accept(), None);
+        }
+        if let Some(Token(token)) = token {
+            let probe = message(NEIGHBOUR_SOLICIT).is(TARGET6 + 8, &token);
             self.add(UNSPECIFIED, &probe.accept(), None);
         }
         self.add(UNSPECIFIED, &message(ROUTER_SOLICIT).accept(), None);

@@ -402,6 +402,7 @@ impl Publisher {
                 *index == fast.index() || *name == fast.parent().as_str()
             }
             Event::Addr { index, .. } => *index == fast.index(),
+            Event::Advertised { .. } => false,
             Event::Overrun => true,
         };
         if events.iter().any(ours) {

@@ -215,6 +215,13 @@ pub enum Expr {
         timeout: Duration,
     },
     Counter,
+    /// Ends the rule as long as packets of at most so many bytes a second come
+    /// by: what goes on is too much. What a second lets through, and `burst`
+    /// bytes, can come at once after a pause.
+    LimitOver {
+        bytes: u64,
+        burst: u32,
+    },
     /// The connection's state (NF_CT_STATE bits), four bytes, host order. In
     /// this namespace connections are tracked from now on.
     CtState {
@@ -247,6 +254,7 @@ impl Expr {
             Self::Lookup { .. } => "lookup",
             Self::Update { .. } => "dynset",
             Self::Counter => "counter",
+            Self::LimitOver { .. } => "limit",
             Self::CtState { .. } => "ct",
             Self::Prohibit => "reject",
         }
@@ -330,6 +338,16 @@ impl Expr {
             }
             // Starts at zero.
             Self::Counter => {}
+            Self::LimitOver { bytes, burst } => {
+                const NFT_LIMIT_PKT_BYTES: u32 = 1;
+                const NFT_LIMIT_F_INV: u32 = 1;
+                attr::be64(out, 1, *bytes);
+                // In seconds; there is no shorter unit.
+                attr::be64(out, 2, 1);
+                attr::be32(out, 3, *burst);
+                attr::be32(out, 4, NFT_LIMIT_PKT_BYTES);
+                attr::be32(out, 5, NFT_LIMIT_F_INV);
+            }
             Self::CtState { into } => {
                 const NFT_CT_STATE: u32 = 0;
                 attr::be32(out, 1, into.0);

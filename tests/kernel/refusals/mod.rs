@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(ipam).needs(PLAYERS).limit_s(120),
         Test::new(network_commands).needs(PLAYERS).limit_s(120),
         Test::new(container_commands).needs(PLAYERS).limit_s(120),
+        Test::new(rates).needs(PLAYERS).limit_s(120),
         Test::new(luck).needs(PLAYERS).limit_s(120),
         Test::new(damage).needs(PLAYERS).limit_s(120),
     ];
@@ -39,6 +40,10 @@ fn network_commands() -> Verdict {
 
 fn container_commands() -> Verdict {
     play::table(include_str!("container.txt"))
+}
+
+fn rates() -> Verdict {
+    play::table(include_str!("rates.txt"))
 }
 
 fn luck() -> Verdict {

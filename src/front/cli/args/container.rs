@@ -48,6 +48,24 @@ pub struct Ps {
     pub names: Vec<String>,
 }
 
+/// `stats`
+#[derive(Debug, Parser)]
+pub struct Stats {
+    /// Show all containers (default shows just running)
+    #[arg(short, long)]
+    pub all: bool,
+    #[arg(long, value_name = "string", help = FORMAT_LIST)]
+    pub format: Option<String>,
+    /// Disable streaming stats and only pull the first result
+    #[arg(long)]
+    pub no_stream: bool,
+    /// Do not truncate output
+    #[arg(long)]
+    pub no_trunc: bool,
+    #[arg(value_name = "CONTAINER")]
+    pub names: Vec<String>,
+}
+
 /// `inspect`
 #[derive(Debug, Parser)]
 pub struct Inspect {

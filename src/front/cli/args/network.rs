@@ -126,7 +126,7 @@ pub struct Connect {
     /// IPv4 address (e.g., "172.30.100.104")
     #[arg(long, value_name = "string")]
     pub ip: Option<String>,
-    /// IPv6 address (e.g., "2001:db8::33")
+    /// IPv6 address (e.g., "2001:db8::33"), or "slaac" (by the LAN's routers) or "off"
     #[arg(long, value_name = "string")]
     pub ip6: Option<String>,
     /// Add a link-local address for the container
@@ -136,6 +136,9 @@ pub struct Connect {
     /// is not there yet
     #[arg(long, value_name = "seconds", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
     pub parent_wait: Option<String>,
+    /// Limit the link (up=20mbit,down=100mbit)
+    #[arg(long, value_name = "list")]
+    pub net_rate: Option<String>,
     #[arg(value_name = "NETWORK")]
     pub names: Vec<String>,
 }
@@ -147,6 +150,13 @@ pub struct Disconnect {
     #[arg(short, long)]
     pub force: bool,
     #[arg(value_name = "NETWORK")]
+    pub names: Vec<String>,
+}
+
+/// `network set`
+#[derive(Debug, Parser)]
+pub struct Set {
+    #[arg(value_name = "CONTAINER")]
     pub names: Vec<String>,
 }
 

@@ -64,7 +64,7 @@ pub struct Run {
     /// IPv4 address (e.g., 172.30.100.104)
     #[arg(long, value_name = "string")]
     pub ip: Option<String>,
-    /// IPv6 address (e.g., 2001:db8::33)
+    /// IPv6 address (e.g., 2001:db8::33), or "slaac" (by the LAN's routers) or "off"
     #[arg(long, value_name = "string")]
     pub ip6: Option<String>,
     /// Container IPv4/IPv6 link-local addresses
@@ -88,6 +88,9 @@ pub struct Run {
     /// Assign a name to the container
     #[arg(long, value_name = "string")]
     pub name: Option<String>,
+    /// Limit the first network's link (up=20mbit,down=100mbit)
+    #[arg(long, value_name = "list")]
+    pub net_rate: Option<String>,
     /// Connect a container to a network
     #[arg(long, alias = "net", value_name = "network")]
     pub network: Vec<String>,

@@ -13,5 +13,6 @@ pub mod networks;
 pub mod ordered;
 pub mod ports;
 pub mod safe;
+pub mod stats;
 mod syntax;
 pub mod template;

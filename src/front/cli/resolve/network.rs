@@ -6,7 +6,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::{conflict, given, ipv4, not_yet, pairs};
 use crate::base::{Cidr, Error, Family, MacAddr, PerFamily, Result};
-use crate::engine::{EndpointRequest, HostAccess, NetworkCreate, PoolRequest};
+use crate::engine::{
+    EXTRA_MAC, EndpointChange, EndpointRequest, FIELDS, GATEWAY, HostAccess, Ip6, NetworkCreate,
+    PoolRequest, RATE_DOWN, RATE_UP, Rate,
+};
 use crate::front::cli::args::network as args;
 use crate::front::cli::args::run::Run;
 
@@ -142,17 +145,21 @@ fn twice(what: &str, pool: &PoolRequest) -> Error {
 
 /// `network connect [OPTIONS] NETWORK CONTAINER`
 pub fn connect(a: &args::Connect) -> Result<EndpointRequest> {
+    let (ips, ip6) = ips(a.ip.as_ref(), a.ip6.as_ref())?;
+    let mut driver_options = a
+        .driver_opt
+        .iter()
+        .map(|text| driver_option(text, "key/value"))
+        .collect::<Result<_>>()?;
+    net_rate(a.net_rate.as_deref(), &mut driver_options)?;
     Ok(EndpointRequest {
         network: a.names.first().cloned().unwrap_or_default(),
-        ips: ips(a.ip.as_ref(), a.ip6.as_ref())?,
+        ips,
+        ip6,
         link_local: link_local(&a.link_local_ip)?,
         mac: None,
         aliases: a.alias.clone(),
-        driver_options: a
-            .driver_opt
-            .iter()
-            .map(|text| driver_option(text, "key/value"))
-            .collect::<Result<_>>()?,
+        driver_options,
         gw_priority: match a.gw_priority {
             None => 0,
             Some(n) => i32::try_from(n).map_err(|_| {
@@ -174,11 +181,102 @@ fn driver_option(text: &str, words: &str) -> Result<(String, String)> {
     }
 }
 
+/// `--net-rate up=20mbit,down=100mbit`: two of the driver's options.
+fn net_rate(text: Option<&str>, options: &mut BTreeMap<String, String>) -> Result<()> {
+    let Some(text) = text else {
+        return Ok(());
+    };
+    for part in text.split(',') {
+        let (key, value) = match part.trim().split_once('=') {
+            Some(("up", value)) => (RATE_UP, value),
+            Some(("down", value)) => (RATE_DOWN, value),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "invalid --net-rate '{text}': it is up=RATE, down=RATE or up=RATE,down=RATE"
+                )));
+            }
+        };
+        value.parse::<Rate>()?;
+        if options.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(conflict(&format!("{key} is given twice")));
+        }
+    }
+    Ok(())
+}
+
+/// `network set … ip=ADDR ip6=ADDR gw=ADDR mac=MAC rate-up=20mbit rate-down=off`,
+/// rates also as `rate=up=…,down=…`.
+pub fn changes(texts: &[String]) -> Result<EndpointChange> {
+    let mut change = EndpointChange::default();
+    for text in texts {
+        let twice = |key: &str| conflict(&format!("{key} is given twice"));
+        let mut put =
+            |key: &str, value: Option<String>| match change.options.insert(key.to_owned(), value) {
+                Some(_) => Err(twice(key)),
+                None => Ok(()),
+            };
+        match text.split_once('=') {
+            Some((key @ (RATE_UP | RATE_DOWN), value)) => put(key, rate(value)?)?,
+            Some(("rate", both)) => {
+                for part in both.split(',') {
+                    match part.split_once('=') {
+                        Some(("up", value)) => put(RATE_UP, rate(value)?)?,
+                        Some(("down", value)) => put(RATE_DOWN, rate(value)?)?,
+                        _ => {
+                            return Err(Error::invalid(format!(
+                                "invalid rate '{both}': it is rate=up=RATE,down=RATE"
+                            )));
+                        }
+                    }
+                }
+            }
+            Some((key @ GATEWAY, "off")) => put(key, None)?,
+            Some((key @ GATEWAY, value)) => put(key, Some(value.to_owned()))?,
+            Some((key @ ("ip" | "ip6"), value)) => {
+                let ip = match key {
+                    "ip" => IpAddr::V4(ipv4(value)?),
+                    _ => IpAddr::V6(ipv6(value)?),
+                };
+                if change.ips.put(ip).is_some() {
+                    return Err(twice(key));
+                }
+            }
+            Some((key @ "mac", value)) => {
+                if change.mac.replace(value.parse()?).is_some() {
+                    return Err(twice(key));
+                }
+            }
+            _ => {
+                return Err(Error::invalid(format!("nothing can be set by '{text}'")).hint(
+                    "ip=, ip6=, gw=, mac=, rate-up= and rate-down= can; a rate is tc's, or 'off'",
+                ));
+            }
+        }
+    }
+    Ok(change)
+}
+
+/// `None`: off.
+fn rate(text: &str) -> Result<Option<String>> {
+    match text {
+        "off" => Ok(None),
+        text => Ok(Some(text.parse::<Rate>()?.to_string())),
+    }
+}
+
 /// `--ip`, `--ip6`
-fn ips(v4: Option<&String>, v6: Option<&String>) -> Result<PerFamily<IpAddr>> {
+fn ips(v4: Option<&String>, v6: Option<&String>) -> Result<(PerFamily<IpAddr>, Ip6)> {
     let v4 = given(v4).map(ipv4).transpose()?.map(IpAddr::V4);
-    let v6 = given(v6).map(ipv6).transpose()?.map(IpAddr::V6);
-    Ok(v4.into_iter().chain(v6).collect())
+    let (v6, ip6) = given(v6).map_or(Ok((None, Ip6::Subnet)), ip6)?;
+    Ok((v4.into_iter().chain(v6).collect(), ip6))
+}
+
+/// An address, or who gives it.
+fn ip6(text: &str) -> Result<(Option<IpAddr>, Ip6)> {
+    match Ip6::new(text) {
+        Some(word) => Ok((None, word)),
+        None => Ok((Some(IpAddr::V6(ipv6(text)?)), Ip6::Subnet)),
+    }
 }
 
 /// One that could be an interface's: unspecified and group addresses are not.
@@ -188,7 +286,14 @@ fn ipv6(text: &str) -> Result<Ipv6Addr> {
         !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || mapped)
     };
     let parsed = text.parse().ok().filter(is_host);
-    parsed.ok_or_else(|| Error::invalid(format!("invalid IPv6 address: {text}")))
+    parsed.ok_or_else(|| {
+        let error = Error::invalid(format!("invalid IPv6 address: {text}"));
+        match text {
+            "dhcp" => error.hint("there is no DHCPv6 client yet; --ip6 slaac goes by the routers"),
+            _ if text.contains(':') => error,
+            _ => error.hint("--ip6 takes an address, or slaac or off"),
+        }
+    })
 }
 
 /// `--link-local-ip`
@@ -214,18 +319,23 @@ pub fn endpoints(a: &Run) -> Result<Vec<EndpointRequest>> {
     for text in &a.network {
         list.push(endpoint(text)?);
     }
-    let ips = ips(a.ip.as_ref(), a.ip6.as_ref())?;
+    let (ips, ip6) = ips(a.ip.as_ref(), a.ip6.as_ref())?;
     let link_local = link_local(&a.link_local_ip)?;
     let mac: Option<MacAddr> = given(a.mac_address.as_ref()).map(str::parse).transpose()?;
     if let Some(first) = list.first_mut() {
-        merge(first, ips, link_local, mac, &a.network_alias)?;
+        merge(first, (ips, ip6), link_local, mac, &a.network_alias)?;
+        net_rate(a.net_rate.as_deref(), &mut first.driver_options)?;
     } else if !a.network_alias.is_empty() {
         return Err(only_user_defined_aliases());
-    } else if !(ips.is_empty() && link_local.is_empty()) {
+    } else if !(ips.is_empty() && ip6.is_subnet() && link_local.is_empty()) {
         return Err(only_user_defined_ip());
     } else if mac.is_some() {
         return Err(Error::invalid(
             "--mac-address needs a network: without --network there is no interface",
+        ));
+    } else if a.net_rate.is_some() {
+        return Err(Error::invalid(
+            "--net-rate needs a network: without --network there is no interface",
         ));
     }
     check(&list)?;
@@ -234,7 +344,7 @@ pub fn endpoints(a: &Run) -> Result<Vec<EndpointRequest>> {
 
 fn merge(
     first: &mut EndpointRequest,
-    ips: PerFamily<IpAddr>,
+    (ips, ip6): (PerFamily<IpAddr>, Ip6),
     link_local: Vec<IpAddr>,
     mac: Option<MacAddr>,
     aliases: &[String],
@@ -248,7 +358,10 @@ fn merge(
         return both("--network-alias", "alias");
     }
     for (family, flag) in [(Family::Ipv4, "--ip"), (Family::Ipv6, "--ip6")] {
-        if first.ips.of(family).is_some() && ips.of(family).is_some() {
+        let is_given = |ips: &PerFamily<IpAddr>, ip6: Ip6| {
+            ips.of(family).is_some() || family == Family::Ipv6 && !ip6.is_subnet()
+        };
+        if is_given(&first.ips, first.ip6) && is_given(&ips, ip6) {
             return both(flag, &format!("{family} address"));
         }
     }
@@ -261,6 +374,9 @@ fn merge(
     first.aliases.extend(aliases.iter().cloned());
     for ip in ips.values() {
         first.ips.put(ip);
+    }
+    if !ip6.is_subnet() {
+        first.ip6 = ip6;
     }
     first.link_local.extend(link_local);
     first.mac = first.mac.or(mac);
@@ -279,11 +395,18 @@ fn check(list: &[EndpointRequest]) -> Result<()> {
             if !e.aliases.is_empty() {
                 return Err(only_user_defined_aliases());
             }
-            if !(e.ips.is_empty() && e.link_local.is_empty()) {
+            if !(e.ips.is_empty() && e.ip6.is_subnet() && e.link_local.is_empty()) {
                 return Err(only_user_defined_ip());
             }
             if e.mac.is_some() {
                 return Err(conflict("mac-address and the network mode"));
+            }
+            let own = |key: &&&str| e.driver_options.contains_key(**key);
+            if let Some(key) = FIELDS.iter().find(own) {
+                return Err(Error::invalid(format!(
+                    "{key} needs a network of the container's own: there is no link on {}",
+                    e.network
+                )));
             }
         }
         if list[..i].iter().any(|other| other.network == e.network) {
@@ -333,7 +456,8 @@ fn fields(text: &str) -> Option<Vec<String>> {
 }
 
 /// `NAME`, or `name=NAME,ip=…,ip6=…,link-local-ip=…,mac-address=…,alias=…,
-/// driver-opt=K=V,gw-priority=N`
+/// driver-opt=K=V,gw-priority=N`, and dockless's own options: `rate-up=RATE,
+/// rate-down=RATE,promisc=on,allmulti=on,extra-mac=MAC`
 fn endpoint(text: &str) -> Result<EndpointRequest> {
     if !text.contains('=') {
         return Ok(EndpointRequest {
@@ -356,7 +480,13 @@ fn endpoint(text: &str) -> Result<EndpointRequest> {
             "name" => e.network = value.to_owned(),
             "alias" => e.aliases.push(value.to_owned()),
             "ip" => drop(e.ips.put(IpAddr::V4(ipv4(value)?))),
-            "ip6" => drop(e.ips.put(IpAddr::V6(ipv6(value)?))),
+            "ip6" => {
+                let (ip, word) = ip6(value)?;
+                // The last one counts, as of every field.
+                e.ips.take(Family::Ipv6);
+                e.ip6 = word;
+                ip.map(|ip| e.ips.put(ip));
+            }
             "link-local-ip" => e.link_local.extend(link_local(&[value.to_owned()])?),
             "mac-address" => e.mac = Some(value.parse()?),
             "driver-opt" => {
@@ -368,6 +498,13 @@ fn endpoint(text: &str) -> Result<EndpointRequest> {
                 e.gw_priority = value.parse().map_err(|_| {
                     refused(format!("invalid gw-priority ({value}): invalid syntax"))
                 })?;
+            }
+            EXTRA_MAC if e.driver_options.contains_key(EXTRA_MAC) => {
+                let list = e.driver_options.entry(key).or_default();
+                list.push_str(&format!(",{value}"));
+            }
+            own if FIELDS.contains(&own) => {
+                e.driver_options.insert(key, value.to_owned());
             }
             _ => return Err(refused(format!("invalid field key {key}"))),
         }

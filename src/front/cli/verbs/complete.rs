@@ -51,11 +51,14 @@ fn wanted(words: &[String]) -> Wanted {
     // Values of flags count too: where it matters, one name too many is no harm.
     let before = given.iter().filter(|word| !word.starts_with('-')).count();
     match (verb, before) {
-        ("attach" | "exec", 0) | ("stop" | "kill" | "pause" | "unpause", _) => Wanted::Running,
-        ("logs" | "port" | "rename", 0)
+        ("attach" | "exec", 0) | ("stop" | "kill" | "pause" | "unpause" | "stats", _) => {
+            Wanted::Running
+        }
+        ("logs" | "port" | "rename" | "network set", 0)
         | ("start" | "restart" | "wait" | "rm" | "container inspect", _) => Wanted::Containers,
         ("network connect" | "network disconnect", n) if n > 0 => Wanted::Containers,
         ("network connect" | "network disconnect" | "network host-access", 0)
+        | ("network set", 1)
         | ("network inspect" | "network rm", _) => Wanted::Networks,
         ("inspect", _) => Wanted::Both,
         _ => Wanted::Nothing,
@@ -77,6 +80,8 @@ mod tests {
             ("rm -f a b", Wanted::Containers),
             ("network rm", Wanted::Networks),
             ("network connect", Wanted::Networks),
+            ("network set", Wanted::Containers),
+            ("network set c", Wanted::Networks),
             ("network disconnect -f n", Wanted::Containers),
             ("inspect a", Wanted::Both),
             ("run --rm --network", Wanted::Networks),

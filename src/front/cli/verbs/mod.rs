@@ -7,6 +7,7 @@ mod lifecycle;
 mod machine;
 mod networks;
 mod process;
+mod stats;
 mod table;
 
 use clap::{ArgMatches, Command};

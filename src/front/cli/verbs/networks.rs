@@ -112,6 +112,16 @@ pub(super) fn disconnect(front: &Front, syntax: &Syntax, a: args::Disconnect) ->
     Ok(0)
 }
 
+pub(super) fn set(front: &Front, syntax: &Syntax, a: args::Set) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    let [container, network, changes @ ..] = &a.names[..] else {
+        return Ok(1);
+    };
+    let change = resolve::changes(changes)?;
+    warn(&front.engine.network_set(container, network, change)?);
+    Ok(0)
+}
+
 fn warn(warnings: &[String]) {
     for warning in warnings {
         exit::say(&format!("WARNING: {warning}"));

@@ -3,7 +3,7 @@
 use clap::CommandFactory;
 
 use super::super::args::{Arity, Syntax, container, machine, network, refused, run};
-use super::{Verb, containers, inspect, lifecycle, networks, process, typed};
+use super::{Verb, containers, inspect, lifecycle, networks, process, stats, typed};
 
 const PLAIN: Syntax = Syntax {
     paths: &[],
@@ -79,6 +79,16 @@ pub static VERBS: &[Verb] = &[
         SOME {
             paths: &["container inspect"],
             about: "Display detailed information on one or more containers",
+        }
+    ),
+    verb!(
+        container::Stats,
+        stats::stats,
+        PLAIN {
+            paths: &["stats", "container stats"],
+            about: "Display a live stream of container(s) resource usage statistics",
+            usage: "[OPTIONS] [CONTAINER...]",
+            arity: Arity::at_least(0),
         }
     ),
     verb!(
@@ -259,6 +269,17 @@ pub static VERBS: &[Verb] = &[
             about: "Disconnect a container from a network",
             usage: "[OPTIONS] NETWORK CONTAINER",
             arity: Arity::exactly(2),
+        }
+    ),
+    verb!(
+        network::Set,
+        networks::set,
+        PLAIN {
+            paths: &["network set"],
+            about: "Change a container's link on a network, also while it runs: ip=, ip6=, gw=, mac=, \
+                    rate-up=, rate-down=",
+            usage: "CONTAINER NETWORK KEY=VALUE [KEY=VALUE...]",
+            arity: Arity::at_least(3),
         }
     ),
     verb!(

@@ -1,0 +1,367 @@
+//! IPv6 that the LAN gives a running container: what it is, seen as it
+//! changes.
+//!
+//! *Theory of operation.* The kernel does SLAAC by itself; here it is only
+//! followed. One rtnetlink socket in the container's namespace hears of
+//! addresses and of what routers say of name servers; whenever it has something,
+//! the addresses are read afresh, and what follows from them is done: guard,
+//! names, /etc, `inspect`. Only addresses that end in the link's token count,
+//! so that nobody inside can widen the guard by adding others.
+//!
+//! Each advertisement is heard of, also one that changes nothing. So the socket
+//! is out of the poll set for [`DEAF`] after it was read: nobody on the LAN can
+//! keep a supervisor busy.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::legs;
+use super::network::{Leg, Network, not_made};
+use super::{Owned, WATCH6};
+use crate::base::{Cidr, Error, Family, Result};
+use crate::engine::Engine;
+use crate::engine::record::{Addr6, Lan6, Record, State6};
+use crate::engine::{ip6, rfc3339};
+use crate::net::guard::Addrs;
+use crate::net::ip6::{Ip6, Link6, Router};
+use crate::netlink::Rtnl;
+use crate::netlink::addr::Address;
+use crate::netlink::monitor::{Event, IPV6_IFADDR, Monitor, ND_USEROPT};
+use crate::sys::epoll::{Epoll, EpollFlags};
+use crate::sys::netns::{Netns, Sandbox};
+
+const DEAF: Duration = Duration::from_millis(500);
+/// Prefixes that anybody on the LAN may advertise: not more of them are
+/// followed.
+const ADDRS: usize = 8;
+/// Of the kernel's own default routes, and of those that are given.
+const METRIC: i64 = 1024;
+/// Each step of `--gw-priority`.
+const STEP: i64 = 256;
+
+#[derive(Debug)]
+pub(super) struct Watch6 {
+    monitor: Monitor,
+    is_registered: bool,
+    deaf_until: Option<Instant>,
+}
+
+impl Watch6 {
+    pub(super) fn new(netns: &Netns<Sandbox>) -> Result<Self> {
+        Ok(Self {
+            monitor: Rtnl::monitor_in(netns, &[IPV6_IFADDR, ND_USEROPT])?,
+            is_registered: false,
+            deaf_until: None,
+        })
+    }
+}
+
+impl Lan6 {
+    /// Nothing yet; `None`: the LAN gives nothing.
+    pub(super) fn new(link: Link6) -> Option<Self> {
+        Some(Self {
+            token: link.token()?,
+            addrs: Vec::new(),
+            router: None,
+            dns: Vec::new(),
+            search: Vec::new(),
+            error: None,
+        })
+    }
+
+    fn usable(&self) -> Vec<Cidr> {
+        let usable = self.addrs.iter().filter(|a| a.state.is_usable());
+        usable.map(|a| a.addr).collect()
+    }
+}
+
+impl Leg {
+    pub(super) fn is_by_lan6(&self) -> bool {
+        self.config.request.ip6.is_by_lan()
+    }
+
+    /// What it has on the LAN follows from the container's name.
+    pub(super) fn is_by_name(&self) -> bool {
+        self.spec.is_dhcp() || self.is_by_lan6()
+    }
+
+    /// All addresses that are the container's: of IPv6 by the LAN there may be
+    /// several.
+    pub(super) fn held(&self) -> Vec<Cidr> {
+        let mut all: Vec<Cidr> = self.addrs.values().collect();
+        let more = self.config.lan6.as_ref().map(Lan6::usable);
+        let is_new = |addr: &Cidr| self.addrs.ipv6() != Some(*addr);
+        all.extend(more.unwrap_or_default().into_iter().filter(is_new));
+        all
+    }
+
+    /// Whom the guard lets send.
+    pub(super) fn senders(&self) -> Addrs {
+        let linked = legs::link_local(&self.config.request).unwrap_or_default();
+        let all = self.addrs.values().chain(linked);
+        let mut own: Vec<IpAddr> = all.map(Cidr::addr).collect();
+        match &self.config.lan6 {
+            Some(lan) => {
+                own.retain(IpAddr::is_ipv4);
+                own.extend(lan.addrs.iter().map(|a| a.addr.addr()));
+                Addrs::Slaac(own, lan.token)
+            }
+            // On an L2-only network they are the program's to choose.
+            None if !self.spec.ipv4 && !self.spec.ipv6 => Addrs::Any,
+            None => Addrs::Own(own),
+        }
+    }
+
+    fn note_trouble6(&mut self, trouble: String) {
+        if let Some(lan) = &mut self.config.lan6 {
+            lan.error = Some((rfc3339(SystemTime::now()), trouble));
+        }
+    }
+}
+
+impl Network {
+    pub(super) fn link6(&self, at: usize) -> Link6 {
+        let leg = &self.legs[at];
+        match leg.config.request.ip6 {
+            Ip6::Subnet if leg.spec.ipv6 => Link6::On,
+            Ip6::Subnet | Ip6::Off => Link6::Off,
+            Ip6::Slaac => {
+                let token = ip6::token(&leg.spec, self.name.as_str());
+                Link6::Slaac(token, self.router_of(at))
+            }
+        }
+    }
+
+    /// Of several default routes the one with the lowest metric is taken: of
+    /// one priority that which was given, then in the order of the networks.
+    fn router_of(&self, at: usize) -> Router {
+        if self.legs[at].spec.is_internal() {
+            return Router::Ignored;
+        }
+        let priority = |at: usize| i64::from(self.legs[at].config.request.gw_priority);
+        let given = self.default_legs().ipv6().map(priority);
+        let ahead = priority(at) - given.unwrap_or_default();
+        let place = i64::try_from(at).unwrap_or_default();
+        let metric = (METRIC + 1 + place - STEP * ahead).clamp(1, u32::MAX.into());
+        Router::Default {
+            metric: u32::try_from(metric).unwrap_or(1),
+        }
+    }
+
+    pub(super) fn register_watch6(&mut self, epoll: &Epoll) -> Result<()> {
+        match &mut self.watch6 {
+            Some(watch) if !watch.is_registered && watch.deaf_until.is_none() => {
+                epoll.add(&watch.monitor, EpollFlags::EPOLLIN, WATCH6)?;
+                watch.is_registered = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn lan6_deadline(&self) -> Option<Instant> {
+        let watch = self.watch6.as_ref()?;
+        let named = self.legs.iter().filter_map(|leg| leg.named6.deadline());
+        named.chain(watch.deaf_until).min()
+    }
+
+    /// Whether anything has changed that the record tells.
+    fn follow_lan6(&mut self, engine: &Engine, record: &mut Record, now: Instant) -> Result<bool> {
+        let Some(watch) = &mut self.watch6 else {
+            return Ok(false);
+        };
+        for event in watch.monitor.drain()? {
+            self.hear6(&event, now);
+        }
+        let (mut changed, mut errors) = (false, Vec::new());
+        for at in 0..self.legs.len() {
+            self.legs[at].named6.expire(now);
+            if self.legs[at].config.lan6.is_none() || self.legs[at].attachment.is_none() {
+                continue;
+            }
+            let before = self.legs[at].config.lan6.clone();
+            if let Err(error) = self.follow_lan6_of(engine, record, at) {
+                self.legs[at].note_trouble6(error.to_string());
+                errors.push(error);
+            }
+            changed |= self.legs[at].config.lan6 != before;
+        }
+        match errors.pop() {
+            Some(error) => Err(error.with_undo(errors)),
+            None => Ok(changed),
+        }
+    }
+
+    fn hear6(&mut self, event: &Event, now: Instant) {
+        let (Event::Advertised { index, .. } | Event::Addr { index, .. }) = event else {
+            return;
+        };
+        let is_its = |leg: &&mut Leg| {
+            let attachment = leg.attachment.as_ref();
+            attachment.is_some_and(|a| a.ifindex == *index)
+        };
+        let Some(leg) = self.legs.iter_mut().find(is_its) else {
+            return;
+        };
+        let Some(lan) = &leg.config.lan6 else {
+            return;
+        };
+        match event {
+            Event::Advertised { option, .. } => leg.named6.hear(option, now),
+            Event::Addr {
+                addr, gone: true, ..
+            } => {
+                if lan.token.is_of(*addr) && !lan.usable().contains(addr) {
+                    leg.note_trouble6(format!(
+                        "{addr} is not used: somebody on the LAN has it (duplicate address detection)"
+                    ));
+                }
+            }
+            Event::Addr { .. } | Event::Link { .. } | Event::Overrun => {}
+        }
+    }
+
+    fn follow_lan6_of(&mut self, engine: &Engine, record: &mut Record, at: usize) -> Result<()> {
+        let index = self.index_of(at)?;
+        let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
+        let (addrs, routes) = (sandbox.addrs(Some(index))?, sandbox.routes()?);
+        let leg = &mut self.legs[at];
+        let Some(lan) = &mut leg.config.lan6 else {
+            return Ok(());
+        };
+        let is_way = |r: &&crate::netlink::route::Route| {
+            r.ipv6 && r.dst.is_none() && r.oif == Some(index.get())
+        };
+        lan.router = routes.iter().find(is_way).and_then(|r| match r.gateway {
+            Some(IpAddr::V6(ip)) => Some(ip),
+            _ => None,
+        });
+        let token = lan.token;
+        let its = addrs.iter().filter(|a| token.is_of(a.cidr));
+        let new: Vec<Addr6> = its.take(ADDRS).map(seen).collect();
+        let before = lan.usable();
+        let is_known = |a: &Addr6| lan.addrs.iter().any(|old| old.addr == a.addr);
+        let same = lan.addrs.len() == new.len() && new.iter().all(is_known);
+        lan.addrs = new;
+        let after = lan.usable();
+        let names = (leg.named6.servers(), leg.named6.search());
+        let renamed = (&lan.dns, &lan.search) != (&names.0, &names.1);
+        (lan.dns, lan.search) = names;
+        let main = main_of(&lan.addrs, leg.addrs.ipv6());
+        let router = lan.router;
+        let had = leg.addrs.take(Family::Ipv6);
+        main.map(|addr| leg.addrs.put(addr));
+        if let Some(attachment) = &mut leg.attachment {
+            attachment.addrs.take(Family::Ipv6);
+            main.map(|addr| attachment.addrs.put(addr));
+            attachment.gateways.take(Family::Ipv6);
+            router.map(|ip| attachment.gateways.put(ip.into()));
+        }
+        let mut errors: Vec<Error> = Vec::new();
+        if !same {
+            errors.extend(self.guard_follows(at).err());
+        }
+        let leg = &self.legs[at];
+        let names = self.names_on(&leg.config);
+        for addr in before.iter().filter(|addr| !after.contains(addr)) {
+            errors.extend(engine.release(&leg.spec, *addr).err());
+        }
+        for addr in after.iter().filter(|addr| !before.contains(addr)) {
+            let noted = engine.note_lease(&leg.spec, addr.addr(), &self.id, &names);
+            errors.extend(noted.err());
+        }
+        if had != main {
+            if let Some(had) = had {
+                errors.extend(engine.remove_host_line(record, had).err());
+            }
+            if let Some(main) = main {
+                errors.extend(engine.add_host_line(record, main).err());
+            }
+        }
+        if renamed {
+            errors.extend(self.name_servers_of_leases(engine, record).err());
+        }
+        match errors.pop() {
+            Some(error) => Err(error.with_undo(errors)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn seen(address: &Address) -> Addr6 {
+    let is = |flag: u32| address.flags & flag != 0;
+    Addr6 {
+        addr: address.cidr,
+        state: if is(libc::IFA_F_DADFAILED) {
+            State6::Duplicate
+        } else if is(libc::IFA_F_TENTATIVE) {
+            State6::Tentative
+        } else if is(libc::IFA_F_DEPRECATED) {
+            State6::Deprecated
+        } else {
+            State6::Preferred
+        },
+    }
+}
+
+/// The one that Docker's keys show: that of before as long as it is good, else
+/// one that the world can reach.
+fn main_of(addrs: &[Addr6], before: Option<Cidr>) -> Option<Cidr> {
+    let usable = addrs.iter().filter(|a| a.state.is_usable());
+    let is_global = |addr: Cidr| match addr.addr() {
+        IpAddr::V6(ip) => ip.segments()[0] & 0xe000 == 0x2000,
+        IpAddr::V4(_) => false,
+    };
+    let rank = |a: &&Addr6| {
+        (
+            a.state != State6::Preferred,
+            Some(a.addr) != before,
+            !is_global(a.addr),
+        )
+    };
+    usable.min_by_key(rank).map(|a| a.addr)
+}
+
+impl Owned {
+    pub(super) fn lan6_ready(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if let (Some(watch), Some(epoll)) = (&mut self.network.watch6, &self.epoll)
+            && std::mem::take(&mut watch.is_registered)
+        {
+            watch.deaf_until = Some(now + DEAF);
+            epoll.remove(&watch.monitor)?;
+        }
+        let followed = self
+            .network
+            .follow_lan6(&self.engine, &mut self.record, now);
+        self.doubtful |= followed.is_err();
+        if matches!(followed, Ok(false)) {
+            return Ok(());
+        }
+        self.network.remember(&mut self.record);
+        // Nobody is there to be warned.
+        self.network.take_warnings();
+        self.note_network()
+    }
+
+    /// It may be heard again, or what a router said is over.
+    pub(super) fn lan6_on_time(&mut self, now: Instant) -> Result<()> {
+        if let Some(watch) = &mut self.network.watch6
+            && watch.deaf_until.is_some_and(|until| until <= now)
+        {
+            watch.deaf_until = None;
+        }
+        if let Some(epoll) = &self.epoll {
+            self.network.register_watch6(epoll)?;
+        }
+        let named = self
+            .network
+            .legs
+            .iter()
+            .filter_map(|leg| leg.named6.deadline());
+        match named.min() {
+            Some(end) if end <= now => self.lan6_ready(),
+            _ => Ok(()),
+        }
+    }
+}
