@@ -117,8 +117,15 @@ impl Engine {
                     if let Ok(found) = &found {
                         self.leave_by_dhcp(&record, &found.id);
                     }
-                    record.config.endpoints.retain(|e| !leaves(e));
-                    record.save(&self.dirs)
+                    let (left, stay) = std::mem::take(&mut record.config.endpoints)
+                        .into_iter()
+                        .partition::<Vec<_>, _>(leaves);
+                    record.config.endpoints = stay;
+                    record.save(&self.dirs).and_then(|()| {
+                        let _lock = self.address_lock()?;
+                        let networks = left.iter().filter_map(|e| e.network.as_ref());
+                        networks.map(|n| self.unreserve_all(&id, Some(n))).collect()
+                    })
                 }
                 _ => Err(Error::conflict(format!(
                     "container {id} is not connected to the network {name}"

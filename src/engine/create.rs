@@ -56,8 +56,11 @@ impl Engine {
             )));
         }
         let image = self.image(&request.image)?;
-        let config = config(&image, &request)?;
+        let mut config = config(&image, &request)?;
         self.check_acd(&request)?;
+        if let (true, Some(name)) = (request.replace, &name) {
+            self.replace(name, &mut config)?;
+        }
         let id = ContainerId::from_bytes(random::bytes()?);
         let name = match name {
             Some(name) => name,
@@ -217,6 +220,7 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
         extra_hosts: request.extra_hosts.clone(),
         rules: rules(request)?,
         acd: request.acd.unwrap_or_default(),
+        ip_reserve: request.ip_reserve,
     })
 }
 

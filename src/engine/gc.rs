@@ -198,6 +198,7 @@ impl Engine {
             errors.extend(self.release_names(id, None).err());
             errors.extend(file::remove_tree(&self.dirs.container(id)).err());
             errors.extend(file::remove_tree(&self.gone(id)).err());
+            errors.extend(self.unreserve_all(id, None).err());
         }
         if errors.is_empty() {
             file::remove_tree(&self.dirs.live(id))?;
@@ -226,6 +227,7 @@ impl Engine {
     pub(super) fn discard(&self, record: &Record) -> Result<()> {
         self.give_leases_back(record);
         self.retire(record)?;
+        self.unreserve_all(&record.id, None)?;
         self.clear_away(&record.id)
     }
 
@@ -368,6 +370,11 @@ impl Engine {
             all.did.push(text);
         }
         self.drop_dead_names(&mut all)?;
+        for path in self.dead_reservations()? {
+            file::remove(&path)?;
+            let text = format!("{}: removed what nobody keeps", path.display());
+            all.did.push(text);
+        }
         for lease in self.orphans()? {
             file::remove(&lease)?;
             let text = format!("{}: removed an address without a holder", lease.display());

@@ -183,6 +183,7 @@ impl Engine {
                         ipv4_address: ip.map(|ip| ip.to_string()).unwrap_or_default(),
                     },
                 },
+                routes: network.routes.iter().map(ToString::to_string).collect(),
             },
             ..Default::default()
         })

@@ -30,6 +30,16 @@ pub(super) enum Wish {
     Any,
 }
 
+/// Who gets an address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tenant<'a> {
+    pub(super) container: &'a ContainerId,
+    /// What it is called on the network.
+    pub(super) names: &'a [String],
+    /// Also while it does not run.
+    pub(super) keeps: bool,
+}
+
 /// The address of the host-side link, if it has one of its own.
 fn host_side(network: &NetworkSpec) -> Option<IpAddr> {
     match network.host_access {
@@ -140,8 +150,7 @@ impl Engine {
         network: &NetworkSpec,
         family: Family,
         wish: Wish,
-        container: &ContainerId,
-        names: &[String],
+        to: &Tenant<'_>,
         host: &HashSet<IpAddr>,
     ) -> Result<(IpAddr, Cidr)> {
         let _lock = self.address_lock()?;
@@ -153,13 +162,18 @@ impl Engine {
             .ok_or_else(|| Error::not_found(format!("network {} not found", network.name)))?;
         let neighbours = self.neighbours(network)?;
         let mut held: Vec<(Cidr, HashSet<IpAddr>)> = Vec::new();
+        let mut kept = 0;
         let all = list(&self.lease_folder())?;
         // Given by the LAN to containers on the same parent.
         let leased = named(&all, &prefix_of_lan(network.segment()));
         let own = network.pools.iter();
         for pool in own.filter(|pool| pool.subnet.family() == family) {
-            let mut own = named(&all, &prefix(network.segment(), pool.subnet));
+            let prefix = prefix(network.segment(), pool.subnet);
+            let mut own = named(&all, &prefix);
             own.extend(&leased);
+            let reserved = self.reserved(&prefix, Some(to.container))?;
+            kept += reserved.keys().filter(|ip| !own.contains(*ip)).count();
+            own.extend(reserved.into_keys());
             held.push((pool.subnet, own));
         }
         let taken = |pool: &Pool, ip: IpAddr| {
@@ -178,11 +192,18 @@ impl Engine {
             let found = ipam::next(&network.pools, family, &better);
             let found = found.or_else(|| ipam::next(&network.pools, family, &taken));
             found.ok_or_else(|| {
+                let more = "give the network a wider --ip-range or one more --subnet";
                 Error::conflict(format!(
                     "no available {family} addresses on this network's address pools: {} ({})",
                     network.name, network.id
                 ))
-                .hint("remove or stop containers, or give the network a wider --ip-range or one more --subnet")
+                .hint(match kept {
+                    0 => format!("remove or stop containers, or {more}"),
+                    n => format!(
+                        "{n} kept for containers that do not run: remove some \
+                         (--ip-reserve=off makes them keep none), or {more}"
+                    ),
+                })
             })
         };
         let (ip, subnet) = match wish {
@@ -197,9 +218,35 @@ impl Engine {
             Wish::Any => automatic()?,
         };
         let path = self.lease_path(network, subnet, ip);
-        let text = Lease::text(container, &network.id, names);
+        let text = Lease::text(to.container, &network.id, to.names);
         file::replace(&path, text.as_bytes(), Durability::Boot)?;
-        Ok((ip, Cidr::new(ip, subnet.prefix())?))
+        let addr = Cidr::new(ip, subnet.prefix())?;
+        if to.keeps
+            && let Err(error) = self.keep(network, addr, to.container)
+        {
+            let undo = file::remove(&path).err();
+            return Err(error.with_undo(undo.into_iter().collect()));
+        }
+        Ok((ip, addr))
+    }
+
+    /// Refuses an address that another container than this one has or keeps.
+    pub(super) fn check_free(
+        &self,
+        network: &NetworkSpec,
+        ip: IpAddr,
+        container: &ContainerId,
+    ) -> Result<()> {
+        let _lock = self.address_lock()?;
+        let pool = ipam::pool_of(&network.pools, ip)?;
+        let prefix = prefix(network.segment(), pool.subnet);
+        let holder = self.holder(&format!("{prefix}{ip}"))?;
+        if holder.is_some_and(|(id, _)| id != *container)
+            || self.reserved(&prefix, Some(container))?.contains_key(&ip)
+        {
+            return Err(self.in_use(network, &self.neighbours(network)?, ip)?);
+        }
+        Ok(())
     }
 
     /// Other names for an address that the caller's container holds.
@@ -242,6 +289,30 @@ impl Engine {
             prefix_of(network, addr.network()),
             addr.addr()
         ))
+    }
+
+    /// The same for a container that does not want it any more.
+    pub(super) fn give_up(
+        &self,
+        network: &NetworkSpec,
+        addr: Cidr,
+        container: &ContainerId,
+    ) -> Result<()> {
+        self.release(network, addr)?;
+        let lease = format!("{}{}", prefix_of(network, addr.network()), addr.addr());
+        self.unreserve(&lease, container)
+    }
+
+    /// The address stays the container's while it does not run, and none that
+    /// it had in that subnet before.
+    pub(super) fn keep(
+        &self,
+        network: &NetworkSpec,
+        addr: Cidr,
+        container: &ContainerId,
+    ) -> Result<()> {
+        let prefix = prefix(network.segment(), addr.network());
+        self.reserve(&prefix, addr.addr(), &network.id, container)
     }
 
     /// Notes an address that the LAN has given to a container: so that
@@ -384,19 +455,20 @@ impl Engine {
         let pool = ipam::pool_of(&network.pools, ip)?;
         let path = self.lease_path(network, pool.subnet, ip);
         let mut networks = neighbours.iter().chain([network]);
-        let name = format!("{}{ip}", prefix(network.segment(), pool.subnet));
-        Ok(match self.holder(&name)? {
-            Some((id, _)) => {
-                let name = super::record::Record::load(&self.dirs, &id)
-                    .ok()
-                    .flatten()
-                    .map_or_else(|| id.short().to_owned(), |r| r.name.to_string());
-                error.hint(format!("container {name} has it"))
-            }
+        let prefix = prefix(network.segment(), pool.subnet);
+        Ok(match self.holder(&format!("{prefix}{ip}"))? {
+            Some((id, _)) => error.hint(format!("container {} has it", self.called(&id))),
             None if path.exists() => error.hint(format!(
                 "{} does not say whose it is: `dockless gc` removes it if nobody has it",
                 path.display()
             )),
+            None if let Some(id) = self.reserved(&prefix, None)?.get(&ip) => {
+                let name = self.called(id);
+                error.hint(format!(
+                    "it is kept for container {name}, which does not run: `dockless rm {name}` frees it \
+                     (with --ip-reserve=off it would not have been kept)"
+                ))
+            }
             None if let Some(n) = networks.find(|n| host_side(n) == Some(ip)) => {
                 error.hint(format!(
                     "the host-side link of network {} has it: see `dockless network host-access`",
@@ -407,6 +479,12 @@ impl Engine {
                 error.hint("it is the network's own, broadcast, gateway or an auxiliary address")
             }
         })
+    }
+
+    /// The name of a container, as far as its record can be read.
+    fn called(&self, id: &ContainerId) -> String {
+        let record = super::record::Record::load(&self.dirs, id).ok().flatten();
+        record.map_or_else(|| id.short().to_owned(), |r| r.name.to_string())
     }
 
     /// The leases of this network: who has which address.

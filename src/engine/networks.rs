@@ -15,6 +15,7 @@ use crate::base::{
 };
 use crate::net::ipam::{self, Pool};
 use crate::net::parent::{self, Wish};
+use crate::net::routing::fixed;
 use crate::net::spec::{self, Announce, Driver, LinkOptions, NetworkSpec, Vlan};
 use crate::net::{choice, host_access, plain};
 use crate::netlink::Rtnl;
@@ -125,6 +126,7 @@ impl Engine {
         let wish = Wish::from_options(link.mode, &request.options)?;
         let announce = Announce::from_options(&request.options)?;
         let guard = spec::Guard::from_options(&request.options)?;
+        let source_routing = spec::SourceRouting::from_options(&request.options)?;
         self.prepare()?;
         // One network is made at a time: name, pool and parent are checked
         // against those that exist.
@@ -182,7 +184,10 @@ impl Engine {
             host_access: spec::HostAccess::Off,
             ipam,
             guard,
+            routes: request.routes,
+            source_routing,
         };
+        fixed::validate(&network)?;
         let access = wanted_access(&network, request.host_access)?;
         let addresses = self.address_lock()?;
         self.check_access(&network, access, &mut host)?;
@@ -341,6 +346,7 @@ impl Engine {
             self.record_parents(&vlan.made)?;
         }
         file::remove_replaced(&self.dirs.network(network))?;
+        self.unreserve_network(network)?;
         if let Some(spec) = &spec {
             if spec.is_dhcp() {
                 self.forget_addresses(spec);

@@ -77,6 +77,9 @@ pub(super) struct Config {
     pub rules: Vec<Rule>,
     #[serde(default)]
     pub acd: Acd,
+    /// Addresses stay the container's while it does not run.
+    #[serde(default)]
+    pub ip_reserve: bool,
 }
 
 /// One network that the container is (to be) on.

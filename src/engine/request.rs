@@ -18,6 +18,7 @@ pub use crate::net::guard::rule::{Rule, Verdict};
 pub use crate::net::ip6::Ip6;
 pub use crate::net::publish::{PortRequest, Via};
 pub use crate::net::rate::Rate;
+pub use crate::net::routing::fixed::StaticRoute;
 pub use crate::store::Dirs;
 pub use crate::sys::process::ExitStatus;
 
@@ -42,6 +43,8 @@ pub struct NetworkCreate {
     pub ipv4: Option<bool>,
     pub ipv6: Option<bool>,
     pub host_access: HostAccess,
+    /// `--route DEST,GATEWAY[,METRIC]`
+    pub routes: Vec<StaticRoute>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,6 +188,10 @@ pub struct RunRequest {
     pub rules: Vec<Rule>,
     /// `None`: not said.
     pub acd: Option<Acd>,
+    /// Keep the addresses while the container does not run.
+    pub ip_reserve: bool,
+    /// Take the place of the container that has the name now.
+    pub replace: bool,
 }
 
 /// `exec`

@@ -8,6 +8,7 @@
 mod container;
 mod doctor;
 mod event;
+mod explain;
 mod host_config;
 mod machine;
 mod network;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use container::*;
 pub use doctor::*;
 pub use event::*;
+pub use explain::*;
 pub use host_config::*;
 pub use machine::*;
 pub use network::*;

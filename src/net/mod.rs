@@ -17,6 +17,7 @@ pub mod parent;
 pub mod plain;
 pub mod publish;
 pub mod rate;
+pub mod routing;
 pub mod spec;
 pub mod vlan;
 

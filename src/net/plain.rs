@@ -38,5 +38,7 @@ fn plain(name: &str, driver: Driver, tag: u8) -> Result<NetworkSpec> {
         host_access: HostAccess::Off,
         ipam: Ipam::Default,
         guard: super::spec::Guard::Off,
+        routes: Vec::new(),
+        source_routing: super::spec::SourceRouting::Off,
     })
 }

@@ -11,6 +11,7 @@ use super::broadcast;
 use super::choice::Choice;
 use super::ipam::Pool;
 use super::parent::{Made, What};
+use super::routing::fixed::StaticRoute;
 use crate::base::{Error, Family, IfName, MacAddr, NetworkId, NetworkName, Result};
 use crate::netlink::{Broadcast, IpvlanFlag, IpvlanMode, MacvlanMode, Mode};
 
@@ -48,6 +49,11 @@ pub struct NetworkSpec {
     pub ipam: Ipam,
     #[serde(default)]
     pub guard: Guard,
+    /// `--route`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<StaticRoute>,
+    #[serde(default)]
+    pub source_routing: SourceRouting,
 }
 
 /// Who gives a network's containers their addresses.
@@ -117,6 +123,29 @@ impl Guard {
                 "invalid value '{other}' of -o {GUARD}: it is 'on' or 'off'"
             ))
             .hint("without it, the guard is on where the kernel can")),
+        }
+    }
+}
+
+/// Whether a container that is on other networks too answers by this one what
+/// was asked by it ([`routing`](super::routing)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceRouting {
+    #[default]
+    On,
+    Off,
+}
+
+impl SourceRouting {
+    pub fn from_options(options: &BTreeMap<String, String>) -> Result<Self> {
+        match options.get(SOURCE_ROUTING).map(String::as_str) {
+            None | Some("on") => Ok(Self::On),
+            Some("off") => Ok(Self::Off),
+            Some(other) => Err(Error::invalid(format!(
+                "invalid value '{other}' of -o {SOURCE_ROUTING}: it is 'on' or 'off'"
+            ))
+            .hint("without it, it is on")),
         }
     }
 }
@@ -213,6 +242,7 @@ impl Announce {
 }
 
 const GUARD: &str = "guard";
+const SOURCE_ROUTING: &str = "source_routing";
 const MODE: &str = "macvlan_mode";
 const SOURCES: &str = "macvlan_sources";
 const IPVLAN_MODE: &str = "ipvlan_mode";

@@ -12,6 +12,7 @@ pub mod neigh;
 pub mod nft;
 pub mod obstacle;
 pub mod parent;
+pub mod policy;
 pub mod qdisc;
 pub mod route;
 pub mod rule;

@@ -9,6 +9,7 @@ use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use serde::{Deserialize, Serialize};
 
 use super::link::{Ifindex, LOOPBACK};
 use super::socket::{Fault, Rtnl};
@@ -23,7 +24,7 @@ use crate::sys::netns::Place;
 pub(super) const BUSY_TRIES: u32 = 50;
 pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(4);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// `None`: the default route.
     pub dst: Option<Cidr>,
@@ -277,7 +278,7 @@ fn link_message(dst: Cidr, index: u32, src: Option<IpAddr>) -> RouteMessage {
 }
 
 /// `None` for families other than IP (multicast, MPLS).
-fn parse(payload: &[u8]) -> Result<Option<Route>, Malformed> {
+pub(super) fn parse(payload: &[u8]) -> Result<Option<Route>, Malformed> {
     let header = RouteHeader::parse(payload).map_err(|_| Malformed("route header"))?;
     let unspecified: IpAddr = match header.address_family {
         AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),

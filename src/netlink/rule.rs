@@ -1,10 +1,10 @@
-//! Policy routing rules, as `inspect` and the tests read them: dockless makes
-//! none.
+//! Policy routing rules, read: [`policy`](super::policy) makes them.
 
 use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::rule::{RuleHeader, RuleMessage};
+use serde::{Deserialize, Serialize};
 
 use super::socket::Rtnl;
 use super::wire::{self, Malformed};
@@ -19,7 +19,7 @@ const FRA_FWMARK: u16 = 10;
 const FRA_TABLE: u16 = 15;
 const FRA_OIFNAME: u16 = 17;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     pub ipv6: bool,
     pub priority: u32,

@@ -97,7 +97,7 @@ impl Dirs {
             (
                 &self.root,
                 ROOT_OPTION,
-                &["containers", "networks", "names"][..],
+                &["containers", "networks", "names", "reserved"][..],
             ),
             (
                 &self.state,

@@ -71,6 +71,8 @@ mod process;
 mod publish;
 mod rates;
 mod refusals;
+mod reserve;
+mod routes;
 mod run;
 mod selfcheck;
 mod supervisor;
@@ -101,6 +103,8 @@ fn main() -> ExitCode {
         publish::tests(),
         rates::tests(),
         refusals::tests(),
+        reserve::tests(),
+        routes::tests(),
         run::tests(),
         supervisor::tests(),
         sys::tests(),

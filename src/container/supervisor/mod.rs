@@ -169,6 +169,9 @@ pub fn run(settings: Settings, running: Running, owner: &mut dyn Owner) -> Resul
         .register(&supervisor.epoll)
         .and_then(|()| supervisor.serve(owner));
     if served.is_err() {
+        // Whoever waits is cut off when the owner has cleaned up, not before:
+        // it must find the container's end recorded, and its address free.
+        supervisor.clients.leave_open();
         put_down(&supervisor.pidfd, owner);
     }
     served

@@ -13,13 +13,14 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use super::network::{Leg, Network, not_made};
+use super::routing::of_lease;
 use super::{DHCP_BASE, Owned};
 use crate::base::{Cidr, Error, Family, Journal, PerFamily, Result};
 use crate::engine::Engine;
 use crate::engine::dhcp::{hostname, identity};
 use crate::engine::record::{Dhcp, Record};
 use crate::net::Attachment;
-use crate::net::dhcp::{Client, Identity, Lease, News, PATIENCE, Phase, Route};
+use crate::net::dhcp::{Client, Identity, Lease, News, PATIENCE, Phase};
 use crate::net::dns::Settings;
 use crate::net::driver;
 use crate::netlink::{Ifindex, Rtnl};
@@ -225,6 +226,7 @@ impl Network {
             before.filter(|_| before != after.of(family))
         });
         self.move_default(&moved, &after)?;
+        self.route()?;
         if let Some(attachment) = attachment {
             engine.let_host_in(&mut self.host, &attachment, journal)?;
             // Nobody else has it: the client has asked before it took the lease.
@@ -256,6 +258,8 @@ impl Network {
             self.pending.retain(|p| p.ifname != ifname);
         }
         errors.extend(before.and_then(|a| self.drop_route(&a).err()));
+        self.routed.forget_ipv4_of(index.get());
+        errors.extend(self.route().err());
         errors.extend(engine.release(&self.legs[at].spec, addr).err());
         errors.extend(engine.remove_host_line(record, addr).err());
         errors.extend(
@@ -386,22 +390,14 @@ impl Network {
 /// All routes of a lease but the default one. What the kernel refuses is left
 /// out, and told: one route that makes no sense is no reason to have none.
 fn routed(sandbox: &mut Rtnl<Sandbox>, index: Ifindex<Sandbox>, lease: &Lease) -> Vec<Error> {
-    let (far, near): (Vec<&Route>, _) = lease.routes.iter().partition(|r| r.via.is_some());
+    let (near, far) = of_lease(lease);
     let mut outcomes = Vec::new();
     // Others may lead through them.
-    for route in &near {
-        outcomes.push(sandbox.add_link_route(route.dst, index, None));
+    for dst in near {
+        outcomes.push(sandbox.add_link_route(dst, index, None));
     }
-    for (route, via) in far.iter().filter_map(|r| Some((r, IpAddr::V4(r.via?)))) {
-        // With a mask of 32 bits, say, routers lie on the link all the same.
-        let is_known = lease.addr.contains(via) || near.iter().any(|r| r.dst.contains(via));
-        if !is_known {
-            let router = Cidr::new(via, 32);
-            outcomes.push(router.and_then(|dst| sandbox.add_link_route(dst, index, None)));
-        }
-        if route.dst != Cidr::DEFAULT_V4 {
-            outcomes.push(sandbox.add_route_via(route.dst, via, index));
-        }
+    for (dst, via) in far {
+        outcomes.push(sandbox.add_route_via(dst, via, index));
     }
     outcomes.into_iter().filter_map(Result::err).collect()
 }
@@ -415,7 +411,7 @@ impl Leg {
         }
     }
 
-    fn note_trouble(&mut self, trouble: String) {
+    pub(super) fn note_trouble(&mut self, trouble: String) {
         if let Some(dhcp) = &mut self.config.dhcp {
             dhcp.error = Some((crate::engine::rfc3339(SystemTime::now()), trouble));
         }

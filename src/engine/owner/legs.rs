@@ -11,7 +11,7 @@ use crate::base::{
     Cause, Cidr, ContainerName, Error, Family, NetworkId, OfFamily, PerFamily, Result,
 };
 use crate::engine::ip6;
-use crate::engine::lease::Wish;
+use crate::engine::lease::{Tenant, Wish};
 use crate::engine::record::EndpointConfig;
 use crate::engine::{EndpointRequest, Engine};
 use crate::net::endpoint::EndpointOptions;
@@ -58,7 +58,7 @@ impl Network {
             let undone = leg
                 .addrs
                 .values()
-                .map(|addr| engine.release(&leg.spec, addr));
+                .map(|addr| engine.give_up(&leg.spec, addr, &self.id));
             return Err(error.with_undo(undone.filter_map(Result::err).collect()));
         }
         Ok(leg)
@@ -89,7 +89,9 @@ impl Network {
                 }
             });
             if let Err(error) = outcome {
-                let undone = addrs.values().map(|addr| engine.release(spec, addr));
+                let undone = addrs
+                    .values()
+                    .map(|addr| engine.give_up(spec, addr, &self.id));
                 return Err(error.with_undo(undone.filter_map(Result::err).collect()));
             }
         }
@@ -115,9 +117,14 @@ impl Network {
             .filter(|t| t.network == spec.id && family == Family::Ipv4);
         own.extend(taken.clone().map(|t| IpAddr::V4(t.ip)));
         let names = self.names_on(config);
-        let (ip, addr) = engine.lease(spec, family, wish, &self.id, &names, &own)?;
+        let to = Tenant {
+            container: &self.id,
+            names: &names,
+            keeps: self.keeps,
+        };
+        let (ip, addr) = engine.lease(spec, family, wish, &to, &own)?;
         if let Some(last) = taken.clone().find(|t| ip == t.ip) {
-            let undo = engine.release(spec, addr).err();
+            let undo = engine.give_up(spec, addr, &self.id).err();
             let error = last.none_left(spec.name.as_str());
             return Err(error.with_undo(undo.into_iter().collect()));
         }
@@ -160,7 +167,10 @@ fn removed(engine: &Engine, id: &NetworkId, name: &str, container: &ContainerNam
 }
 
 /// What was asked for and the network cannot give.
-pub(super) fn check_families(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()> {
+pub(in crate::engine) fn check_families(
+    request: &EndpointRequest,
+    spec: &NetworkSpec,
+) -> Result<()> {
     for family in Family::BOTH {
         if let Some(ip) = request.ips.of(family)
             && !spec.has(family)

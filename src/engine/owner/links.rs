@@ -167,7 +167,10 @@ impl Network {
                 Carrier::Down => self.event(at, "carrier", &[("carrier", "down")]),
             });
             match now {
-                Carrier::Gone => self.let_go(at),
+                Carrier::Gone => {
+                    self.let_go(at);
+                    self.route()?;
+                }
                 Carrier::Up => self.announce_again(at)?,
                 Carrier::Down => {}
             }
@@ -374,6 +377,8 @@ impl Network {
         driver::detach(&had, sandbox, &mut self.guard)?;
         // From here on there is no link, whatever the parent does.
         self.set_carrier(at, Carrier::Gone);
+        // Its rules; its routes have gone with it, and the index may come back.
+        self.route()?;
         let leg = &mut self.legs[at];
         leg.spec = spec;
         leg.lower.again = Some(had.clone());
@@ -398,6 +403,7 @@ impl Network {
         if self.legs[at].spec.is_dhcp() {
             self.ask_again(engine, at)?;
         }
+        self.route()?;
         if self.legs[at].is_announced {
             self.announce(&attachment, &spec)?;
         }

@@ -70,7 +70,8 @@ impl Network {
         let made = self
             .move_default(&moved, &PerFamily::NONE)
             .and_then(|()| self.attach(engine, at, &default, journal))
-            .and_then(|()| self.settle(JOIN_WAIT, taken));
+            .and_then(|()| self.settle(JOIN_WAIT, taken))
+            .and_then(|()| self.route());
         if let Err(error) = made {
             let mut undo: Vec<Error> = Vec::new();
             if let Some(leg) = self.legs.pop() {
@@ -84,10 +85,11 @@ impl Network {
                 let released = leg
                     .addrs
                     .values()
-                    .map(|addr| engine.release(&leg.spec, addr));
+                    .map(|addr| engine.give_up(&leg.spec, addr, &self.id));
                 undo.extend(released.filter_map(Result::err));
             }
             undo.extend(self.move_default(&PerFamily::NONE, &moved).err());
+            undo.extend(self.route().err());
             return Err(error.with_undo(undo));
         }
         record
@@ -193,7 +195,7 @@ impl Network {
         }
         for addr in leg.held() {
             if may_go {
-                errors.extend(engine.release(&leg.spec, addr).err());
+                errors.extend(engine.give_up(&leg.spec, addr, &self.id).err());
             }
             match engine.remove_host_line(record, addr) {
                 Ok(warning) => self.warnings.extend(warning),
@@ -204,6 +206,7 @@ impl Network {
         // The kernel took the old default routes with their link.
         let default = self.default_legs();
         errors.extend(self.move_default(&PerFamily::NONE, &default).err());
+        errors.extend(self.route().err());
         errors.extend(self.republish(engine, record, journal).err());
         match errors
             .into_iter()

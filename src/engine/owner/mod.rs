@@ -36,11 +36,14 @@ mod network;
 mod notes;
 mod rates;
 mod readdress;
+mod routing;
 mod set;
 mod taken;
 
 pub(super) use claims::Taken;
+pub(super) use legs::check_families;
 pub(super) use network::Network;
+pub(super) use routing::{Question, Routing, of_lease};
 
 /// The publisher's keys, apart from any other of the owner's.
 const PUBLISH_BASE: u64 = 1 << 40;
@@ -451,6 +454,10 @@ impl Owner for Owned {
         if verb == Counters::VERB {
             let counters = self.network.counters()?;
             return serde_json::to_value(counters).map_err(parse);
+        }
+        if verb == routing::Routing::VERB {
+            let question = serde_json::from_value(body).map_err(parse)?;
+            return serde_json::to_value(self.network.routing(question)?).map_err(parse);
         }
         match verb {
             "connect" => self.connect(serde_json::from_value(body).map_err(parse)?),

@@ -1,7 +1,6 @@
 //! The network side of one running container: leases, namespace, interfaces,
 //! announcements, published ports.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
@@ -27,6 +26,7 @@ use crate::net::endpoint::EndpointOptions;
 use crate::net::guard::Guard;
 use crate::net::ip6::Named;
 use crate::net::publish::{self, Publisher, Reserved, Target};
+use crate::net::routing::{self, choice};
 use crate::net::spec::{Driver, NetworkSpec, Vlan};
 use crate::netlink::{MacvlanMode, Mode, Rtnl};
 use crate::sys::netns::{Host, Netns, Sandbox};
@@ -97,16 +97,19 @@ impl Leg {
         self.mode().is_some_and(Mode::is_passthru)
     }
 
-    /// Docker's order of preference for the default routes (§5): priority,
-    /// external before internal, by how many families it leads out in, name.
-    pub(super) fn rank(&self) -> (Reverse<i32>, bool, Reverse<usize>, &str) {
-        let ways = Family::BOTH.into_iter().filter(|f| self.leads_out(*f));
-        (
-            Reverse(self.config.request.gw_priority),
-            self.spec.is_internal(),
-            Reverse(ways.count()),
-            self.spec.name.as_str(),
-        )
+    /// How the choice of default routes (§5) sees it.
+    pub(super) fn candidate(&self) -> choice::Candidate<'_> {
+        choice::Candidate {
+            name: self.spec.name.as_str(),
+            priority: self.config.request.gw_priority,
+            internal: self.spec.is_internal(),
+            addressed: Family::BOTH.map(|family| self.addrs.of(family).is_some()),
+            leads_out: Family::BOTH.map(|family| self.leads_out(family)),
+        }
+    }
+
+    pub(super) fn rank(&self) -> choice::Rank<'_> {
+        self.candidate().rank()
     }
 }
 
@@ -142,8 +145,12 @@ pub(in crate::engine) struct Network {
     pub(super) warnings: Vec<String>,
     pub(super) acd: Acd,
     pub(super) links: Links,
+    /// What is in the namespace.
+    pub(super) routed: routing::Plan,
     /// With the first leg whose IPv6 is the LAN's.
     pub(super) watch6: Option<Watch6>,
+    /// Whether its addresses stay its own while it does not run.
+    pub(super) keeps: bool,
 }
 
 /// How long a dead container's namespace may take to go.
@@ -183,7 +190,9 @@ impl Network {
             warnings: Vec::new(),
             acd: record.config.acd,
             links: Links::default(),
+            routed: routing::Plan::default(),
             watch6: None,
+            keeps: record.config.ip_reserve && !record.config.auto_remove,
         };
         for config in record.config.endpoints.clone() {
             let leg = network.leg(engine, config, taken)?;
@@ -319,6 +328,7 @@ impl Network {
             let default = self.default_legs();
             self.attach(engine, at, &default, journal)?;
         }
+        self.route()?;
         self.remember(record);
         Ok(())
     }
@@ -326,11 +336,8 @@ impl Network {
     /// The legs that the default routes should use, each family's chosen by
     /// itself.
     pub(super) fn default_legs(&self) -> PerFamily<usize> {
-        PerFamily::each(|family| {
-            (0..self.legs.len())
-                .filter(|at| self.legs[*at].leads_out(family))
-                .min_by(|a, b| self.legs[*a].rank().cmp(&self.legs[*b].rank()))
-        })
+        let all: Vec<_> = self.legs.iter().map(Leg::candidate).collect();
+        PerFamily::each(|family| choice::choose(&all, family))
     }
 
     /// The name that was asked for, or the lowest free `ethN`; one that another

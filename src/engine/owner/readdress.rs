@@ -17,7 +17,7 @@ use super::network::{Leg, Network};
 use super::taken;
 use crate::base::{Cidr, Error, Family, IfName, Journal, NetworkId, OfFamily, PerFamily, Result};
 use crate::engine::Engine;
-use crate::engine::lease::Wish;
+use crate::engine::lease::{Tenant, Wish};
 use crate::engine::record::{EndpointConfig, Record};
 use crate::net::driver;
 use crate::net::endpoint::EndpointOptions;
@@ -66,8 +66,15 @@ impl Network {
             .addrs
             .values()
             .filter(|addr| leg.addrs.of(addr.family()) != Some(*addr));
-        let released = gone.map(|addr| engine.release(&leg.spec, addr));
-        Ok(released.filter_map(Result::err).collect())
+        let released = gone.map(|addr| engine.give_up(&leg.spec, addr, &self.id));
+        let mut errors: Vec<Error> = released.filter_map(Result::err).collect();
+        if self.keeps {
+            let kept = fresh
+                .into_iter()
+                .map(|addr| engine.keep(&leg.spec, addr, &self.id));
+            errors.extend(kept.filter_map(Result::err));
+        }
+        Ok(errors)
     }
 
     /// With the addresses that were asked for, each leased if it is not the
@@ -89,7 +96,13 @@ impl Network {
                 continue;
             }
             let wish = Wish::Exactly(ip);
-            let leased = engine.lease(&spec, ip.family(), wish, &self.id, &names, &host);
+            let to = Tenant {
+                container: &self.id,
+                names: &names,
+                // Not before it is known that it works.
+                keeps: false,
+            };
+            let leased = engine.lease(&spec, ip.family(), wish, &to, &host);
             let addr = leased.and_then(|(_, addr)| {
                 fresh.push(addr);
                 let others = self.legs.iter().enumerate().filter(|(n, _)| *n != at);
@@ -139,6 +152,8 @@ impl Network {
             self.legs[at].attachment = None;
             self.pending.retain(|p| p.ifname != attachment.ifname);
             self.drop_route(&attachment)?;
+            // Its rules; its routes have gone with it, and the index comes back.
+            self.route()?;
         }
         for addr in self.legs[at].addrs.values() {
             self.warnings.extend(engine.remove_host_line(record, addr)?);
@@ -150,6 +165,7 @@ impl Network {
         // Those of other links that have gone with this one.
         self.move_default(&PerFamily::NONE, &default)?;
         self.settle(JOIN_WAIT, &mut Vec::new())?;
+        self.route()?;
         for addr in self.legs[at].addrs.values() {
             self.warnings.extend(engine.add_host_line(record, addr)?);
         }

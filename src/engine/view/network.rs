@@ -155,6 +155,9 @@ pub struct NetworkExtra {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentView>,
     pub host_access: HostAccessView,
+    /// `--route`: `10.9.0.0/16 via 10.0.2.77 metric 50`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
 }
 
 /// What `-o parent` comes to now.

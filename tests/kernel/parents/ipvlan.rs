@@ -293,6 +293,15 @@ fn default_route_moves() -> Verdict {
     let connect = ["network", "connect", "--gw-priority", "1", "ipv", "c1"];
     said(&connect)?;
     assert_eq!(default_routes("c1")?, ["dev eth1"]);
+    // Each address's own table: through the gateway, and left to the host.
+    for (from, dev, gateway) in [
+        ("10.0.2.2", "eth0", Some("10.0.2.1")),
+        ("10.0.3.2", "eth1", None),
+    ] {
+        let way = judge::ip_in("c1", &["route", "get", "192.0.2.1", "from", from])?;
+        assert_eq!(way[0]["dev"], dev, "{way}");
+        assert_eq!(way[0]["gateway"].as_str(), gateway, "{way}");
+    }
     said(&["network", "disconnect", "ipv", "c1"])?;
     assert_eq!(default_routes("c1")?, ["via 10.0.2.1"]);
     said(&connect)?;

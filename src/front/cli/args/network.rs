@@ -48,6 +48,9 @@ pub struct Create {
     /// Set driver specific options (default map[])
     #[arg(short, long, value_name = "map")]
     pub opt: Vec<String>,
+    /// Static route of each of its containers, through a machine on the network
+    #[arg(long, value_name = "DEST,GATEWAY[,METRIC]")]
+    pub route: Vec<String>,
     /// Control the network's scope (only "local")
     #[arg(long, value_name = "string")]
     pub scope: Option<String>,
@@ -156,6 +159,21 @@ pub struct Disconnect {
 /// `network set`
 #[derive(Debug, Parser)]
 pub struct Set {
+    #[arg(value_name = "CONTAINER")]
+    pub names: Vec<String>,
+}
+
+/// `network explain`
+#[derive(Debug, Parser)]
+pub struct Explain {
+    #[arg(short, long, value_name = "string", help = FORMAT_ONE)]
+    pub format: Option<String>,
+    /// Ask for packets from this address, instead of the one the kernel chooses
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<String>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
     #[arg(value_name = "CONTAINER")]
     pub names: Vec<String>,
 }

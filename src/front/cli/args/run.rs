@@ -67,6 +67,10 @@ pub struct Run {
     /// IPv6 address (e.g., 2001:db8::33), or "slaac" (by the LAN's routers) or "off"
     #[arg(long, value_name = "string")]
     pub ip6: Option<String>,
+    /// Keep the addresses for the container while it does not run: "on"
+    /// (default) or "off"
+    #[arg(long, value_name = "string")]
+    pub ip_reserve: Option<String>,
     /// Container IPv4/IPv6 link-local addresses
     #[arg(long, value_name = "list")]
     pub link_local_ip: Vec<String>,
@@ -117,6 +121,9 @@ pub struct Run {
     /// Suppress the pull output
     #[arg(short, long)]
     pub quiet: bool,
+    /// Take the place of the container with this --name, and its addresses
+    #[arg(long, requires = "name")]
+    pub replace: bool,
     /// Restart policy to apply when a container exits (only "no" so far)
     #[arg(long, value_name = "string")]
     pub restart: Option<String>,

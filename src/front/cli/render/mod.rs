@@ -6,6 +6,7 @@ pub mod containers;
 pub mod doctor;
 pub mod durations;
 pub mod events;
+pub mod explain;
 pub mod format;
 pub mod inspect;
 pub mod machine;

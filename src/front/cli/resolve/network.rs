@@ -43,6 +43,11 @@ pub fn create(a: &args::Create) -> Result<NetworkCreate> {
             None => HostAccess::Off,
             Some(ip) => access(ip)?,
         },
+        routes: a
+            .route
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_>>()?,
     })
 }
 
@@ -62,6 +67,21 @@ pub fn host_access(a: &args::HostAccess) -> Result<HostAccess> {
             other.unwrap_or_default()
         ))),
     }
+}
+
+/// Destination and source of `network explain CONTAINER [DESTINATION]
+/// [--from ADDRESS]`.
+pub fn packet(a: &args::Explain) -> Result<(Option<IpAddr>, Option<IpAddr>)> {
+    let one = |what: &str, text: &String| {
+        text.parse::<IpAddr>()
+            .map_err(|_| Error::invalid(format!("{what} \"{text}\" is not an IP address")))
+    };
+    let to = a.names.get(1).map(|text| one("the destination", text));
+    let from = a.from.as_ref().map(|text| one("--from", text));
+    if to.is_none() && from.is_some() {
+        return Err(conflict("--from goes with a destination"));
+    }
+    Ok((to.transpose()?, from.transpose()?))
 }
 
 /// Gives every range, gateway and auxiliary address to the subnet in which it

@@ -62,6 +62,8 @@ pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
             .map(|(verdict, text)| Rule::new(*verdict, text))
             .collect::<Result<_>>()?,
         acd: a.acd.as_deref().map(acd).transpose()?,
+        ip_reserve: reserve(a.ip_reserve.as_deref())?,
+        replace: a.replace,
     })
 }
 
@@ -113,6 +115,16 @@ fn via(text: Option<&str>) -> Result<Via> {
         Some("proxy") => Ok(Via::Proxy),
         Some(other) => Err(Error::invalid(format!(
             "invalid value for \"publish-via\": '{other}': must be \"auto\" or \"proxy\""
+        ))),
+    }
+}
+
+fn reserve(text: Option<&str>) -> Result<bool> {
+    match text {
+        None | Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(other) => Err(Error::invalid(format!(
+            "invalid value for \"ip-reserve\": '{other}': must be \"on\" or \"off\""
         ))),
     }
 }

@@ -54,7 +54,7 @@ fn wanted(words: &[String]) -> Wanted {
         ("attach" | "exec", 0) | ("stop" | "kill" | "pause" | "unpause" | "stats", _) => {
             Wanted::Running
         }
-        ("logs" | "port" | "rename" | "network set", 0)
+        ("logs" | "port" | "rename" | "network set" | "network explain", 0)
         | ("start" | "restart" | "wait" | "rm" | "container inspect", _) => Wanted::Containers,
         ("network connect" | "network disconnect", n) if n > 0 => Wanted::Containers,
         ("network connect" | "network disconnect" | "network host-access", 0)

@@ -61,7 +61,7 @@ fn version_text(version: &Version, format: Option<&str>) -> Result<String> {
 }
 
 /// Text without a format, else JSON or a template.
-fn formatted<T: serde::Serialize>(
+pub(super) fn formatted<T: serde::Serialize>(
     value: &T,
     format: Option<&str>,
     plain: impl FnOnce() -> String,

@@ -7,6 +7,7 @@ use super::super::args::Syntax;
 use super::super::args::network as args;
 use super::super::args::usage::BAD_FLAG;
 use super::super::exit::{self, Failure, Outcome, complain, print_line};
+use super::super::render::explain::explanation;
 use super::super::render::{containers::id, format, networks as table};
 use super::super::resolve::{filter, network as resolve, parent_wait};
 use super::Front;
@@ -133,5 +134,21 @@ pub(super) fn host_access(front: &Front, syntax: &Syntax, a: args::HostAccess) -
     let access = resolve::host_access(&a).map_err(|e| Failure::usage(syntax, &e))?;
     let network = a.names.first().map_or("", String::as_str);
     warn(&front.engine.host_access(network, access)?);
+    Ok(0)
+}
+
+pub(super) fn explain(front: &Front, syntax: &Syntax, a: args::Explain) -> Outcome {
+    exit::count(syntax, a.names.len())?;
+    let (to, from) = resolve::packet(&a)?;
+    let container = a.names.first().map_or("", String::as_str);
+    let found = front.engine.network_explain(container, to, from)?;
+    let format = if a.json {
+        Some("json")
+    } else {
+        a.format.as_deref()
+    };
+    exit::print(&super::machine::formatted(&found, format, || {
+        explanation(&found)
+    })?)?;
     Ok(0)
 }

@@ -293,6 +293,16 @@ pub static VERBS: &[Verb] = &[
         }
     ),
     verb!(
+        network::Explain,
+        networks::explain,
+        PLAIN {
+            paths: &["network explain"],
+            about: "Tell which routes a container's packets take, and why",
+            usage: "[OPTIONS] CONTAINER [DESTINATION]",
+            arity: Arity::between(1, 2),
+        }
+    ),
+    verb!(
         machine::Show,
         super::machine::version,
         PLAIN {

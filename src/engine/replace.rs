@@ -1,0 +1,44 @@
+//! `run --replace`: a container in the place of another one of the same name,
+//! with its addresses.
+//!
+//! What can be refused is refused while the old container still runs: an image,
+//! a network, an address. From its removal on there is only the way forward.
+
+use super::Engine;
+use super::owner::check_families;
+use super::record::Config;
+use crate::base::{Cause, ContainerName, Family, Result};
+use crate::store::Lock;
+
+impl Engine {
+    /// Removes the container of that name, if there is one; its last addresses
+    /// become those that the new one asks for first.
+    pub(super) fn replace(&self, name: &ContainerName, config: &mut Config) -> Result<()> {
+        let old = match self.find(name.as_str()) {
+            Ok(id) => self.record(&id)?,
+            Err(e) if matches!(e.cause, Cause::NotFound(_)) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        // It may be the beginning of somebody's id.
+        if old.name != *name {
+            return Ok(());
+        }
+        for endpoint in &mut config.endpoints {
+            let network = self.find_network(&endpoint.request.network)?;
+            check_families(&endpoint.request, &network)?;
+            for family in Family::BOTH {
+                if let (Some(ip), false) = (endpoint.request.ips.of(family), network.is_dhcp()) {
+                    self.check_free(&network, ip, &old.id)?;
+                }
+            }
+            let is_same =
+                |e: &&super::record::EndpointConfig| e.network.as_ref() == Some(&network.id);
+            if let Some(had) = old.config.endpoints.iter().find(is_same) {
+                endpoint.last_ips = had.last_ips.clone();
+            }
+        }
+        self.remove(old.id.as_str(), true)?;
+        // The end of one with --rm is its supervisor's.
+        Lock::acquire(&self.dirs.lock(&old.id))?.unlink()
+    }
+}
