@@ -248,6 +248,15 @@ pub(super) fn wanted_access(network: &NetworkSpec, access: HostAccess) -> Result
         .hint("make the network without --ipv4=false"));
     }
     match &network.driver {
+        Driver::Vlan(vlan) if vlan.is_followed() => {
+            let written = network.options.get("parent").map_or("", String::as_str);
+            Err(Error::invalid(format!(
+                "host access is for a parent by its own name: network {} has -o parent={written}, \
+                 and its host-side link could not follow",
+                network.name
+            ))
+            .hint(format!("make the network with -o parent={}", vlan.parent)))
+        }
         Driver::Vlan(vlan) => host_access::supported(vlan.mode).map(|()| access),
         Driver::Host | Driver::Null => Err(Error::invalid(format!(
             "network {} has no parent link: host access is for macvlan networks",

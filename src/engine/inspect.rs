@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::parents::parent_now;
 use super::record::{Conflict, EndpointConfig, Record, Status};
 use super::{Engine, view};
 use crate::base::{Cidr, Result};
@@ -10,6 +11,7 @@ use crate::net::guard::rule::{self, Rule};
 use crate::net::ipam::{self, Pool};
 use crate::net::spec::{HostAccess, NetworkSpec};
 use crate::net::{Attachment, guard, host_access, publish};
+use crate::netlink::Rtnl;
 
 /// An ipvlan has none of its own, and Docker shows none.
 /// Docker's way to say nothing is the empty string.
@@ -172,6 +174,7 @@ impl Engine {
                 .then(|| self.ipam_status(network, all))
                 .transpose()?,
             dockless: view::NetworkExtra {
+                parent: None,
                 host_access: match network.host_access {
                     HostAccess::Off => view::HostAccessView::default(),
                     HostAccess::On { ip } => view::HostAccessView {
@@ -184,6 +187,41 @@ impl Engine {
             },
             ..Default::default()
         })
+    }
+
+    /// What has to be looked up.
+    pub(super) fn describe_parent(network: &NetworkSpec) -> Result<Option<view::ParentView>> {
+        let Some(vlan) = network.vlan() else {
+            return Ok(None);
+        };
+        let mut host = Rtnl::host()?;
+        let found = parent_now(network, &mut host);
+        let written = network.options.get("parent").cloned().unwrap_or_default();
+        let interface = match &found {
+            Ok(Some(found)) => found.name.clone(),
+            _ => String::new(),
+        };
+        // A VLAN stands on what was picked.
+        let made = host.link(vlan.parent.as_str())?;
+        let vlans = network.options.contains_key("vlan");
+        let (interface, carries) = match made.filter(|_| vlans && !interface.is_empty()) {
+            Some(link) => (link.name.to_string(), link.up && link.carrier),
+            None => (
+                interface,
+                matches!(&found, Ok(Some(found)) if found.carries),
+            ),
+        };
+        let state = match &found {
+            Ok(Some(_)) if carries => "up".to_owned(),
+            Ok(Some(_)) => "no carrier".to_owned(),
+            Ok(None) => "missing".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Ok(Some(view::ParentView {
+            written,
+            interface,
+            state,
+        }))
     }
 
     /// Docker's counts: all addresses that cannot be had any more in the
@@ -261,6 +299,9 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
         let link = view::LinkExtra {
             interface: a.ifname.to_string(),
             parent: a.parent.to_string(),
+            state: a.link.carrier.as_str().to_owned(),
+            since: a.link.since.clone(),
+            trouble: a.link.trouble.clone(),
             mode: a.mode.to_string(),
             host_access: network.is_some_and(|n| n.host_access != HostAccess::Off),
             announcements: network.map_or(0, |n| u32::from(n.announce.count)),

@@ -29,6 +29,7 @@ mod machine;
 mod names;
 mod networks;
 mod owner;
+mod parent_wait;
 mod parents;
 mod record;
 mod rename;
@@ -129,7 +130,9 @@ impl Engine {
         self.refresh()?;
         let network = self.find_network(wanted)?;
         let all = self.all_networks()?.items;
-        self.describe_network(&network, &self.live_records()?, &all)
+        let mut view = self.describe_network(&network, &self.live_records()?, &all)?;
+        view.dockless.parent = Self::describe_parent(&network)?;
+        Ok(view)
     }
 
     pub fn network_remove(&self, wanted: &str) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `network create|ls|inspect|rm|prune`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -9,13 +10,15 @@ use super::access::wanted_access;
 use super::names::list;
 use super::record::Record;
 use super::{Engine, Listing, NetworkCreate, NetworkMade, PoolRequest, events};
-use crate::base::{Cidr, ContainerId, Error, Family, NetworkId, NetworkName, OfFamily, Result};
+use crate::base::{
+    Cidr, ContainerId, Error, Family, IfName, NetworkId, NetworkName, OfFamily, Result,
+};
 use crate::net::ipam::{self, Pool};
 use crate::net::parent::{self, Wish};
 use crate::net::routing::fixed;
 use crate::net::spec::{self, Announce, Driver, LinkOptions, NetworkSpec, Vlan};
-use crate::net::{host_access, plain};
-use crate::netlink::{Link, Rtnl};
+use crate::net::{choice, host_access, plain};
+use crate::netlink::Rtnl;
 use crate::store::file::{self, Durability};
 use crate::sys::netns::Host;
 use crate::sys::random;
@@ -136,9 +139,10 @@ impl Engine {
         }
         let mut host = Rtnl::host()?;
         let id = NetworkId::from_bytes(random::bytes()?);
-        let links = host.links()?;
-        let (parent, made) = wish.plan(&id, &links)?;
+        let view = choice::View::of(&mut host, wish.choice())?;
+        let (parent, made) = wish.plan(&id, &view)?;
         let vlan = Vlan {
+            first_parent: wish.is_followed(&view).then(|| parent.clone()),
             parent,
             made,
             mode: link.mode,
@@ -158,9 +162,10 @@ impl Engine {
         }
         // In the order given, IPv4 first, as `inspect` shows them.
         wanted.sort_by_key(PoolRequest::family);
-        let neighbours = beside(&vlan, &others, &links);
+        let own = lowers(&vlan, &request.options, &view);
+        let neighbours = beside(&vlan, &own, &others, &view);
         let pools = self.pools(&wanted, &vlan, &others, &neighbours, &mut host)?;
-        check_parent(&vlan, &others)?;
+        check_parent(&vlan, &own, &others, &view)?;
         let made = vlan.made.clone();
         let network = NetworkSpec {
             id,
@@ -389,33 +394,66 @@ fn global_id() -> Result<[u8; 5]> {
 
 /// The pools of the networks that share a parent with `vlan`, or have none
 /// like it: the only ones that theirs may not overlap.
-fn beside<'a>(vlan: &Vlan, others: &'a [NetworkSpec], links: &[Link<Host>]) -> Vec<&'a Pool> {
-    let is_beside = |theirs: &Vlan| {
-        let same =
-            || parent::known_as(links, &theirs.parent) == parent::known_as(links, &vlan.parent);
-        match (vlan.is_isolated(), theirs.is_isolated()) {
+fn beside<'a>(
+    vlan: &Vlan,
+    own: &[IfName],
+    others: &'a [NetworkSpec],
+    view: &choice::View,
+) -> Vec<&'a Pool> {
+    let is_beside =
+        |other: &NetworkSpec, theirs: &Vlan| match (vlan.is_isolated(), theirs.is_isolated()) {
             (true, true) => true,
-            (false, false) => same(),
+            (false, false) => shared(own, theirs, other, view).is_some(),
             _ => false,
-        }
-    };
+        };
     others
         .iter()
-        .filter(|other| other.vlan().is_some_and(is_beside))
+        .filter(|other| other.vlan().is_some_and(|theirs| is_beside(other, theirs)))
         .flat_map(|other| &other.pools)
         .collect()
 }
 
+/// Every link that may be the network's parent, by the kernel's name.
+fn lowers(vlan: &Vlan, options: &BTreeMap<String, String>, view: &choice::View) -> Vec<IfName> {
+    let mut all = vec![parent::known_as(view, &vlan.parent).clone()];
+    if vlan.is_followed()
+        && vlan.made.is_empty()
+        && let Ok(wish) = Wish::from_options(vlan.mode, options)
+        && let Some(choice) = wish.choice()
+    {
+        all.extend(choice.links(view).into_iter().cloned());
+    }
+    all
+}
+
+/// A link that may be the parent of both.
+fn shared(
+    own: &[IfName],
+    theirs: &Vlan,
+    other: &NetworkSpec,
+    view: &choice::View,
+) -> Option<IfName> {
+    let theirs = lowers(theirs, &other.options, view);
+    theirs.into_iter().find(|lower| own.contains(lower))
+}
+
 /// Who may share a parent: macvlans but for passthru; ipvlan networks never,
 /// since mode and flag are the parent's.
-fn check_parent(vlan: &Vlan, others: &[NetworkSpec]) -> Result<()> {
+fn check_parent(
+    vlan: &Vlan,
+    own: &[IfName],
+    others: &[NetworkSpec],
+    view: &choice::View,
+) -> Result<()> {
     for other in others {
-        let Some(theirs) = other.vlan().filter(|theirs| {
-            theirs.parent == vlan.parent && theirs.mode.kind() == vlan.mode.kind()
-        }) else {
+        let same_kind = |theirs: &&Vlan| theirs.mode.kind() == vlan.mode.kind();
+        let Some(theirs) = other.vlan().filter(same_kind) else {
             continue;
         };
-        let (id, parent) = (other.id.short(), &theirs.parent);
+        let Some(parent) = shared(own, theirs, other, view) else {
+            continue;
+        };
+        let id = other.id.short();
         let text = if vlan.mode.is_ipvlan() {
             format!("network di-{id} is already using parent interface {parent}")
         } else if vlan.mode.is_passthru() {

@@ -15,9 +15,10 @@ use super::Engine;
 use super::gc::Recovered;
 use super::record::Record;
 use crate::base::{Error, IfName, Journal, NetworkId, Result, Step};
-use crate::net::parent::{self, Made};
-use crate::net::spec::{NetworkSpec, Vlan};
-use crate::netlink::Rtnl;
+use crate::net::choice::{Picked, View};
+use crate::net::parent::{self, Made, What, Wish};
+use crate::net::spec::{Driver, NetworkSpec, Vlan};
+use crate::netlink::{Link, Rtnl};
 use crate::store::{FileJournal, Lock, file};
 use crate::sys::netns::Host;
 
@@ -109,6 +110,44 @@ impl Engine {
         FileJournal::open_append(&self.networks_journal())?.record(&Step::HostAccess { network })
     }
 
+    /// Which link the parent is now, where that is looked up each time. What is
+    /// found is kept with the network: so the links that were made for it are
+    /// removed with it, whichever of them it stands on then.
+    pub(super) fn resolve(&self, network: &mut NetworkSpec, host: &mut Rtnl<Host>) -> Result<()> {
+        let Some(vlan) = network.vlan().filter(|vlan| vlan.is_followed()) else {
+            return Ok(());
+        };
+        let wish = Wish::from_options(vlan.mode, &network.options)?;
+        let view = View::of(host, wish.choice())?;
+        let (parent, made) = wish.plan(&network.id, &view)?;
+        let is_known = made.iter().all(|link| vlan.made.contains(link));
+        if parent != vlan.parent || !is_known {
+            self.keep_parent(network, &parent, &made)?;
+        }
+        if let Driver::Vlan(vlan) = &mut network.driver {
+            vlan.parent = parent;
+            vlan.made = made;
+        }
+        Ok(())
+    }
+
+    fn keep_parent(&self, network: &NetworkSpec, parent: &IfName, made: &[Made]) -> Result<()> {
+        let _lock = self.network_lock()?;
+        let Some(mut stored) = self.load_network(&network.id)? else {
+            return Err(Error::not_found(format!(
+                "network {} not found",
+                network.name
+            )));
+        };
+        if let Driver::Vlan(vlan) = &mut stored.driver {
+            vlan.parent = parent.clone();
+            let new = made.iter().filter(|link| !vlan.made.contains(link));
+            let new: Vec<Made> = new.cloned().collect();
+            vlan.made.extend(new);
+        }
+        self.save_network(&stored)
+    }
+
     /// The parent is there, or made again: after a reboot, and after somebody
     /// took it away.
     pub(super) fn ensure_parent(&self, network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<()> {
@@ -150,4 +189,43 @@ impl Engine {
             None => error,
         }
     }
+}
+
+/// The link that a network would have as its parent now, or that its VLAN
+/// would be made on; `None`: it is not there.
+pub(super) fn parent_now(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<Option<Picked>> {
+    let Some(vlan) = network.vlan() else {
+        return Ok(None);
+    };
+    if let Some(choice) = network.choice() {
+        return choice.pick(&View::of(host, Some(&choice))?);
+    }
+    let picked = |link: Link<Host>| Picked {
+        name: link.name.to_string(),
+        carries: link.up && link.carrier,
+    };
+    if let Some(link) = host.link(vlan.parent.as_str())? {
+        return Ok(Some(picked(link)));
+    }
+    for made in &vlan.made {
+        if host.link(made.name.as_str())?.is_some() {
+            continue;
+        }
+        return Ok(match &made.what {
+            What::Dummy => Some(Picked {
+                name: made.name.to_string(),
+                carries: true,
+            }),
+            // On one that is down the kernel makes none.
+            What::Vlan { base, .. } => {
+                host.link(base.as_str())?
+                    .filter(|link| link.up)
+                    .map(|base| Picked {
+                        name: made.name.to_string(),
+                        ..picked(base)
+                    })
+            }
+        });
+    }
+    Ok(None)
 }

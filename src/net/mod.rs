@@ -3,6 +3,7 @@
 pub mod acd;
 pub mod announce;
 mod broadcast;
+pub mod choice;
 pub mod dhcp;
 pub mod dns;
 pub mod doctor;
@@ -36,6 +37,11 @@ pub struct Attachment {
     /// Index inside the sandbox.
     pub ifindex: u32,
     pub parent: IfName,
+    /// The parent's index, by which it is known when it is renamed.
+    #[serde(default)]
+    pub parent_index: u32,
+    #[serde(default)]
+    pub link: LinkState,
     pub mode: crate::netlink::Mode,
     /// An ipvlan's is its parent's.
     pub mac: MacAddr,
@@ -51,6 +57,41 @@ pub struct Attachment {
     pub guard: guard::State,
     #[serde(default)]
     pub rates: rate::Rates,
+}
+
+/// What has become of the link to the LAN.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkState {
+    #[serde(default)]
+    pub carrier: Carrier,
+    /// RFC 3339; empty while nothing has happened.
+    #[serde(default)]
+    pub since: String,
+    /// Why it could not be made again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carrier {
+    /// Frames can leave.
+    #[default]
+    Up,
+    /// The parent has no carrier, or is down.
+    Down,
+    /// There is no parent, and no link.
+    Gone,
+}
+
+impl Carrier {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "no carrier",
+            Self::Gone => "parent gone",
+        }
+    }
 }
 
 impl Attachment {

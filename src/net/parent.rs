@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::choice::{Choice, View};
 use crate::base::{Error, IfName, NetworkId, Result};
 use crate::netlink::parent::{GROUP, VlanProto, VlanTag};
 use crate::netlink::{Link, LinkKind, Mode, Rtnl};
@@ -50,10 +51,10 @@ pub enum What {
 
 /// What `network create` wants of a parent.
 #[derive(Debug)]
-pub struct Wish<'a> {
+pub struct Wish {
     kind: &'static str,
     /// `None`: a dummy.
-    parent: Option<&'a str>,
+    parent: Option<Choice>,
     /// `-o vlan`, the outer one first.
     ids: Vec<u16>,
     protocol: Option<VlanProto>,
@@ -61,8 +62,8 @@ pub struct Wish<'a> {
     mvrp: Option<bool>,
 }
 
-impl<'a> Wish<'a> {
-    pub fn from_options(mode: Mode, options: &'a BTreeMap<String, String>) -> Result<Self> {
+impl Wish {
+    pub fn from_options(mode: Mode, options: &BTreeMap<String, String>) -> Result<Self> {
         let given = |key: &str| {
             options
                 .get(key)
@@ -72,13 +73,14 @@ impl<'a> Wish<'a> {
         let kind = mode.kind();
         let wish = Self {
             kind,
-            parent: given(PARENT),
+            parent: given(PARENT).map(Choice::parse).transpose()?,
             ids: given(IDS).map_or(Ok(Vec::new()), vlan_ids)?,
             protocol: given(PROTO).map(protocol).transpose()?,
             gvrp: given(GVRP).map(|v| switch(GVRP, v)).transpose()?,
             mvrp: given(MVRP).map(|v| switch(MVRP, v)).transpose()?,
         };
-        if wish.parent == Some("lo") {
+        let is_lo = |choice: &Choice| choice.names().any(|name| name == "lo");
+        if wish.parent.as_ref().is_some_and(is_lo) {
             return Err(Error::invalid(format!(
                 "loopback interface is not a valid {kind} parent link"
             ))
@@ -112,25 +114,48 @@ impl<'a> Wish<'a> {
         }
     }
 
+    pub fn choice(&self) -> Option<&Choice> {
+        self.parent.as_ref()
+    }
+
+    /// Whether what is written has to be looked up each time: it is not the
+    /// kernel's name of a link.
+    pub fn is_followed(&self, view: &View) -> bool {
+        let Some(choice) = &self.parent else {
+            return false;
+        };
+        let called_otherwise = |name| view.find(name).is_some_and(|l| l.name.as_str() != name);
+        choice.as_name().is_none_or(called_otherwise)
+    }
+
     /// The parent's name, and what is to be made for it.
-    pub fn plan(&self, network: &NetworkId, links: &[Link<Host>]) -> Result<(IfName, Vec<Made>)> {
-        let Some(parent) = self.parent else {
+    pub fn plan(&self, network: &NetworkId, view: &View) -> Result<(IfName, Vec<Made>)> {
+        let links = view.links.as_slice();
+        let Some(choice) = &self.parent else {
             let prefix = if self.kind == "ipvlan" { "di" } else { "dm" };
             let name = IfName::new(format!("{prefix}-{}", network.short()))?;
             let what = What::Dummy;
             return Ok((name.clone(), vec![Made { name, what }]));
         };
-        let existing = find(links, parent);
+        let picked;
+        let parent = match choice.as_name() {
+            Some(name) => name,
+            None => {
+                picked = choice.pick(view)?.ok_or_else(|| choice.missing())?;
+                picked.name.as_str()
+            }
+        };
+        let existing = view.find(parent);
         if !self.ids.is_empty() {
-            return self.stack(parent, existing, links);
+            return self.stack(parent, existing, view);
         }
-        let name = IfName::new(parent)?;
         if let Some(link) = existing {
             self.check(link)?;
-            return Ok((name, inherited(link, links)));
+            return Ok((link.name.clone(), inherited(link, links)));
         }
+        let name = IfName::new(parent)?;
         let (base, id) = sub_interface(parent)?;
-        let link = find(links, base).ok_or_else(|| no_base(base))?;
+        let link = view.find(base).ok_or_else(|| no_base(base))?;
         let tag = self.tag(id);
         if let Some(same) = vlan_on(link, &tag, links) {
             return Err(Error::conflict(format!(
@@ -154,11 +179,14 @@ impl<'a> Wish<'a> {
         &self,
         parent: &str,
         existing: Option<&Link<Host>>,
-        links: &[Link<Host>],
+        view: &View,
     ) -> Result<(IfName, Vec<Made>)> {
-        let mut below = Some(existing.ok_or_else(|| no_base(parent))?);
-        let mut made = below.map_or_else(Vec::new, |link| inherited(link, links));
-        let mut name = IfName::new(parent)?;
+        let links = view.links.as_slice();
+        let base = existing.ok_or_else(|| no_base(parent))?;
+        let parent = base.name.as_str();
+        let mut below = Some(base);
+        let mut made = inherited(base, links);
+        let mut name = base.name.clone();
         for (depth, id) in self.ids.iter().enumerate() {
             let tag = match depth {
                 0 => self.tag(*id),
@@ -176,7 +204,7 @@ impl<'a> Wish<'a> {
                 }
             } else {
                 name = name_of_vlan(parent, &self.ids[..=depth])?;
-                if let Some(other) = find(links, name.as_str()) {
+                if let Some(other) = view.find(name.as_str()) {
                     return Err(Error::conflict(format!(
                         "there is a link {} already, and it is not VLAN {id} of {base}",
                         other.name
@@ -220,16 +248,9 @@ impl<'a> Wish<'a> {
     }
 }
 
-fn find<'a>(links: &'a [Link<Host>], name: &str) -> Option<&'a Link<Host>> {
-    let is_altname = |link: &Link<Host>| link.altnames.iter().any(|alt| alt == name);
-    links
-        .iter()
-        .find(|link| link.name.as_str() == name || is_altname(link))
-}
-
 /// The name that the kernel has for a link, which may be called by an altname.
-pub fn known_as<'a>(links: &'a [Link<Host>], name: &'a IfName) -> &'a IfName {
-    find(links, name.as_str()).map_or(name, |link| &link.name)
+pub fn known_as<'a>(view: &'a View, name: &'a IfName) -> &'a IfName {
+    view.find(name.as_str()).map_or(name, |link| &link.name)
 }
 
 /// The VLAN of `base` with this number and protocol.
@@ -409,7 +430,7 @@ mod tests {
             .collect();
         let mode = crate::netlink::MacvlanMode::Bridge.into();
         let network = NetworkId::from_bytes([0xab; 32]);
-        Wish::from_options(mode, &options)?.plan(&network, &[])
+        Wish::from_options(mode, &options)?.plan(&network, &View::default())
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::broadcast;
+use super::choice::Choice;
 use super::ipam::Pool;
 use super::parent::{Made, What};
 use super::routing::fixed::StaticRoute;
@@ -175,7 +176,12 @@ impl Driver {
 /// A macvlan or ipvlan network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vlan {
+    /// As it was found last, where it is looked up each time.
     pub parent: IfName,
+    /// Only where `-o parent` is not the kernel's name of a link, and so is
+    /// looked up each time: what it was at creation, for [`Vlan::segment`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_parent: Option<IfName>,
     /// The links that dockless makes where they are missing, the parent last;
     /// none: the parent is somebody else's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -198,8 +204,13 @@ impl Vlan {
         if self.is_isolated() {
             ""
         } else {
-            self.parent.as_str()
+            self.first_parent.as_ref().unwrap_or(&self.parent).as_str()
         }
+    }
+
+    /// Whether the parent is looked up by what was written.
+    pub fn is_followed(&self) -> bool {
+        self.first_parent.is_some()
     }
 
     /// On a dummy.
@@ -258,6 +269,18 @@ impl NetworkSpec {
 
     pub fn segment(&self) -> &str {
         self.vlan().map_or("", Vlan::segment)
+    }
+
+    /// What `-o parent` says, where it has to be looked up each time.
+    pub fn choice(&self) -> Option<Choice> {
+        let written = self.options.get("parent")?;
+        let followed = self.vlan().filter(|vlan| vlan.is_followed());
+        followed.and_then(|_| Choice::parse(written).ok())
+    }
+
+    /// Another parent may take the place of the one in use.
+    pub fn has_several(&self) -> bool {
+        self.choice().is_some_and(|choice| choice.is_list())
     }
 
     /// `None`: `host` or `none`.

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::Attachment;
 use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
 use super::endpoint::{Receive, Sysctl};
 use super::guard::{self, Addrs, Guard, Identity};
 use super::rate;
 use super::spec::{self, NetworkSpec, Vlan};
+use super::{Attachment, Carrier, LinkState};
 use crate::base::{
     Cause, Cidr, Error, Family, IfName, MacAddr, NetworkId, OfFamily, PerFamily, Result, Subject,
 };
@@ -22,6 +22,7 @@ pub(super) struct VlanPlan {
     network: NetworkId,
     internal: bool,
     parent: IfName,
+    carries: bool,
     lower: Ifindex<Host>,
     mode: Mode,
     sources: Vec<MacAddr>,
@@ -97,7 +98,9 @@ pub(super) fn plan(
     Ok(VlanPlan {
         network: network.id.clone(),
         internal: network.is_internal(),
-        parent: vlan.parent.clone(),
+        // It may have been named by an altname.
+        parent: parent.name.clone(),
+        carries: parent.up && parent.carrier,
         lower: parent.index,
         mode: vlan.mode,
         sources: vlan.sources.clone(),
@@ -203,6 +206,15 @@ impl VlanPlan {
             ifname: self.endpoint.ifname,
             ifindex: index.get(),
             parent: self.parent,
+            parent_index: self.lower.get(),
+            link: LinkState {
+                carrier: if self.carries {
+                    Carrier::Up
+                } else {
+                    Carrier::Down
+                },
+                ..LinkState::default()
+            },
             mode: self.mode,
             mac,
             addrs: self.endpoint.addrs,

@@ -25,6 +25,7 @@ use crate::sys::netns::{Host, Netns, Place, Sandbox};
 pub use super::macvlan::NewLink;
 
 const IFLA_ALT_IFNAME: u16 = 53;
+const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_MACVLAN_MODE: u16 = 1;
 /// The loopback link is the first of every namespace.
 pub(super) const LOOPBACK: u32 = 1;
@@ -114,6 +115,8 @@ pub struct Link<P: Place> {
     pub name: IfName,
     pub kind: LinkKind,
     pub mac: Option<MacAddr>,
+    /// IFLA_PERM_ADDRESS: a NIC's own, whatever it was given since.
+    pub permanent: Option<MacAddr>,
     pub broadcast: Option<MacAddr>,
     pub mtu: u32,
     /// IFF_UP
@@ -396,6 +399,7 @@ fn parse<P: Place>(payload: &[u8], netns: u64) -> Result<Link<P>, Malformed> {
         name: IfName::new(name.unwrap_or_default()).map_err(|_| Malformed("interface name"))?,
         kind: kind_of(hardware, info)?,
         mac: None,
+        permanent: None,
         broadcast: None,
         mtu: 0,
         up: header.flags.contains(LinkFlags::Up),
@@ -416,6 +420,7 @@ fn parse<P: Place>(payload: &[u8], netns: u64) -> Result<Link<P>, Malformed> {
         let (kind, value) = attr?;
         match kind {
             libc::IFLA_ADDRESS => link.mac = wire::mac_of(value),
+            IFLA_PERM_ADDRESS => link.permanent = wire::mac_of(value),
             libc::IFLA_BROADCAST => link.broadcast = wire::mac_of(value),
             libc::IFLA_MTU => link.mtu = wire::u32_of(value)?,
             libc::IFLA_OPERSTATE => link.operstate = wire::u8_of(value)?,

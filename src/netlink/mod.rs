@@ -19,6 +19,7 @@ pub mod rule;
 pub mod socket;
 pub mod trace;
 pub mod traffic;
+pub mod watch;
 pub mod wire;
 
 pub use ipvlan::{IpvlanFlag, IpvlanMode, Mode};

@@ -63,6 +63,7 @@ mod guard;
 mod host_access;
 mod ip6_lan;
 mod ipv6;
+mod links;
 mod netlink;
 mod nft;
 mod parents;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         events::tests(),
         host_access::tests(),
         ipv6::tests(),
+        links::tests(),
         netlink::tests(),
         nft::tests(),
         parents::tests(),

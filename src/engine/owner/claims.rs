@@ -88,6 +88,19 @@ pub(super) struct Claim {
     deaf_until: Option<Instant>,
 }
 
+impl Claim {
+    /// To an address that is the container's already.
+    pub(super) fn held(watch: Watch) -> Self {
+        Self {
+            watch,
+            is_held: true,
+            first: None,
+            is_registered: false,
+            deaf_until: None,
+        }
+    }
+}
+
 impl Leg {
     /// Whether there is an address that can be asked for.
     pub(super) fn has_arp(&self) -> bool {

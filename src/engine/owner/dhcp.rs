@@ -134,6 +134,53 @@ impl Network {
         Ok(lease)
     }
 
+    /// A new client for a link that was made again: the address stays in use
+    /// while it asks for it.
+    pub(super) fn ask_again(&mut self, engine: &Engine, at: usize) -> Result<()> {
+        let index = self.index_of(at)?;
+        let leg = &self.legs[at];
+        let (Some(attachment), Some(dhcp)) = (&leg.attachment, &leg.config.dhcp) else {
+            return Ok(());
+        };
+        let identity = dhcp.identity.clone();
+        let wanted = match leg.config.request.ips.of(Family::Ipv4) {
+            Some(IpAddr::V4(ip)) => Some(ip),
+            _ => None,
+        };
+        let client = Client::start(
+            self.netns.as_ref().ok_or_else(not_made)?.try_clone()?,
+            &attachment.ifname,
+            attachment.ifindex,
+            identity.clone(),
+            wanted,
+            dhcp.lease.clone(),
+            engine.remembered_address(&identity),
+        )?;
+        let lease = dhcp.lease.clone();
+        self.legs[at].client = Some(client);
+        match lease {
+            Some(lease) => self.use_routes(at, index, &lease),
+            None => Ok(()),
+        }
+    }
+
+    /// What a lease says of an interface, but for the address.
+    fn use_routes(&mut self, at: usize, index: Ifindex<Sandbox>, lease: &Lease) -> Result<()> {
+        let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
+        if let (Some(mtu), None) = (lease.mtu, self.legs[at].spec.vlan().and_then(|v| v.mtu)) {
+            // More than the parent can: the parent's it stays.
+            if let Err(error) = sandbox.set_mtu(index, u32::from(mtu)) {
+                self.legs[at].note_trouble(error.to_string());
+            }
+        }
+        if !self.legs[at].spec.is_internal() {
+            for error in routed(sandbox, index, lease) {
+                self.legs[at].note_trouble(error.to_string());
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn index_of(&mut self, at: usize) -> Result<Ifindex<Sandbox>> {
         let name = self.legs[at].attachment.as_ref().map(|a| a.ifname.clone());
         let name = name.ok_or_else(not_made)?;
@@ -155,23 +202,12 @@ impl Network {
         engine.note_lease(&self.legs[at].spec, lease.ip().into(), &self.id, &names)?;
         let index = self.index_of(at)?;
         let before = self.default_legs();
-        let is_internal = self.legs[at].spec.is_internal();
         // The lease's file goes with the address, from here on.
         self.legs[at].addrs.put(lease.addr);
         self.guard_follows(at)?;
         let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
         sandbox.add_addr(index, lease.addr)?;
-        if let (Some(mtu), None) = (lease.mtu, self.legs[at].spec.vlan().and_then(|v| v.mtu)) {
-            // More than the parent can: the parent's it stays.
-            if let Err(error) = sandbox.set_mtu(index, u32::from(mtu)) {
-                self.legs[at].note_trouble(error.to_string());
-            }
-        }
-        if !is_internal {
-            for error in routed(sandbox, index, &lease) {
-                self.legs[at].note_trouble(error.to_string());
-            }
-        }
+        self.use_routes(at, index, &lease)?;
         let gateway = lease.gateway().map(IpAddr::V4);
         let addr = lease.addr;
         let leg = &mut self.legs[at];

@@ -15,6 +15,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::legs;
 use super::network::{Leg, Network, not_made};
 use super::{Owned, WATCH6};
 use crate::base::{Cidr, Error, Family, Result};
@@ -96,13 +97,17 @@ impl Leg {
 
     /// Whom the guard lets send.
     pub(super) fn senders(&self) -> Addrs {
-        let mut own: Vec<IpAddr> = self.addrs.values().map(Cidr::addr).collect();
+        let linked = legs::link_local(&self.config.request).unwrap_or_default();
+        let all = self.addrs.values().chain(linked);
+        let mut own: Vec<IpAddr> = all.map(Cidr::addr).collect();
         match &self.config.lan6 {
             Some(lan) => {
                 own.retain(IpAddr::is_ipv4);
                 own.extend(lan.addrs.iter().map(|a| a.addr.addr()));
                 Addrs::Slaac(own, lan.token)
             }
+            // On an L2-only network they are the program's to choose.
+            None if !self.spec.ipv4 && !self.spec.ipv6 => Addrs::Any,
             None => Addrs::Own(own),
         }
     }

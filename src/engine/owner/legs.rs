@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::claims::Taken;
+use super::links::Lower;
 use super::network::{Leg, Network};
 use super::taken;
 use crate::base::{
@@ -25,7 +26,7 @@ impl Network {
         mut config: EndpointConfig,
         taken: &[Taken],
     ) -> Result<Leg> {
-        let spec = match &config.network {
+        let mut spec = match &config.network {
             Some(id) => engine
                 .find_network(id.as_str())
                 .map_err(|e| match e.cause {
@@ -34,6 +35,7 @@ impl Network {
                 })?,
             None => engine.find_network(&config.request.network)?,
         };
+        engine.resolve(&mut spec, &mut self.host)?;
         let options = EndpointOptions::new(&config.request.driver_options)?;
         check_families(&config.request, &spec)?;
         ip6::check(&config.request, &spec)?;
@@ -49,6 +51,7 @@ impl Network {
             client: None,
             claim: None,
             is_announced: false,
+            lower: Lower::default(),
             named6: Named::default(),
         };
         if let Err(error) = leg.check_gateways() {

@@ -29,6 +29,7 @@ mod dhcp;
 mod guard;
 mod ip6;
 mod legs;
+mod links;
 mod live;
 mod names;
 mod network;
@@ -50,6 +51,8 @@ const PUBLISH_BASE: u64 = 1 << 40;
 const NAMES_BASE: u64 = 1 << 41;
 /// Those of the claims to addresses: plus the interface's index.
 const CLAIMS_BASE: u64 = 1 << 42;
+/// The eye on the host's links.
+const LINKS_KEY: u64 = 1 << 39;
 /// Those of DHCP clients, above all others: some for each interface, by its
 /// index.
 const DHCP_BASE: u64 = 1 << 43;
@@ -254,6 +257,7 @@ impl Owned {
         }
         self.network.register_dhcp(epoll)?;
         self.network.register_claims(epoll)?;
+        self.network.watch_links();
         self.network.register_watch6(epoll)?;
         match &mut self.network.names {
             Some(names) if !names.resolver.is_registered() => {
@@ -379,6 +383,9 @@ impl Owner for Owned {
         if let Some(key) = key.checked_sub(DHCP_BASE) {
             return self.dhcp_ready(key);
         }
+        if key == LINKS_KEY {
+            return self.links_changed();
+        }
         if key >= CLAIMS_BASE {
             return self.contradicted(key);
         }
@@ -404,8 +411,9 @@ impl Owner for Owned {
         let names = self.network.names.as_ref();
         let names = names.and_then(|names| names.resolver.deadline());
         let claims = self.network.claims_deadline();
+        let links = self.network.links.deadline();
         let lan6 = self.network.lan6_deadline();
-        let all = [announce, publish, names, claims, lan6];
+        let all = [announce, publish, names, claims, links, lan6];
         all.into_iter().flatten().min()
     }
 
@@ -420,6 +428,9 @@ impl Owner for Owned {
         self.network.pending.retain(|p| p.left > 0);
         if let Some(epoll) = &self.epoll {
             self.network.claims_on_time(now, epoll)?;
+        }
+        if self.network.links.deadline().is_some_and(|at| at <= now) {
+            self.links_changed()?;
         }
         if self.network.lan6_deadline().is_some_and(|at| at <= now) {
             self.lan6_on_time(now)?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::claims::{Claim, Taken};
 use super::ip6::Watch6;
+use super::links::{Links, Lower};
 use super::names::NameService;
 use super::{legs, taken};
 use crate::base::{
@@ -46,6 +47,7 @@ pub(super) struct Leg {
     /// `--acd=off`.
     pub(super) claim: Option<Claim>,
     pub(super) is_announced: bool,
+    pub(super) lower: Lower,
     /// What routers say of name servers.
     pub(super) named6: Named,
 }
@@ -142,6 +144,7 @@ pub(in crate::engine) struct Network {
     pub(super) ended: Vec<Leg>,
     pub(super) warnings: Vec<String>,
     pub(super) acd: Acd,
+    pub(super) links: Links,
     /// What is in the namespace.
     pub(super) routed: routing::Plan,
     /// With the first leg whose IPv6 is the LAN's.
@@ -186,6 +189,7 @@ impl Network {
             ended: Vec::new(),
             warnings: Vec::new(),
             acd: record.config.acd,
+            links: Links::default(),
             routed: routing::Plan::default(),
             watch6: None,
             keeps: record.config.ip_reserve && !record.config.auto_remove,
@@ -404,26 +408,33 @@ impl Network {
         Ok(others.any(|r| r.state.attachments.iter().any(|a| a.mac == mac)))
     }
 
-    fn attach_once(
+    pub(super) fn attach_once(
         &mut self,
         engine: &Engine,
         at: usize,
         default: &PerFamily<usize>,
         journal: &mut dyn Journal,
     ) -> Result<()> {
-        let ifname = self.ifname(at)?;
+        let again = self.legs[at].lower.again.clone();
+        let ifname = match &again {
+            Some(before) => before.ifname.clone(),
+            None => self.ifname(at)?,
+        };
         let leg = &self.legs[at];
-        let mac = match (leg.config.request.mac, leg.addrs.is_empty()) {
+        let has_parents_mac = leg.mode().is_some_and(Mode::has_parents_mac);
+        let own_mac = again.as_ref().filter(|_| !has_parents_mac).map(|a| a.mac);
+        let mac = match (leg.config.request.mac.or(own_mac), leg.addrs.is_empty()) {
             (None, true) if leg.is_by_name() && !leg.is_passthru() => Some(self.identity(leg).mac),
-            (None, true) if !leg.mode().is_some_and(Mode::has_parents_mac) => {
-                Some(named_mac(&leg.spec, &self.hostname))
-            }
+            (None, true) if !has_parents_mac => Some(named_mac(&leg.spec, &self.hostname)),
             (mac, _) => mac,
         };
         let endpoint = Endpoint {
-            id: crate::engine::launch::hex(&random::bytes::<32>()?),
+            id: match &again {
+                Some(before) => before.endpoint.clone(),
+                None => crate::engine::launch::hex(&random::bytes::<32>()?),
+            },
             ifname,
-            first: self.legs.iter().all(|leg| leg.attachment.is_none()),
+            first: again.is_none() && self.legs.iter().all(|leg| leg.attachment.is_none()),
             addrs: leg.addrs,
             link_local: legs::link_local(&leg.config.request)?,
             ip6: self.link6(at),
@@ -434,7 +445,8 @@ impl Network {
                 .into_iter()
                 .filter(|family| default.of(*family) == Some(at))
                 .collect(),
-            silent: self.acd != Acd::Off && leg.has_arp(),
+            // One that is made again has its address already.
+            silent: again.is_none() && self.acd != Acd::Off && leg.has_arp(),
             rates: leg.options.rates,
             receive: leg.options.receive.clone(),
         };
@@ -464,7 +476,7 @@ impl Network {
             .map_err(|error| engine.name_holder(error, &spec))?;
         self.legs[at].config.lan6 = lan6;
         let parent = view.parent.as_ref().map(|link| link.index.get());
-        if spec.is_dhcp() {
+        if spec.is_dhcp() && again.is_none() {
             self.warn_of_no_guard(&attachment, &spec);
             return self.lease_by_dhcp(engine, at, attachment, journal);
         }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::claims::JOIN_WAIT;
 use super::legs::check_families;
+use super::links::Lower;
 use super::network::{Leg, Network};
 use super::taken;
 use crate::base::{Cidr, Error, Family, IfName, Journal, NetworkId, OfFamily, PerFamily, Result};
@@ -229,6 +230,7 @@ impl Leg {
             client: None,
             claim: None,
             is_announced: false,
+            lower: Lower::default(),
             named6: Named::default(),
         }
     }

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::legs;
 use super::network::{Leg, Network, not_made};
 use crate::base::{Cidr, Error, Family, OfFamily, PerFamily, Result};
-use crate::net::dhcp;
 use crate::net::routing::{Out, Plan, Way};
 use crate::net::spec::SourceRouting;
+use crate::net::{Attachment, Carrier, dhcp};
 use crate::netlink::policy::{Change, Found};
 use crate::netlink::route::Route;
 use crate::netlink::rule::Rule;
@@ -67,9 +67,10 @@ pub(in crate::engine) fn of_lease(lease: &dhcp::Lease) -> (Vec<Cidr>, Vec<(Cidr,
 }
 
 impl Leg {
-    /// `None`: it has no interface yet.
+    /// `None`: it has no interface, yet or any more.
     fn way(&self) -> Result<Option<Way>> {
-        let Some(attachment) = &self.attachment else {
+        let there = |a: &&Attachment| a.link.carrier != Carrier::Gone;
+        let Some(attachment) = self.attachment.as_ref().filter(there) else {
             return Ok(None);
         };
         let mut near = legs::link_local(&self.config.request)?;

@@ -360,6 +360,14 @@ pub struct LinkExtra {
     /// Inside the container: `eth0`.
     pub interface: String,
     pub parent: String,
+    /// `up`, `no carrier` (or the parent is down), `parent gone`
+    pub state: String,
+    /// Of the state, where it has changed since the link was made.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub since: String,
+    /// Why the link could not be made again.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
     pub mode: String,
     /// The host can talk to this address (`network host-access`).
     pub host_access: bool,

@@ -151,10 +151,25 @@ pub struct SubnetStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NetworkExtra {
+    /// Only of one network that is asked for by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentView>,
     pub host_access: HostAccessView,
     /// `--route`: `10.9.0.0/16 via 10.0.2.77 metric 50`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<String>,
+}
+
+/// What `-o parent` comes to now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ParentView {
+    /// As it was written; empty: none was.
+    pub written: String,
+    /// The link that the next container would stand on; empty: there is none.
+    pub interface: String,
+    /// `up`, `no carrier`, `missing`, or why it cannot be told
+    pub state: String,
 }
 
 /// `network host-access`

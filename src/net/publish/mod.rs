@@ -140,6 +140,7 @@ pub struct Publisher {
     fast: Option<FastPath>,
     /// By port: its service does not hear an alias.
     deaf: Vec<bool>,
+    via: Via,
     /// Follows the parent's addresses and MAC.
     monitor: Option<Monitor>,
     poll: Option<Poll>,
@@ -173,6 +174,7 @@ impl Publisher {
             deaf: vec![false; ports.len()],
             ports,
             netns,
+            via,
             monitor: None,
             poll: None,
             started: Instant::now(),
@@ -180,30 +182,64 @@ impl Publisher {
             changed: false,
             target,
         };
-        let target = &this.target;
-        if let (Some(parent), Via::Auto, true) = (&target.parent, via, is_rewritable(target)) {
-            let mut journal = Kept {
-                journal,
-                failed: None,
-            };
-            // Before the addresses are read: what changes meanwhile is told.
-            let monitor = Rtnl::<Host>::monitor(&GROUPS);
-            let made = FastPath::install(parent, target, &this.ports, host, sandbox, &mut journal);
-            if let Some(error) = journal.failed {
-                return Err(error);
-            }
-            match (made?, monitor) {
-                (Some(fast), Ok(monitor)) => {
-                    this.fast = Some(fast);
-                    this.monitor = Some(monitor);
-                    this.looks = 0;
-                }
-                // Deaf to changes, it would lead astray.
-                (Some(fast), Err(_)) => drop(fast.remove(&this.netns)?),
-                (None, _) => {}
-            }
-        }
+        this.lay(host, journal)?;
         Ok(this)
+    }
+
+    /// Installs the fast path, if it can be had.
+    fn lay(&mut self, host: &mut Rtnl<Host>, journal: &mut dyn Journal) -> Result<()> {
+        let target = &self.target;
+        let (Some(parent), Via::Auto, true) = (&target.parent, self.via, is_rewritable(target))
+        else {
+            return Ok(());
+        };
+        let mut journal = Kept {
+            journal,
+            failed: None,
+        };
+        // Before the addresses are read: what changes meanwhile is told.
+        let monitor = Rtnl::<Host>::monitor(&GROUPS);
+        let netns = &self.netns;
+        let made = FastPath::install(parent, target, &self.ports, host, netns, &mut journal);
+        if let Some(error) = journal.failed {
+            return Err(error);
+        }
+        match (made?, monitor) {
+            (Some(fast), Ok(monitor)) => {
+                self.fast = Some(fast);
+                self.monitor = Some(monitor);
+                self.started = Instant::now();
+                self.looks = 0;
+            }
+            // Deaf to changes, it would lead astray.
+            (Some(fast), Err(_)) => drop(fast.remove(&self.netns)?),
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the ports lead to this MAC, by this parent.
+    pub fn leads_by(&self, parent: &IfName, mac: MacAddr) -> bool {
+        self.target.parent.as_ref() == Some(parent) && self.target.mac == mac
+    }
+
+    /// The container is where it was, on a link that was made again, or on one
+    /// that is called otherwise now. Connections by the proxy stay.
+    pub fn follow_parent(
+        &mut self,
+        parent: &IfName,
+        host: &mut Rtnl<Host>,
+        journal: &mut dyn Journal,
+    ) -> Result<()> {
+        self.monitor = None;
+        self.changed = true;
+        let removed = self.fast.take().map(|fast| fast.remove(&self.netns));
+        self.target.parent = Some(parent.clone());
+        self.lay(host, journal)?;
+        if let (Some(poll), Some(monitor)) = (&self.poll, &self.monitor) {
+            poll.watch(monitor, KEY_MONITOR)?;
+        }
+        removed.transpose().map(drop)
     }
 
     /// Adds its fds to the loop. All keys it uses lie in

@@ -179,6 +179,11 @@ impl Poll {
         Ok(Self { epoll, base })
     }
 
+    /// One that is none of the proxy's.
+    pub(super) fn watch(&self, fd: impl AsFd, key: u64) -> Result<()> {
+        self.epoll.add(fd, EpollFlags::EPOLLIN, self.base + key)
+    }
+
     fn add(&self, fd: impl AsFd, events: EpollFlags, key: Key) -> Result<()> {
         self.epoll.add(fd, events, self.base + key.number())
     }

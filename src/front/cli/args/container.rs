@@ -185,6 +185,10 @@ pub struct Start {
     /// Attach container's STDIN
     #[arg(short, long)]
     pub interactive: bool,
+    /// Wait so many seconds (60 if none are given) for a parent interface that
+    /// is not there yet
+    #[arg(long, value_name = "seconds", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
+    pub parent_wait: Option<String>,
     #[arg(value_name = "CONTAINER")]
     pub names: Vec<String>,
 }

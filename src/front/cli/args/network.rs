@@ -135,6 +135,10 @@ pub struct Connect {
     /// Add a link-local address for the container
     #[arg(long, value_name = "strings", value_delimiter = ',')]
     pub link_local_ip: Vec<String>,
+    /// Wait so many seconds (60 if none are given) for a parent interface that
+    /// is not there yet
+    #[arg(long, value_name = "seconds", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
+    pub parent_wait: Option<String>,
     /// Limit the link (up=20mbit,down=100mbit)
     #[arg(long, value_name = "list")]
     pub net_rate: Option<String>,

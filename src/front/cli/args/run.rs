@@ -104,6 +104,10 @@ pub struct Run {
     /// Disable any container-specified HEALTHCHECK
     #[arg(long)]
     pub no_healthcheck: bool,
+    /// Wait so many seconds (60 if none are given) for a parent interface that
+    /// is not there yet
+    #[arg(long, value_name = "seconds", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
+    pub parent_wait: Option<String>,
     /// Publish a container's port(s) to the host
     #[arg(short, long, value_name = "list")]
     pub publish: Vec<String>,

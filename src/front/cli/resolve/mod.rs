@@ -15,6 +15,7 @@ pub mod time;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::base::{Error, Result};
 
@@ -33,6 +34,19 @@ pub(crate) fn pairs(list: &[String]) -> BTreeMap<String, String> {
             (key.to_owned(), value.to_owned())
         })
         .collect()
+}
+
+/// `--parent-wait`
+pub(crate) fn parent_wait(text: Option<&String>) -> Result<Option<Duration>> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    match text.parse::<u64>() {
+        Ok(seconds @ 1..=86400) => Ok(Some(Duration::from_secs(seconds))),
+        _ => Err(Error::invalid(format!(
+            "invalid value for \"parent-wait\": '{text}': must be a number of seconds, 1 to 86400"
+        ))),
+    }
 }
 
 /// Docker's rule when two ways of saying the same are used at once.

@@ -17,8 +17,17 @@ pub(super) fn run(front: &Front, syntax: &Syntax, a: Run) -> Outcome {
         exit::count(syntax, a.rest.len())?;
     }
     let request = resolve::run::run(&a, &Real).map_err(|e| Failure::usage(syntax, &e))?;
+    let patience =
+        resolve::parent_wait(a.parent_wait.as_ref()).map_err(|e| Failure::usage(syntax, &e))?;
     if !a.detach {
         need_tty(a.interactive, a.tty)?;
+    }
+    if let Some(patience) = patience {
+        let networks = request.networks.iter().map(|n| n.network.as_str());
+        front
+            .engine
+            .await_parents(networks, patience)
+            .map_err(|e| Failure::coded(&e, OURS))?;
     }
     let mut made = None;
     let outcome = front.engine.run(request, &mut |id| made = Some(id.clone()));
@@ -152,6 +161,12 @@ pub(super) fn start(front: &Front, syntax: &Syntax, a: args::Start) -> Outcome {
     exit::count(syntax, a.names.len())?;
     let detach_keys =
         keys::detach(a.detach_keys.as_deref()).map_err(|e| Failure::usage(syntax, &e))?;
+    let patience =
+        resolve::parent_wait(a.parent_wait.as_ref()).map_err(|e| Failure::usage(syntax, &e))?;
+    let wait = |name: &str| match patience {
+        Some(patience) => front.engine.await_parents_of(name, patience),
+        None => Ok(()),
+    };
     if a.attach || a.interactive {
         let [name] = &a.names[..] else {
             return Err(Failure::from(Error::invalid(
@@ -165,6 +180,7 @@ pub(super) fn start(front: &Front, syntax: &Syntax, a: args::Start) -> Outcome {
             ..streams(&container)
         };
         need_tty(how.stdin, how.tty)?;
+        wait(name)?;
         let started = front
             .engine
             .start(name, true)
@@ -179,9 +195,9 @@ pub(super) fn start(front: &Front, syntax: &Syntax, a: args::Start) -> Outcome {
     }
     let mut failed = Vec::new();
     each(&a.names, |name| {
-        let started = front.engine.start(name, false).inspect_err(|_| {
-            failed.push(name.to_owned());
-        })?;
+        let started = wait(name)
+            .and_then(|()| front.engine.start(name, false))
+            .inspect_err(|_| failed.push(name.to_owned()))?;
         warn(&started.warnings);
         Ok(())
     })?;

@@ -9,7 +9,7 @@ use super::super::args::usage::BAD_FLAG;
 use super::super::exit::{self, Failure, Outcome, complain, print_line};
 use super::super::render::explain::explanation;
 use super::super::render::{containers::id, format, networks as table};
-use super::super::resolve::{filter, network as resolve};
+use super::super::resolve::{filter, network as resolve, parent_wait};
 use super::Front;
 use crate::base::{Cause, Result};
 use crate::engine::view::Network;
@@ -91,6 +91,12 @@ pub(super) fn connect(front: &Front, syntax: &Syntax, a: args::Connect) -> Outco
     exit::count(syntax, a.names.len())?;
     let endpoint = resolve::connect(&a)?;
     let container = a.names.get(1).map_or("", String::as_str);
+    if let Some(patience) = parent_wait(a.parent_wait.as_ref())? {
+        let network = endpoint.network.as_str();
+        front
+            .engine
+            .await_parents(std::iter::once(network), patience)?;
+    }
     warn(&front.engine.network_connect(endpoint, container)?);
     Ok(0)
 }
