@@ -157,6 +157,10 @@ impl Engine {
 
     /// Starts over where an address that nobody has asked for turned out to be
     /// somebody's on the LAN.
+    ///
+    /// Its frame is large, and must not stay below the supervisor's loop for as
+    /// long as the container runs.
+    #[inline(never)]
     fn bring_up_somewhere(
         &self,
         record: &Record,
