@@ -4,6 +4,8 @@ pub mod apparmor;
 pub mod arp;
 pub mod boottime;
 pub mod cap;
+#[cfg(any(test, fuzzing))]
+pub mod cbpf;
 pub mod cgroup;
 pub mod epoll;
 pub mod fd;
