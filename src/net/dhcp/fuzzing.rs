@@ -1,6 +1,7 @@
 //! A DHCP client on a hostile LAN, for the fuzzer: see `docs/fuzzing.md`.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::lease::Lease;
@@ -29,13 +30,15 @@ pub(in crate::net) fn claims(frame: &[u8], wanted: Ipv4Addr) -> Option<MacAddr> 
     socket::claims(frame, wanted)
 }
 
-fn identity() -> Identity {
-    Identity::new(b"machine", "lan", "web", "web")
+fn identity() -> &'static Identity {
+    static OURS: LazyLock<Identity> =
+        LazyLock::new(|| Identity::new(b"machine", "lan", "web", "web"));
+    &OURS
 }
 
 fn frame(frame: &[u8]) {
     let identity = identity();
-    let Some(reply) = message::parse(frame, &identity) else {
+    let Some(reply) = message::parse(frame, identity) else {
         return;
     };
     // The kernel's filter must let through whatever is one.
@@ -165,7 +168,7 @@ impl Lan {
                     self.hear(&reply);
                 }
                 1 => {
-                    if let Some(reply) = message::parse(input.part(), &identity()) {
+                    if let Some(reply) = message::parse(input.part(), identity()) {
                         self.hear(&reply);
                     }
                 }
@@ -293,10 +296,10 @@ impl Lan {
 
     fn say(&mut self, ask: Ask) {
         self.sent += 1;
-        for bytes in [ask.broadcast(&identity()), ask.payload(&identity())] {
+        for bytes in [ask.broadcast(identity()), ask.payload(identity())] {
             assert!(bytes.len() <= 1514);
             assert_eq!(
-                message::parse(&bytes, &identity()),
+                message::parse(&bytes, identity()),
                 None,
                 "a question as an answer"
             );

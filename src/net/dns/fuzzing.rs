@@ -20,7 +20,7 @@ fn check_header(asked: &[u8], answer: &[u8]) {
 /// A message from a container; with a first byte for what is found.
 pub fn query(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let count = usize::from(input.byte());
+    let count = usize::from(input.byte() % 100);
     let asked = input.rest();
     match message::parse(asked) {
         Parsed::Ignored => assert!(asked.len() < 12 || asked[2] & 0x80 != 0),
@@ -38,8 +38,8 @@ fn answers(query: &Query<'_>, count: usize) {
     let asked = query.bytes();
     let limit = query.limit();
     assert!((512..=65_000).contains(&limit));
-    let v4: Vec<IpAddr> = (0..=255).map(|n| IpAddr::from([10, 0, 2, n])).collect();
-    let v6: Vec<IpAddr> = (0..=255)
+    let v4: Vec<IpAddr> = (0..100).map(|n| IpAddr::from([10, 0, 2, n])).collect();
+    let v6: Vec<IpAddr> = (0..100)
         .map(|n| IpAddr::from([0xfd00, 2, 0, 0, 0, 0, 0, n]))
         .collect();
     for (addrs, limit) in [(&v4, limit), (&v6, limit), (&v4, 65_535)] {
