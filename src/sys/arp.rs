@@ -163,7 +163,7 @@ pub fn sender(frame: &[u8]) -> Option<MacAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::cbpf::passes;
+    use crate::sys::fuzzing::passes;
 
     #[test]
     fn only_contradictions_pass() {

@@ -4,12 +4,12 @@ pub mod apparmor;
 pub mod arp;
 pub mod boottime;
 pub mod cap;
-#[cfg(any(test, fuzzing))]
-pub mod cbpf;
 pub mod cgroup;
 pub mod epoll;
 pub mod fd;
 pub mod features;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod mount;
 pub mod nd;
 pub mod netns;

@@ -10,7 +10,7 @@ use super::message::{self, Ask, Kind, Reply, Verb, code};
 use super::{Identity, options, socket};
 use crate::base::MacAddr;
 use crate::base::fuzzing::Input;
-use crate::sys::cbpf;
+use crate::sys::fuzzing::passes as filter_passes;
 
 const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 50);
 
@@ -42,7 +42,7 @@ fn frame(frame: &[u8]) {
         return;
     };
     // The kernel's filter must let through whatever is one.
-    assert!(cbpf::passes(&socket::filter(identity.mac), frame));
+    assert!(filter_passes(&socket::filter(identity.mac), frame));
     assert!(reply.text().chars().count() <= 100);
     if let Ok(lease) = Lease::of(&reply) {
         check_lease(&lease);
