@@ -271,7 +271,8 @@ fn files() -> Vec<File> {
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let source = fs::read_to_string(&path).unwrap();
                 let all = lex(&source);
-                let is_test_file = path.ends_with("tests.rs");
+                // The latter in builds for tests and the fuzzer alone.
+                let is_test_file = path.ends_with("tests.rs") || path.ends_with("fuzzing.rs");
                 files.push(File {
                     path: path.strip_prefix(root).unwrap().to_owned(),
                     product: if is_test_file {

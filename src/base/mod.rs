@@ -4,6 +4,8 @@
 pub mod addr;
 pub mod error;
 pub mod family;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod id;
 pub mod ifname;
 pub mod undo;

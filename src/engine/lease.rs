@@ -47,7 +47,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let (container, network) = lines.next()?.split_once(' ')?;
         Some(Self {
@@ -57,7 +57,7 @@ impl Lease {
         })
     }
 
-    fn text(container: &ContainerId, network: &NetworkId, names: &[String]) -> String {
+    pub(super) fn text(container: &ContainerId, network: &NetworkId, names: &[String]) -> String {
         let mut text = format!("{container} {network}\n");
         // An alias may be anything; what is no line can be no name.
         let is_line = |name: &&String| !name.is_empty() && !name.contains(char::is_control);

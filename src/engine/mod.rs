@@ -16,6 +16,8 @@ mod doctor;
 mod etc;
 mod events;
 mod explain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gc;
 mod hold;
 mod inspect;

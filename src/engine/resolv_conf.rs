@@ -26,7 +26,7 @@ pub(super) enum By {
 }
 
 #[derive(Debug, Default)]
-struct Parsed<'a> {
+pub(super) struct Parsed<'a> {
     servers: Vec<IpAddr>,
     search: Vec<&'a str>,
     options: Vec<&'a str>,
@@ -34,7 +34,7 @@ struct Parsed<'a> {
     others: Vec<&'a str>,
 }
 
-fn parse(text: &str) -> Parsed<'_> {
+pub(super) fn parse(text: &str) -> Parsed<'_> {
     let mut out = Parsed::default();
     for line in text.lines().map(str::trim) {
         let mut words = line.split_whitespace();

@@ -9,6 +9,8 @@ pub mod dns;
 pub mod doctor;
 pub mod driver;
 pub mod endpoint;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod guard;
 pub mod host_access;
 pub mod ip6;

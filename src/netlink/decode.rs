@@ -261,7 +261,11 @@ fn node(value: &[u8], shape: Shape) -> Node {
                 .unwrap_or_default();
             let data = wire::find(element, 2).unwrap_or_default();
             let names = names::expression(&name);
-            (name, Node::Nest(nest(data, names)))
+            // A name is printed as it is, and a line stays a line.
+            (
+                name.escape_debug().to_string(),
+                Node::Nest(nest(data, names)),
+            )
         })),
     }
 }
@@ -415,6 +419,15 @@ mod tests {
             "netlink < route ERROR seq 1795480041 len 96 ACK_TLVS: code network is unreachable \
              text \"Nexthop has invalid gateway\""
         );
+    }
+
+    #[test]
+    fn an_expression_with_a_strange_name_makes_no_line_of_its_own() {
+        let mut bytes = unhex(include_str!("captures/nft-rule.hex"));
+        let name = bytes.windows(7).position(|w| w == b"payload").unwrap();
+        bytes[name..name + 5].copy_from_slice(b"\n\x1b[1m");
+        let line = datagram(Direction::In, 12, &bytes)[0].line();
+        assert!(line.contains("\\n\\u{1b}[1mad {"), "{line}");
     }
 
     #[test]

@@ -383,7 +383,7 @@ pub(super) fn event(payload: &[u8], gone: bool) -> Result<Option<Event>, Malform
     }))
 }
 
-fn parse<P: Place>(payload: &[u8], netns: u64) -> Result<Link<P>, Malformed> {
+pub(super) fn parse<P: Place>(payload: &[u8], netns: u64) -> Result<Link<P>, Malformed> {
     let header = LinkHeader::parse(payload).map_err(|_| Malformed("link header"))?;
     let flags = header.flags.bits();
     let hardware = u16::from(header.link_layer_type);

@@ -3,6 +3,8 @@
 
 pub mod addr;
 mod decode;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod ipvlan;
 pub mod link;
 mod macvlan;

@@ -88,7 +88,7 @@ impl Monitor {
     }
 }
 
-fn event(message: &Message<'_>) -> Result<Option<Event>, Malformed> {
+pub(super) fn event(message: &Message<'_>) -> Result<Option<Event>, Malformed> {
     let event = match message.kind {
         libc::RTM_NEWLINK | libc::RTM_DELLINK => {
             link::event(message.payload, message.kind == libc::RTM_DELLINK)?

@@ -78,7 +78,7 @@ impl<P: Place> Rtnl<P> {
 }
 
 /// `None` for entries without an IP address (bridge forwarding tables).
-fn parse(payload: &[u8]) -> Result<Option<Neigh>, Malformed> {
+pub(super) fn parse(payload: &[u8]) -> Result<Option<Neigh>, Malformed> {
     let header = NeighbourHeader::parse(payload).map_err(|_| Malformed("neighbour header"))?;
     let (mut addr, mut mac) = (None, None);
     for attr in wire::attrs(payload.get(12..).unwrap_or_default()) {

@@ -107,7 +107,7 @@ impl<P: Place> Rtnl<P> {
 }
 
 /// `struct tcmsg` is 20 bytes long, the index at 4.
-fn drops(payload: &[u8]) -> Result<Option<(u32, u64)>, Malformed> {
+pub(super) fn drops(payload: &[u8]) -> Result<Option<(u32, u64)>, Malformed> {
     let index = wire::u32_of(payload.get(4..).unwrap_or_default())?;
     let attributes = payload.get(20..).unwrap_or_default();
     let kind = wire::find(attributes, TCA_KIND).map(wire::text_of);

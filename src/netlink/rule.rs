@@ -44,7 +44,7 @@ impl<P: Place> Rtnl<P> {
 }
 
 /// `None` for families other than IP.
-fn parse(payload: &[u8]) -> Result<Option<Rule>, Malformed> {
+pub(super) fn parse(payload: &[u8]) -> Result<Option<Rule>, Malformed> {
     let header = RuleHeader::parse(payload).map_err(|_| Malformed("rule header"))?;
     let ipv6 = match header.family {
         AddressFamily::Inet => false,

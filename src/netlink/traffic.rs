@@ -35,7 +35,7 @@ impl<P: Place> Rtnl<P> {
     }
 }
 
-fn parse(payload: &[u8]) -> Result<Traffic, Malformed> {
+pub(super) fn parse(payload: &[u8]) -> Result<Traffic, Malformed> {
     let attributes = payload.get(16..).unwrap_or_default();
     let stats = wire::find(attributes, IFLA_STATS64).unwrap_or_default();
     // Packets, bytes, errors, dropped: each received and sent.

@@ -77,7 +77,18 @@ impl FileJournal {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Entries::default()),
             Err(e) => return Err(io("read journal", path, &e)),
         };
-        let mut entries = Entries::default();
+        Ok(Entries::parse(path, &bytes))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Entries {
+    /// The content of the journal at `path`.
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Self {
+        let mut entries = Self::default();
         for (number, line) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
             let Some(line) = line.strip_suffix(b"\n") else {
                 break; // cut off by a kill: its effect never took place
@@ -87,11 +98,7 @@ impl FileJournal {
                 Err(e) => entries.damaged.push(damaged(path, number + 1, line, &e)),
             }
         }
-        Ok(entries)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
+        entries
     }
 }
 

@@ -163,23 +163,7 @@ pub fn sender(frame: &[u8]) -> Option<MacAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The instructions that are used here, as the kernel runs them.
-    fn passes(program: &[libc::sock_filter], frame: &[u8]) -> bool {
-        let (mut pc, mut a) = (0, 0);
-        loop {
-            let libc::sock_filter { code, jt, jf, k } = program[pc];
-            let at = k as usize;
-            pc += 1;
-            match u32::from(code) {
-                0x20 => a = u32::from_be_bytes(frame[at..at + 4].try_into().unwrap()),
-                0x28 => a = u16::from_be_bytes(frame[at..at + 2].try_into().unwrap()).into(),
-                0x15 => pc += usize::from(if a == k { jt } else { jf }),
-                0x06 => return k != 0,
-                other => panic!("{other:#x}"),
-            }
-        }
-    }
+    use crate::sys::fuzzing::passes;
 
     #[test]
     fn only_contradictions_pass() {

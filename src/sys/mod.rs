@@ -8,6 +8,8 @@ pub mod cgroup;
 pub mod epoll;
 pub mod fd;
 pub mod features;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod mount;
 pub mod nd;
 pub mod netns;

@@ -73,7 +73,9 @@ impl Lease {
             None => class(ip),
         };
         let addr = Cidr::new(IpAddr::V4(ip), prefix).map_err(|_| "its subnet mask is too long")?;
-        if prefix < 31 && (addr.network().addr() == ip || addr.last() == ip) {
+        let is_edge =
+            |ip: Ipv4Addr| prefix < 31 && (addr.network().addr() == ip || addr.last() == ip);
+        if is_edge(ip) {
             return Err("its address is its subnet's own or its broadcast address");
         }
         let (renew, rebind) = times(reply, seconds);
@@ -81,16 +83,20 @@ impl Lease {
             Some(bytes) => options::routes(bytes),
             None => None,
         };
+        // Through others the kernel lets no route lead: and without its default
+        // route the whole lease would come to nothing.
+        let is_router = |via: Ipv4Addr| is_host(via) && via != ip && !is_edge(via);
         // RFC 3442: with option 121, option 3 says nothing.
-        let routes = routes.unwrap_or_else(|| {
+        let mut routes = routes.unwrap_or_else(|| {
             let routers = reply.addresses(code::ROUTER).into_iter();
-            let first = routers.filter(|ip| is_host(*ip)).take(1);
+            let first = routers.filter(|ip| is_router(*ip)).take(1);
             let default = |via| Route {
                 dst: Cidr::DEFAULT_V4,
                 via: Some(via),
             };
             first.map(default).collect()
         });
+        routes.retain(|route| route.via.is_none_or(is_router));
         let search = match options::search(reply.option(code::DOMAIN_SEARCH).unwrap_or_default()) {
             none if none.is_empty() => {
                 options::domains(reply.option(code::DOMAIN_NAME).unwrap_or_default())
@@ -273,6 +279,22 @@ mod tests {
         ]);
         assert_eq!(lease.gateway(), None);
         assert_eq!(lease.routes.len(), 1);
+        // Routers that are none: loopback, a group, its own address, the
+        // subnet's edges; the others stay.
+        for last in [
+            [127, 0, 0, 1],
+            [224, 0, 0, 1],
+            [10, 0, 2, 50],
+            [10, 0, 2, 255],
+            [10, 0, 2, 0],
+        ] {
+            let option = [&[0], &last[..], &[24, 10, 9, 9, 10, 0, 2, 7]].concat();
+            let lease = with(&[(code::CLASSLESS_ROUTES, &option)]);
+            assert_eq!((lease.gateway(), lease.routes.len()), (None, 1), "{last:?}");
+            let option = [&last[..], &[10, 0, 2, 2]].concat();
+            let lease = with(&[(code::ROUTER, &option)]);
+            assert_eq!(lease.gateway(), Some(Ipv4Addr::new(10, 0, 2, 2)));
+        }
         let lease = with(&[(code::LEASE_TIME, &[255; 4])]);
         assert_eq!(lease.renew, FOREVER);
         assert_eq!(lease.remaining(u64::MAX), Duration::MAX);

@@ -24,6 +24,8 @@
 //! the lease ([`News`]), and the engine sets addresses and routes.
 
 mod client;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod lease;
 mod machine;
 pub mod message;

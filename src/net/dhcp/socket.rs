@@ -146,7 +146,7 @@ const LEAVE_IT: u8 = u8::MAX;
 
 /// IPv4, whole, UDP to port 68, for this hardware address: in the kernel, so
 /// that a LAN's traffic wakes nobody.
-fn filter(mac: MacAddr) -> [libc::sock_filter; LENGTH] {
+pub(super) fn filter(mac: MacAddr) -> [libc::sock_filter; LENGTH] {
     const HALF_AT: u16 = 0x28; // A = half word at k
     const BYTE_AT: u16 = 0x30;
     const HALF: u16 = 0x48; // A = half word at X + k
@@ -243,7 +243,7 @@ impl AsFd for Prober {
 }
 
 /// RFC 5227 §2.1.1: the sender has it, or asks for it as we do.
-fn claims(frame: &[u8], wanted: Ipv4Addr) -> Option<MacAddr> {
+pub(super) fn claims(frame: &[u8], wanted: Ipv4Addr) -> Option<MacAddr> {
     let frame = EthernetFrame::new_checked(frame).ok()?;
     let packet = ArpPacket::new_checked(frame.payload()).ok()?;
     let ArpRepr::EthernetIpv4 {

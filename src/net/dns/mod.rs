@@ -42,6 +42,8 @@
 //! again*: an event for a task that has ended finds nobody.
 
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod message;
 mod names;
 mod redirect;

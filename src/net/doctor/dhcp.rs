@@ -86,7 +86,7 @@ fn discover(mac: MacAddr, transaction: u32) -> Vec<u8> {
     message::frame(mac, Ipv4Addr::UNSPECIFIED, &dhcp)
 }
 
-fn offer(frame: &[u8], mac: MacAddr, transaction: u32) -> Option<Offer> {
+pub(super) fn offer(frame: &[u8], mac: MacAddr, transaction: u32) -> Option<Offer> {
     let frame = EthernetFrame::new_checked(frame).ok()?;
     let ip = Ipv4Packet::new_checked(frame.payload()).ok()?;
     if ip.next_header() != IpProtocol::Udp || ip.frag_offset() != 0 {

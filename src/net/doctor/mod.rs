@@ -15,6 +15,8 @@
 //! ends the others: what cannot be found out is `unknown`, with the reason.
 
 mod dhcp;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod look;
 mod probe;
 

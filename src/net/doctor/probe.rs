@@ -41,9 +41,9 @@ pub(super) struct Tries {
 
 /// `mac` says that it has `ip`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Answer {
-    ip: Ipv4Addr,
-    mac: MacAddr,
+pub(super) struct Answer {
+    pub(super) ip: Ipv4Addr,
+    pub(super) mac: MacAddr,
 }
 
 impl Tries {
@@ -373,7 +373,7 @@ pub(super) fn next(socket: &OwnedFd, bytes: &mut [u8], end: Instant) -> Result<O
 
 /// A reply. Questions in the name of an address do not count: the link hears
 /// its own there.
-fn answer(bytes: &[u8]) -> Option<Answer> {
+pub(super) fn answer(bytes: &[u8]) -> Option<Answer> {
     let frame = EthernetFrame::new_checked(bytes).ok()?;
     let packet = ArpPacket::new_checked(frame.payload()).ok()?;
     match ArpRepr::parse(&packet).ok()? {

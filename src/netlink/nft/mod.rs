@@ -21,7 +21,7 @@
 mod attr;
 mod batch;
 mod expr;
-mod read;
+pub(super) mod read;
 
 use netlink_packet_core::{Emitable, NLM_F_ACK};
 use netlink_sys::protocols::NETLINK_NETFILTER;

@@ -117,7 +117,7 @@ fn split(payload: &[u8]) -> Result<Option<(Family, &[u8])>, Malformed> {
     Ok(Family::from_number(head[0]).map(|family| (family, attributes)))
 }
 
-fn chain(payload: &[u8]) -> Result<Option<ChainInfo>, Malformed> {
+pub(in crate::netlink) fn chain(payload: &[u8]) -> Result<Option<ChainInfo>, Malformed> {
     let Some((family, attributes)) = split(payload)? else {
         return Ok(None);
     };
@@ -137,7 +137,7 @@ fn chain(payload: &[u8]) -> Result<Option<ChainInfo>, Malformed> {
     }))
 }
 
-fn rule(payload: &[u8]) -> Result<Option<RuleInfo>, Malformed> {
+pub(in crate::netlink) fn rule(payload: &[u8]) -> Result<Option<RuleInfo>, Malformed> {
     let Some((_, attributes)) = split(payload)? else {
         return Ok(None);
     };
@@ -173,7 +173,7 @@ fn counter(expressions: &[u8]) -> Result<Option<(u64, u64)>, Malformed> {
     Ok(None)
 }
 
-fn elements(list: &[u8]) -> Result<Vec<Element>, Malformed> {
+pub(in crate::netlink) fn elements(list: &[u8]) -> Result<Vec<Element>, Malformed> {
     let value = |nest: &[u8]| wire::find(nest, 1).map(<[u8]>::to_vec);
     wire::attrs(list)
         .map(|element| {
@@ -188,7 +188,7 @@ fn elements(list: &[u8]) -> Result<Vec<Element>, Malformed> {
 }
 
 /// The handle in an echoed message; its attribute differs by kind.
-pub(super) fn handle(echo: &Message<'_>) -> Result<Option<u64>, Malformed> {
+pub(in crate::netlink) fn handle(echo: &Message<'_>) -> Result<Option<u64>, Malformed> {
     const NEWTABLE: u16 = 0;
     const NEWCHAIN: u16 = 3;
     const NEWSET: u16 = 9;
