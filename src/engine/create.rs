@@ -58,6 +58,7 @@ impl Engine {
         let image = self.image(&request.image)?;
         let mut config = config(&image, &request)?;
         self.check_acd(&request)?;
+        self.check_mdns(&request)?;
         if let (true, Some(name)) = (request.replace, &name) {
             self.replace(name, &mut config)?;
         }
@@ -221,6 +222,7 @@ fn config(image: &Image, request: &RunRequest) -> Result<Config> {
         rules: rules(request)?,
         acd: request.acd.unwrap_or_default(),
         ip_reserve: request.ip_reserve,
+        mdns: request.mdns,
     })
 }
 

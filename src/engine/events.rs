@@ -24,7 +24,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::record::{Conflict, Record};
+use super::record::{Conflict, Mdns, Record};
 use super::{Engine, EventsRequest, view};
 use crate::base::{Error, Result, Subject};
 use crate::net::spec::NetworkSpec;
@@ -90,6 +90,23 @@ pub(super) fn of_conflict(record: &Record, conflict: &Conflict) -> view::Event {
     ];
     let more = more.each_ref().map(|(key, value)| (*key, value.as_str()));
     of_container(record, "conflict", &more)
+}
+
+/// Dockless's own: the LAN knows the container by another name than it has.
+pub(super) fn of_mdns(
+    record: &Record,
+    told: &Mdns,
+    taken: &str,
+    by: std::net::IpAddr,
+) -> view::Event {
+    let by = by.to_string();
+    let more = [
+        ("mdns", told.name.as_str()),
+        ("network", told.network.as_str()),
+        ("taken", taken),
+        ("takenBy", &by),
+    ];
+    of_container(record, "mdns", &more)
 }
 
 impl Engine {

@@ -215,7 +215,10 @@ impl Engine {
             // The more time for an answer, at no cost.
             cloned.ready()?;
         }
-        if let Err(error) = network.settle(Duration::ZERO, taken) {
+        let settled = network
+            .settle(Duration::ZERO, taken)
+            .and_then(|()| network.tell_names());
+        if let Err(error) = settled {
             // A passthru link must be gone before the next is made.
             return Err(error.with_undo(network.close(self)));
         }

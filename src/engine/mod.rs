@@ -28,6 +28,7 @@ mod listing;
 mod logs;
 mod lost;
 mod machine;
+mod mdns;
 mod names;
 mod networks;
 mod owner;

@@ -80,6 +80,9 @@ pub(super) struct Config {
     /// Addresses stay the container's while it does not run.
     #[serde(default)]
     pub ip_reserve: bool,
+    /// The LAN is told its name.
+    #[serde(default)]
+    pub mdns: bool,
 }
 
 /// One network that the container is (to be) on.
@@ -213,6 +216,30 @@ pub(super) struct State {
     /// Of the last start and since.
     #[serde(default)]
     pub conflicts: Vec<Conflict>,
+    /// With `--mdns`, while running.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mdns: Vec<Mdns>,
+}
+
+/// What a LAN is told of the container's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mdns {
+    pub network: NetworkId,
+    /// `web-2.local`
+    pub name: String,
+    pub phase: MdnsPhase,
+    /// The name before this one, and who has it.
+    pub rival: Option<(String, std::net::IpAddr)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum MdnsPhase {
+    /// The LAN is asked whether somebody has the name.
+    Probing,
+    Announced,
+    /// Why not.
+    Failed(String),
 }
 
 /// Somebody else on the LAN has, or claims, an address of the container's.
@@ -270,6 +297,7 @@ impl Default for State {
             sandbox: String::new(),
             resolv_conf: String::new(),
             conflicts: Vec::new(),
+            mdns: Vec::new(),
         }
     }
 }
@@ -296,6 +324,7 @@ impl State {
         self.pid = 0;
         self.supervisor = 0;
         self.attachments.clear();
+        self.mdns.clear();
         self.ports.clear();
         self.paths.clear();
         self.cgroup.clear();

@@ -190,6 +190,8 @@ pub struct RunRequest {
     pub acd: Option<Acd>,
     /// Keep the addresses while the container does not run.
     pub ip_reserve: bool,
+    /// Tell the LAN the container's name.
+    pub mdns: bool,
     /// Take the place of the container that has the name now.
     pub replace: bool,
 }

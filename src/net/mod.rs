@@ -15,6 +15,7 @@ pub mod guard;
 pub mod host_access;
 pub mod ip6;
 pub mod ipam;
+pub mod mdns;
 pub mod parent;
 pub mod plain;
 pub mod publish;

@@ -241,6 +241,7 @@ impl Network {
         let Some(addr) = self.legs[at].addrs.take(Family::Ipv4) else {
             return Ok(());
         };
+        self.legs[at].say_goodbye();
         let index = self.index_of(at)?;
         let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
         // With its last address an interface loses its routes.

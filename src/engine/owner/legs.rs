@@ -53,6 +53,7 @@ impl Network {
             is_announced: false,
             lower: Lower::default(),
             named6: Named::default(),
+            mdns: None,
         };
         if let Err(error) = leg.check_gateways() {
             let undone = leg

@@ -261,6 +261,7 @@ impl Network {
     /// The link went with its parent. Its sockets would only report that.
     fn let_go(&mut self, at: usize) {
         let leg = &mut self.legs[at];
+        leg.say_goodbye();
         leg.claim = None;
         leg.client = None;
         if let Some(attachment) = &leg.attachment {

@@ -13,7 +13,7 @@ use crate::net::spec::HostAccess;
 use crate::net::{Attachment, host_access};
 
 use super::claims::{JOIN_WAIT, Taken};
-use super::network::Network;
+use super::network::{Leg, Network};
 
 impl Network {
     /// One more network, live. An address that turns out to be somebody's is
@@ -169,6 +169,7 @@ impl Network {
                     self.id
                 ))
             })?;
+        self.legs[at].say_goodbye();
         // The way to the server goes with the link.
         self.legs[at].give_lease_back(engine);
         let mut errors = Vec::new();
@@ -286,7 +287,8 @@ impl Network {
         if let Some(publisher) = &mut self.publisher {
             errors.extend(publisher.stop().err());
         }
-        let legs = std::mem::take(&mut self.legs);
+        let mut legs = std::mem::take(&mut self.legs);
+        legs.iter_mut().for_each(Leg::say_goodbye);
         for leg in &legs {
             let has_shim = || match engine.find_network(leg.spec.id.as_str()) {
                 Ok(network) => network.host_access != HostAccess::Off,

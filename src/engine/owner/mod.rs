@@ -31,6 +31,7 @@ mod ip6;
 mod legs;
 mod links;
 mod live;
+mod mdns;
 mod names;
 mod network;
 mod notes;
@@ -59,6 +60,9 @@ const DHCP_BASE: u64 = 1 << 43;
 
 /// Where IPv6 is the LAN's.
 const WATCH6: u64 = 1 << 44;
+
+/// Where names are told to LANs: some for each interface, by its index.
+const MDNS_BASE: u64 = 1 << 46;
 
 /// Everything of one running container, in its supervisor.
 #[derive(Debug)]
@@ -259,6 +263,8 @@ impl Owned {
         self.network.register_claims(epoll)?;
         self.network.watch_links();
         self.network.register_watch6(epoll)?;
+        self.network.follow_mdns();
+        self.network.register_mdns(epoll)?;
         match &mut self.network.names {
             Some(names) if !names.resolver.is_registered() => {
                 names.resolver.register(epoll, NAMES_BASE)
@@ -320,9 +326,10 @@ impl Owned {
         self.engine.still_claims(&name, &self.record.id)?;
         self.network.rename(&self.engine, &name)?;
         let old = std::mem::replace(&mut self.record.name, name);
-        self.save().map_err(|error| {
+        self.note_network().map_err(|error| {
             let undone = self.network.rename(&self.engine, &old);
             self.record.name.clone_from(&old);
+            self.network.follow_mdns();
             error.with_undo(undone.err().into_iter().collect())
         })?;
         self.note("rename", &[("oldName", old.as_str())]);
@@ -377,6 +384,10 @@ impl Owner for Owned {
     }
 
     fn ready(&mut self, key: u64, events: EpollFlags) -> Result<()> {
+        if let Some(key) = key.checked_sub(MDNS_BASE) {
+            self.network.mdns_ready(key);
+            return self.note_mdns();
+        }
         if key == WATCH6 {
             return self.lan6_ready();
         }
@@ -413,7 +424,8 @@ impl Owner for Owned {
         let claims = self.network.claims_deadline();
         let links = self.network.links.deadline();
         let lan6 = self.network.lan6_deadline();
-        let all = [announce, publish, names, claims, links, lan6];
+        let mdns = self.network.mdns_deadline();
+        let all = [announce, publish, names, claims, links, lan6, mdns];
         all.into_iter().flatten().min()
     }
 
@@ -434,6 +446,10 @@ impl Owner for Owned {
         }
         if self.network.lan6_deadline().is_some_and(|at| at <= now) {
             self.lan6_on_time(now)?;
+        }
+        if self.network.mdns_deadline().is_some_and(|at| at <= now) {
+            self.network.mdns_on_time(now);
+            self.note_mdns()?;
         }
         if let Some(names) = &mut self.network.names {
             names.resolver.on_time(now, &mut names.roster);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::claims::{Claim, Taken};
 use super::ip6::Watch6;
 use super::links::{Links, Lower};
+use super::mdns::Told;
 use super::names::NameService;
 use super::{legs, taken};
 use crate::base::{
@@ -50,6 +51,8 @@ pub(super) struct Leg {
     pub(super) lower: Lower,
     /// What routers say of name servers.
     pub(super) named6: Named,
+    /// With `--mdns`.
+    pub(super) mdns: Option<Told>,
 }
 
 impl Leg {
@@ -151,6 +154,8 @@ pub(in crate::engine) struct Network {
     pub(super) watch6: Option<Watch6>,
     /// Whether its addresses stay its own while it does not run.
     pub(super) keeps: bool,
+    /// Whether LANs are told its name.
+    pub(super) mdns: bool,
 }
 
 /// How long a dead container's namespace may take to go.
@@ -193,6 +198,7 @@ impl Network {
             routed: routing::Plan::default(),
             watch6: None,
             keeps: record.config.ip_reserve && !record.config.auto_remove,
+            mdns: record.config.mdns,
         };
         for config in record.config.endpoints.clone() {
             let leg = network.leg(engine, config, taken)?;
@@ -561,6 +567,7 @@ impl Network {
             .iter()
             .filter_map(|l| l.attachment.clone())
             .collect();
+        state.mdns = self.told();
         let publisher = self.publisher.as_ref();
         state.ports = publisher.map_or_else(Vec::new, |p| p.ports().to_vec());
         state.paths = publisher.map_or_else(Vec::new, Publisher::paths);

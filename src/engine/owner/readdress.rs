@@ -133,6 +133,7 @@ impl Network {
         journal: &mut dyn Journal,
     ) -> Result<()> {
         if let Some(attachment) = self.legs[at].attachment.clone() {
+            self.legs[at].say_goodbye();
             if let Some(sandbox) = &mut self.sandbox {
                 driver::detach(&attachment, sandbox, &mut self.guard)?;
             }
@@ -232,6 +233,7 @@ impl Leg {
             is_announced: false,
             lower: Lower::default(),
             named6: Named::default(),
+            mdns: None,
         }
     }
 

@@ -255,6 +255,9 @@ pub struct ContainerExtra {
     /// Per network name, where `--ip6` says who gives the addresses.
     #[serde(rename = "IPv6", skip_serializing_if = "BTreeMap::is_empty")]
     pub ip6: BTreeMap<String, Ip6>,
+    /// Per network name, where the LAN is told the container's name.
+    #[serde(rename = "MDNS", skip_serializing_if = "BTreeMap::is_empty")]
+    pub mdns: BTreeMap<String, Mdns>,
     /// `--allow` and `--deny` in their order, and what holds for the rest.
     pub rules: Vec<RuleExtra>,
     /// Address conflicts of the last start and since.
@@ -287,6 +290,24 @@ pub struct Addr6 {
     pub address: String,
     /// `tentative`, `duplicate`, `preferred`, `deprecated`
     pub state: String,
+}
+
+/// A name on the LAN.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Mdns {
+    /// `web-2.local`
+    pub name: String,
+    /// `probing`, `announced`, `failed`
+    pub state: String,
+    /// The name before this one, which somebody has.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub taken: String,
+    /// Who: an address.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub taken_by: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
 }
 
 /// A DHCP client and its lease; empty without one.

@@ -96,7 +96,7 @@ impl Identity {
 
 /// One label of a domain name (RFC 1123): a container's name may have dots and
 /// underscores, which servers refuse or take for a domain.
-fn label(name: &str) -> String {
+pub(in crate::net) fn label(name: &str) -> String {
     let good = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let label: String = name.chars().take(63).map(good).collect();
     label.trim_matches('-').to_owned()

@@ -13,6 +13,7 @@
 //! container's; `out` is begun by the container, and the port is the peer's.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,31 @@ pub fn default(rules: &[Rule]) -> Verdict {
         Some(Verdict::Allow) => Verdict::Deny,
         Some(Verdict::Deny) | None => Verdict::Allow,
     }
+}
+
+/// What becomes of a connection by one protocol to one port. `None`: with
+/// peers of which no rule speaks.
+pub fn verdict(
+    rules: &[Rule],
+    direction: Direction,
+    peer: Option<IpAddr>,
+    (proto, port): (Proto, u16),
+) -> Verdict {
+    let fits = |rule: &&Rule| {
+        let who = rule
+            .peer
+            .is_none_or(|subnet| peer.is_some_and(|peer| subnet.contains(peer)));
+        let what = match rule.service {
+            None => true,
+            Some(Service::Ports(own, ports)) => {
+                own == proto && ports.is_none_or(|(first, last)| (first..=last).contains(&port))
+            }
+            Some(Service::Icmp) => false,
+        };
+        rule.goes(direction) && who && what
+    };
+    let first = rules.iter().find(fits);
+    first.map_or_else(|| default(rules), |rule| rule.verdict)
 }
 
 /// A rule that can never be the first to fit is a mistake.

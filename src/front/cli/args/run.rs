@@ -89,6 +89,9 @@ pub struct Run {
     /// Container MAC address (e.g., 92:d0:c6:0a:29:33)
     #[arg(long, value_name = "string")]
     pub mac_address: Option<String>,
+    /// Tell the LAN the container's name, NAME.local (multicast DNS)
+    #[arg(long)]
+    pub mdns: bool,
     /// Assign a name to the container
     #[arg(long, value_name = "string")]
     pub name: Option<String>,

@@ -63,6 +63,7 @@ pub fn run(a: &Run, world: &dyn World) -> Result<RunRequest> {
             .collect::<Result<_>>()?,
         acd: a.acd.as_deref().map(acd).transpose()?,
         ip_reserve: reserve(a.ip_reserve.as_deref())?,
+        mdns: a.mdns,
         replace: a.replace,
     })
 }

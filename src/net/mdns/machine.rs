@@ -1,0 +1,625 @@
+//! Whose a name is, in time: pure. RFC 6762's sections are in brackets.
+//!
+//! *Theory of operation.* A name is asked for three times, 250 ms apart (8.1);
+//! if nobody has it, it is announced twice, 1 s apart (8.3), and then every
+//! question for it is answered. Somebody who has it already, or who asks at the
+//! same time and wins (8.2), has it; the next one is `NAME-2`, then `NAME-3`.
+//! Whoever claims it later is asked as at the beginning (9).
+//!
+//! A peer that claims every name makes us ask for one after the other: after
+//! [`CONFLICTS`] of them in [`WINDOW`] each next probe waits [`PENANCE`] (8.1).
+//! It is told to others (event, record) only when a name has become ours.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use simple_dns::{CLASS, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE};
+
+use super::message::{self, How, Own, TTL, Zone};
+use super::{PORT, Subject};
+use crate::net::dhcp::label;
+
+const PROBES: u8 = 3;
+const PROBE_INTERVAL: Duration = Duration::from_millis(250);
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Who asked at the same time, and lost, asks again (8.2).
+const DEFER: Duration = Duration::from_secs(1);
+const CONFLICTS: usize = 15;
+const WINDOW: Duration = Duration::from_secs(10);
+const PENANCE: Duration = Duration::from_secs(5);
+/// A record is not multicast more often (6) …
+const AGAIN: Duration = Duration::from_secs(1);
+/// … but to defend a name.
+const AGAIN_TO_PROBE: Duration = Duration::from_millis(250);
+/// After so long caches are to have it afresh, also when one alone asks (5.4).
+const STALE: Duration = Duration::from_secs(30);
+/// A label's length.
+const LABEL: usize = 63;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    Group,
+    /// Who has asked.
+    Peer,
+}
+
+#[derive(Debug)]
+pub(super) struct Send {
+    pub(super) to: To,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Who had the name that was wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rival {
+    /// `web.local`
+    pub name: String,
+    pub by: IpAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Probing { sent: u8, next: Instant },
+    Announcing { next: Instant },
+    Settled,
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    subject: Subject,
+    zone: Zone,
+    /// 1: the name itself.
+    number: u32,
+    phase: Phase,
+    rival: Option<Rival>,
+    conflicts: VecDeque<Instant>,
+    /// When addresses, and pointers, were multicast last.
+    told: [Option<Instant>; 2],
+    changed: bool,
+}
+
+impl Machine {
+    pub(super) fn new(subject: Subject, first: Instant) -> Self {
+        let addrs = subject.addrs.iter().map(|addr| addr.addr()).collect();
+        Self {
+            zone: Zone {
+                name: full(&subject.name, 1),
+                addrs,
+            },
+            subject,
+            number: 1,
+            phase: Phase::Probing {
+                sent: 0,
+                next: first,
+            },
+            rival: None,
+            conflicts: VecDeque::new(),
+            told: [None; 2],
+            changed: false,
+        }
+    }
+
+    pub(super) fn set_siblings(&mut self, siblings: Vec<IpAddr>) {
+        self.subject.siblings = siblings;
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.zone.name
+    }
+
+    pub(super) fn is_announced(&self) -> bool {
+        !matches!(self.phase, Phase::Probing { .. })
+    }
+
+    pub(super) fn rival(&self) -> Option<&Rival> {
+        self.rival.as_ref()
+    }
+
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Probing { next, .. } | Phase::Announcing { next } => Some(next),
+            Phase::Settled => None,
+        }
+    }
+
+    /// What is to be multicast now.
+    pub(super) fn on_time(&mut self, now: Instant) -> Option<Vec<u8>> {
+        match self.phase {
+            Phase::Probing { sent, next } if next <= now && sent < PROBES => {
+                self.phase = Phase::Probing {
+                    sent: sent + 1,
+                    next: now + PROBE_INTERVAL,
+                };
+                self.zone.probe()
+            }
+            Phase::Probing { next, .. } if next <= now => {
+                self.changed = true;
+                self.phase = Phase::Announcing {
+                    next: now + ANNOUNCE_INTERVAL,
+                };
+                self.told = [Some(now); 2];
+                self.zone.announcement()
+            }
+            Phase::Announcing { next } if next <= now => {
+                self.phase = Phase::Settled;
+                self.told = [Some(now); 2];
+                self.zone.announcement()
+            }
+            _ => None,
+        }
+    }
+
+    /// Only of what others have in their caches.
+    pub(super) fn goodbye(&self) -> Option<Vec<u8>> {
+        self.is_announced().then(|| self.zone.goodbye()).flatten()
+    }
+
+    pub(super) fn hear(&mut self, bytes: &[u8], from: SocketAddr, now: Instant) -> Vec<Send> {
+        // What is no message is nobody's word (18.3, 18.11).
+        let Ok(packet) = Packet::parse(bytes) else {
+            return Vec::new();
+        };
+        if packet.opcode() != OPCODE::StandardQuery {
+            return Vec::new();
+        }
+        if packet.has_flags(PacketFlag::RESPONSE) {
+            // 6: whoever answers has port 5353.
+            if from.port() == PORT && self.is_contradicted(&packet) {
+                self.yield_name(from.ip(), now);
+            }
+            return Vec::new();
+        }
+        match self.phase {
+            Phase::Probing { .. } => {
+                self.tie(&packet, now);
+                Vec::new()
+            }
+            _ => self.answer(&packet, from, now),
+        }
+    }
+
+    // --- whose it is
+
+    fn is_ours(&self, addr: IpAddr) -> bool {
+        self.zone.addrs.contains(&addr) || self.subject.siblings.contains(&addr)
+    }
+
+    /// Somebody else's address under our name; one that says goodbye to it
+    /// leaves it to us.
+    fn is_contradicted(&self, packet: &Packet<'_>) -> bool {
+        let records = packet.answers.iter().chain(&packet.additional_records);
+        let mut named = records.filter(|r| r.ttl > 0 && self.zone.is_named(&r.name));
+        named.any(|r| message::given(r).is_some_and(|addr| !self.is_ours(addr)))
+    }
+
+    fn yield_name(&mut self, by: IpAddr, now: Instant) {
+        let recent = |at: &Instant| now.saturating_duration_since(*at) < WINDOW;
+        self.conflicts.retain(recent);
+        let wait = match self.conflicts.len() >= CONFLICTS {
+            true => PENANCE,
+            false => Duration::ZERO,
+        };
+        // Only so many are kept: the wait empties the window.
+        if self.conflicts.len() >= CONFLICTS {
+            self.conflicts.pop_front();
+        }
+        self.conflicts.push_back(now);
+        if matches!(self.phase, Phase::Probing { .. }) {
+            let taken = std::mem::take(&mut self.zone.name);
+            self.rival = Some(Rival { name: taken, by });
+            self.number = self.number.saturating_add(1);
+            self.zone.name = full(&self.subject.name, self.number);
+        }
+        self.phase = Phase::Probing {
+            sent: 0,
+            next: now + wait,
+        };
+    }
+
+    /// Another one asks for the name at the same time (8.2).
+    fn tie(&mut self, packet: &Packet<'_>, now: Instant) {
+        let asks = |q: &Question<'_>| self.zone.is_named(&q.qname);
+        let named = |r: &&simple_dns::ResourceRecord<'_>| self.zone.is_named(&r.name);
+        let mut meant = packet.name_servers.iter().filter(named).peekable();
+        if !packet.questions.iter().any(asks) || meant.peek().is_none() {
+            return;
+        }
+        // Our own probe, or that of another link of the container.
+        if meant.all(|r| message::given(r).is_some_and(|addr| self.is_ours(addr))) {
+            return;
+        }
+        if self.zone.against(&packet.name_servers) == Ordering::Less {
+            self.phase = Phase::Probing {
+                sent: 0,
+                next: now + DEFER,
+            };
+        }
+    }
+
+    // --- answers
+
+    fn answer(&mut self, packet: &Packet<'_>, from: SocketAddr, now: Instant) -> Vec<Send> {
+        let mut asked: Vec<Own> = Vec::new();
+        let mut all_unicast = true;
+        for question in &packet.questions {
+            let about = self.about(question);
+            if !about.is_empty() {
+                all_unicast &= question.unicast_response;
+                asked.extend(about);
+            }
+        }
+        asked.dedup();
+        asked.retain(|own| !self.is_known(packet, *own));
+        if asked.is_empty() {
+            return Vec::new();
+        }
+        let is_near = self.is_on_link(from.ip());
+        if from.port() != PORT {
+            let records = asked.iter().map(|own| self.zone.record(*own, How::LEGACY));
+            // 11: nobody far away is to be reached through us.
+            let bytes = message::legacy(packet, records.collect()).filter(|_| is_near);
+            return reply(To::Peer, bytes);
+        }
+        let mut out = Vec::new();
+        if all_unicast && is_near {
+            out.extend(reply(To::Peer, self.response(packet, &asked)));
+            asked.retain(|own| !self.was_told(*own, now, STALE));
+        } else {
+            let again = match packet.name_servers.is_empty() {
+                true => AGAIN,
+                false => AGAIN_TO_PROBE,
+            };
+            asked.retain(|own| !self.was_told(*own, now, again));
+        }
+        for own in &asked {
+            self.told[which(*own)] = Some(now);
+        }
+        out.extend(reply(To::Group, self.response(packet, &asked)));
+        out
+    }
+
+    /// The records that answer a question.
+    fn about(&self, question: &Question<'_>) -> Vec<Own> {
+        if !matches!(question.qclass, QCLASS::ANY | QCLASS::CLASS(CLASS::IN)) {
+            return Vec::new();
+        }
+        let addrs = |ipv4: Option<bool>| -> Vec<Own> {
+            let addrs = self.zone.addrs.iter();
+            let fits = addrs.filter(|a| ipv4.is_none_or(|v4| a.is_ipv4() == v4));
+            fits.map(|addr| Own::Addr(*addr)).collect()
+        };
+        if self.zone.is_named(&question.qname) {
+            let found = match question.qtype {
+                QTYPE::ANY => addrs(None),
+                QTYPE::TYPE(TYPE::A) => addrs(Some(true)),
+                QTYPE::TYPE(TYPE::AAAA) => addrs(Some(false)),
+                _ => Vec::new(),
+            };
+            return match found.is_empty() {
+                true => vec![Own::Nothing],
+                false => found,
+            };
+        }
+        match question.qtype {
+            QTYPE::ANY | QTYPE::TYPE(TYPE::PTR) => {
+                let pointed = self.zone.pointed(&question.qname);
+                pointed.map(Own::Pointer).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// 7.1: who asks says that it has the record, for half its time at least.
+    fn is_known(&self, packet: &Packet<'_>, own: Own) -> bool {
+        let record = self.zone.record(own, How::USUAL);
+        let mut known = packet.answers.iter();
+        known.any(|r| r.ttl >= TTL / 2 && r.name == record.name && r.rdata == record.rdata)
+    }
+
+    fn was_told(&self, own: Own, now: Instant, lately: Duration) -> bool {
+        self.told[which(own)].is_some_and(|at| now.saturating_duration_since(at) < lately)
+    }
+
+    /// With what is asked for next (6.2): the other family, or that there is
+    /// none.
+    fn response(&self, packet: &Packet<'_>, asked: &[Own]) -> Option<Vec<u8>> {
+        let usual = |own: &Own| self.zone.record(*own, How::USUAL);
+        let mut more: Vec<Own> = Vec::new();
+        if asked.iter().any(|own| matches!(own, Own::Addr(_))) {
+            more.extend(self.zone.addrs.iter().map(|addr| Own::Addr(*addr)));
+            if self.zone.is_missing(true) || self.zone.is_missing(false) {
+                more.push(Own::Nothing);
+            }
+            more.retain(|own| !asked.contains(own) && !self.is_known(packet, *own));
+        }
+        let answers = asked.iter().map(usual).collect();
+        message::response(answers, more.iter().map(usual).collect())
+    }
+
+    /// One of the link's own subnets, or a link-local address.
+    fn is_on_link(&self, peer: IpAddr) -> bool {
+        let link_local = match peer {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        };
+        link_local || self.subject.addrs.iter().any(|own| own.contains(peer))
+    }
+}
+
+fn which(own: Own) -> usize {
+    match own {
+        Own::Addr(_) | Own::Nothing => 0,
+        Own::Pointer(_) => 1,
+    }
+}
+
+fn reply(to: To, bytes: Option<Vec<u8>>) -> Vec<Send> {
+    bytes.map(|bytes| Send { to, bytes }).into_iter().collect()
+}
+
+/// `web.local`, `web-2.local`; as long as a label may be.
+fn full(name: &str, number: u32) -> String {
+    let mut label = label(name);
+    if number > 1 {
+        let tail = format!("-{number}");
+        label.truncate(LABEL - tail.len());
+        label.push_str(&tail);
+    }
+    label + ".local"
+}
+
+#[cfg(test)]
+mod tests {
+    use simple_dns::{Name, ResourceRecord};
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn subject(name: &str, addr: &str) -> Subject {
+        Subject {
+            name: name.to_owned(),
+            addrs: vec![addr.parse().unwrap()],
+            siblings: vec!["10.7.0.1".parse().unwrap()],
+        }
+    }
+
+    fn peer(port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 2, 9], port))
+    }
+
+    /// Whose name it is already.
+    fn settled(now: Instant) -> Machine {
+        let mut machine = Machine::new(subject("web", "10.0.2.5/24"), now);
+        for step in [0, 250, 500, 750, 1750] {
+            assert!(machine.on_time(now + step * MS).is_some(), "{step}");
+        }
+        assert_eq!(machine.deadline(), None);
+        machine
+    }
+
+    fn claim(name: &str, addr: &str, ttl: u32) -> Vec<u8> {
+        let zone = Zone {
+            name: name.to_owned(),
+            addrs: vec![addr.parse().unwrap()],
+        };
+        let how = How { ttl, flush: true };
+        let record = zone.record(Own::Addr(zone.addrs[0]), how);
+        message::response(vec![record], Vec::new()).unwrap()
+    }
+
+    fn query(name: &str, qtype: QTYPE, unicast: bool, known: Vec<ResourceRecord<'_>>) -> Vec<u8> {
+        let mut packet = Packet::new_query(7);
+        let class = QCLASS::CLASS(CLASS::IN);
+        let question = Question::new(Name::new_unchecked(name), qtype, class, unicast);
+        packet.questions.push(question);
+        packet.answers = known;
+        packet.build_bytes_vec_compressed().unwrap()
+    }
+
+    fn a(name: &str) -> Vec<u8> {
+        query(name, QTYPE::TYPE(TYPE::A), false, Vec::new())
+    }
+
+    #[test]
+    fn three_probes_and_two_announcements() {
+        let now = Instant::now();
+        let mut machine = Machine::new(subject("my_web.1", "10.0.2.5/24"), now);
+        for n in 0..3 {
+            assert!(!machine.is_announced());
+            let at = now + n * 250 * MS;
+            assert_eq!(machine.deadline(), Some(at));
+            let bytes = machine.on_time(at).unwrap();
+            let probe = Packet::parse(&bytes).unwrap();
+            assert_eq!(probe.questions[0].qname.to_string(), "my-web-1.local");
+            assert_eq!(probe.questions[0].qtype, QTYPE::ANY);
+            assert_eq!(probe.name_servers.len(), 1);
+            assert_eq!(machine.on_time(at), None);
+        }
+        // Nothing is answered yet, and there is nothing to take back.
+        let asked = machine.hear(&a("my-web-1.local"), peer(PORT), now + 600 * MS);
+        assert!(asked.is_empty() && machine.goodbye().is_none());
+        for at in [750, 1750] {
+            let bytes = machine.on_time(now + at * MS).unwrap();
+            let said = Packet::parse(&bytes).unwrap();
+            assert!(said.has_flags(PacketFlag::RESPONSE | PacketFlag::AUTHORITATIVE_ANSWER));
+            assert_eq!(said.answers.len(), 2);
+            assert!(said.answers.iter().all(|r| r.cache_flush && r.ttl == TTL));
+        }
+        assert_eq!(machine.deadline(), None);
+        let bytes = machine.goodbye().unwrap();
+        assert!(
+            Packet::parse(&bytes)
+                .unwrap()
+                .answers
+                .iter()
+                .all(|r| r.ttl == 0)
+        );
+    }
+
+    #[test]
+    fn who_has_the_name_keeps_it() {
+        let now = Instant::now();
+        let mut machine = Machine::new(subject("web", "10.0.2.5/24"), now);
+        machine.on_time(now);
+        // Its own address, one of its own other link's, a goodbye, a wrong port.
+        for (addr, ttl, port) in [
+            ("10.0.2.5", 120, PORT),
+            ("10.7.0.1", 120, PORT),
+            ("10.0.2.9", 0, PORT),
+            ("10.0.2.9", 120, 5354),
+        ] {
+            machine.hear(&claim("web.local", addr, ttl), peer(port), now);
+            assert_eq!(machine.name(), "web.local");
+        }
+        machine.hear(&claim("WEB.local", "10.0.2.9", 120), peer(PORT), now);
+        assert_eq!(machine.name(), "web-2.local");
+        let rival = machine.rival().unwrap();
+        assert_eq!((rival.name.as_str(), rival.by), ("web.local", peer(0).ip()));
+        // Whoever claims all names is not followed more than once in 5 s.
+        let mut at = now;
+        for _ in 0..20 {
+            let name = machine.name().to_owned();
+            machine.hear(&claim(&name, "10.0.2.9", 120), peer(PORT), at);
+            at += MS;
+        }
+        assert_eq!(machine.name(), "web-22.local");
+        assert!(machine.deadline().unwrap() >= at + PENANCE - MS);
+        assert!(machine.conflicts.len() <= CONFLICTS);
+    }
+
+    #[test]
+    fn a_claim_later_is_asked_about_first() {
+        let now = Instant::now();
+        let mut machine = settled(now);
+        let at = now + 3000 * MS;
+        machine.hear(&claim("web.local", "10.0.2.9", 120), peer(PORT), at);
+        assert_eq!(
+            (machine.name(), machine.is_announced()),
+            ("web.local", false)
+        );
+        machine.hear(&claim("web.local", "10.0.2.9", 120), peer(PORT), at);
+        assert_eq!(machine.name(), "web-2.local");
+    }
+
+    #[test]
+    fn two_that_probe_at_once() {
+        let now = Instant::now();
+        let mut low = Machine::new(subject("web", "10.0.2.5/24"), now);
+        let mut high = Machine::new(subject("web", "10.0.2.9/24"), now);
+        let (of_low, of_high) = (low.on_time(now).unwrap(), high.on_time(now).unwrap());
+        low.hear(&of_low, peer(PORT), now);
+        low.hear(&of_high, peer(PORT), now);
+        high.hear(&of_low, peer(PORT), now);
+        assert_eq!(low.deadline(), Some(now + DEFER));
+        assert_eq!(high.deadline(), Some(now + PROBE_INTERVAL));
+        assert_eq!(low.name(), "web.local");
+    }
+
+    #[test]
+    fn answers() {
+        let now = Instant::now();
+        let mut machine = settled(now);
+        let at = now + 4000 * MS;
+        let out = machine.hear(&a("Web.LOCAL"), peer(PORT), at);
+        assert_eq!((out.len(), out[0].to), (1, To::Group));
+        let packet = Packet::parse(&out[0].bytes).unwrap();
+        assert_eq!((packet.id(), packet.questions.len()), (0, 0));
+        assert_eq!(packet.answers.len(), 1);
+        // No AAAA.
+        assert_eq!(packet.additional_records.len(), 1);
+        assert!(packet.answers[0].cache_flush);
+        // Not again at once, but to one that probes.
+        assert!(
+            machine
+                .hear(&a("web.local"), peer(PORT), at + 500 * MS)
+                .is_empty()
+        );
+        let mut rival = Machine::new(subject("web", "10.0.2.9/24"), at);
+        let probe = rival.on_time(at).unwrap();
+        let defence = machine.hear(&probe, peer(PORT), at + 500 * MS);
+        assert_eq!(defence.len(), 1);
+        rival.hear(&defence[0].bytes, peer(PORT), at + 500 * MS);
+        assert_eq!(rival.name(), "web-2.local");
+        // Who knows it is told nothing.
+        let later = at + 5000 * MS;
+        let known = |ttl| {
+            let how = How { ttl, flush: false };
+            let record = machine.zone.record(Own::Addr(machine.zone.addrs[0]), how);
+            query("web.local", QTYPE::TYPE(TYPE::A), false, vec![record])
+        };
+        let (fresh, old) = (known(TTL / 2), known(TTL / 2 - 1));
+        assert!(machine.hear(&fresh, peer(PORT), later).is_empty());
+        assert_eq!(machine.hear(&old, peer(PORT), later).len(), 1);
+        // Others' names, and other classes.
+        assert!(
+            machine
+                .hear(&a("other.local"), peer(PORT), later)
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn unicast_answers() {
+        let now = Instant::now();
+        let mut machine = settled(now);
+        let at = now + 4000 * MS;
+        let wants = query("web.local", QTYPE::ANY, true, Vec::new());
+        let out = machine.hear(&wants, peer(PORT), at);
+        assert_eq!((out.len(), out[0].to), (1, To::Peer));
+        // After a while all are told too.
+        let out = machine.hear(&wants, peer(PORT), at + STALE);
+        assert_eq!(
+            out.iter().map(|s| s.to).collect::<Vec<_>>(),
+            [To::Peer, To::Group]
+        );
+        // Legacy: id and question come back, and nothing is flushed.
+        let out = machine.hear(&a("web.local"), peer(40000), at);
+        assert_eq!((out.len(), out[0].to), (1, To::Peer));
+        let packet = Packet::parse(&out[0].bytes).unwrap();
+        assert_eq!((packet.id(), packet.questions.len()), (7, 1));
+        assert!(!packet.answers[0].cache_flush && packet.answers[0].ttl == 10);
+        // From far away.
+        let far = SocketAddr::from(([192, 0, 2, 1], 40000));
+        assert!(machine.hear(&a("web.local"), far, at).is_empty());
+        let pointer = query(
+            "5.2.0.10.in-addr.arpa",
+            QTYPE::TYPE(TYPE::PTR),
+            false,
+            Vec::new(),
+        );
+        assert_eq!(machine.hear(&pointer, peer(40000), at).len(), 1);
+    }
+
+    #[test]
+    fn labels() {
+        let long = "x".repeat(80);
+        assert_eq!(full(&long, 1).len(), 63 + 6);
+        assert_eq!(full(&long, 12).len(), 63 + 6);
+        assert!(full(&long, 12).ends_with("x-12.local"));
+    }
+
+    #[test]
+    fn noise() {
+        let now = Instant::now();
+        let mut machine = settled(now);
+        let name = machine.name().to_owned();
+        let good = claim("web.local", "10.0.2.9", 120);
+        // Truncated anywhere, it says nothing.
+        for length in 0..good.len() {
+            machine.hear(&good[..length], peer(PORT), now);
+        }
+        // A name that points at itself.
+        let mut looping = a("web.local");
+        looping.truncate(12);
+        looping.extend([0xc0, 12, 0, 1, 0, 1]);
+        assert!(machine.hear(&looping, peer(PORT), now).is_empty());
+        assert!(machine.is_announced() && machine.name() == name);
+    }
+}
