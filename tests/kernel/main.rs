@@ -64,6 +64,7 @@ mod host_access;
 mod ip6_lan;
 mod ipv6;
 mod links;
+mod mdns;
 mod netlink;
 mod nft;
 mod parents;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         host_access::tests(),
         ipv6::tests(),
         links::tests(),
+        mdns::tests(),
         netlink::tests(),
         nft::tests(),
         parents::tests(),
