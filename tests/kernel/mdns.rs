@@ -162,7 +162,7 @@ fn announced_answered_and_taken_back() -> Verdict {
     drop(wire);
     let mac = said_mac("10.0.3.5")?;
     for (family, source) in [("ip", "ip.src == 10.0.3.5"), ("ipv6", "ipv6")] {
-        let ours = format!("eth.src == {mac} && {source} && dns");
+        let ours = format!("eth.src == {mac} && {source} && mdns");
         let hops = match family {
             "ip" => "ip.ttl",
             _ => "ipv6.hlim",
