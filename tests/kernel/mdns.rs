@@ -127,6 +127,20 @@ fn read(filter: &str, fields: &[&str]) -> Verdict<Vec<Vec<String>>> {
     Ok(out.lines().map(row).collect())
 }
 
+/// Ends a capture when the last that is wanted is in its file.
+fn end(wire: Program, filter: &str, count: usize) -> Verdict {
+    let end = Instant::now() + Duration::from_secs(10);
+    let argv = ["tshark", "-n", "-r", WIRE, "-Y", filter];
+    // A file that is being written may end within a packet.
+    while judge::run(&argv)?.stdout.lines().count() < count && Instant::now() < end {
+        sleep(Duration::from_millis(100));
+    }
+    drop(wire);
+    Ok(())
+}
+
+const GOODBYE: &str = "dns.flags.response == 1 && dns.resp.ttl == 0";
+
 fn gaps(rows: &[Vec<String>]) -> Vec<f64> {
     let times: Vec<f64> = rows.iter().map(|row| row[0].parse().unwrap()).collect();
     times.windows(2).map(|pair| pair[1] - pair[0]).collect()
@@ -158,8 +172,8 @@ fn announced_answered_and_taken_back() -> Verdict {
         assert_eq!(said.trim(), answer, "{name}");
     }
     said(&["rm", "-f", "my_web.1"])?;
-    sleep(Duration::from_millis(500));
-    drop(wire);
+    // One by each family.
+    end(wire, GOODBYE, 2)?;
     let mac = said_mac("10.0.3.5")?;
     for (family, source) in [("ip", "ip.src == 10.0.3.5"), ("ipv6", "ipv6")] {
         let ours = format!("eth.src == {mac} && {source} && mdns");
@@ -324,12 +338,8 @@ fn address_name_and_network_change() -> Verdict {
     said(&["start", "shop"])?;
     known_as("shop", "lan", "shop.local")?;
     said(&["rm", "-f", "shop"])?;
-    sleep(Duration::from_millis(500));
-    drop(wire);
-    let bye = read(
-        "dns.flags.response == 1 && dns.resp.ttl == 0",
-        &["ip.src", "dns.a", "dns.resp.name"],
-    )?;
+    end(wire, GOODBYE, 5)?;
+    let bye = read(GOODBYE, &["ip.src", "dns.a", "dns.resp.name"])?;
     let bye: Vec<_> = bye
         .iter()
         .map(|row| (row[1].as_str(), row[2].split(',').next().unwrap()))
