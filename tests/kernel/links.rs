@@ -35,7 +35,12 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(a_lease_survives_its_link)
             .needs(&["ip", "ping", "dnsmasq"])
             .limit_s(120),
-        Test::new(a_vlan_s_base_goes_and_comes_back).needs(&["ip", "ping"]),
+        // It needs what those of `parents` need.
+        Test::named(
+            "parents::a_vlan_s_base_goes_and_comes_back",
+            a_vlan_s_base_goes_and_comes_back,
+        )
+        .needs(&["ip", "ping"]),
         Test::new(two_networks_and_one_loses_its_parent).needs(&["ip", "ping"]),
         Test::new(killed_while_it_makes_the_link_again)
             .needs(&["ip", "nft"])
