@@ -296,7 +296,7 @@ fn default_route_moves() -> Verdict {
     // Each address's own table: through the gateway, and left to the host.
     for (from, dev, gateway) in [
         ("10.0.2.2", "eth0", Some("10.0.2.1")),
-        ("10.0.3.2", "eth1", None),
+        ("10.0.3.1", "eth1", None),
     ] {
         let way = judge::ip_in("c1", &["route", "get", "192.0.2.1", "from", from])?;
         assert_eq!(way[0]["dev"], dev, "{way}");
