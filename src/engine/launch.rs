@@ -241,7 +241,6 @@ impl Engine {
         happened.extend(network.events("connect"));
         happened.push(events::of_container(&record, "start", &[]));
         self.note(&happened);
-        network.keep(self);
         let owned = Owned::new(self.clone(), record, network, cgroup, journal);
         Ok((owned, running))
     }

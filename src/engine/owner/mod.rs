@@ -373,6 +373,7 @@ impl Owner for Owned {
         self.epoll = Some(epoll.try_clone()?);
         self.poll_services()?;
         // From now on nothing keeps the container from being served.
+        self.network.keep(&self.engine);
         if let Some(report) = self.report.take() {
             if trace::is_on_stderr() {
                 process::null_streams()?;

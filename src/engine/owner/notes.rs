@@ -27,7 +27,7 @@ impl Network {
 
     /// From now on its addresses stay its own when it has ended. It runs with
     /// them already, so that what fails is told and no more.
-    pub(in crate::engine) fn keep(&mut self, engine: &Engine) {
+    pub(super) fn keep(&mut self, engine: &Engine) {
         if !self.keeps {
             return;
         }
