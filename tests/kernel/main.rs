@@ -116,5 +116,5 @@ fn main() -> ExitCode {
     .flatten()
     .collect();
     // They wait more than they compute.
-    harness::main(tests, 2, |_| {})
+    harness::main(tests, 3, |_| {})
 }
