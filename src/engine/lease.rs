@@ -162,8 +162,8 @@ impl Engine {
             let prefix = prefix(network.segment(), pool.subnet);
             let mut own = named(&all, &prefix);
             own.extend(&leased);
-            let reserved = self.reserved(&prefix, Some(container))?;
-            kept += reserved.keys().filter(|ip| !own.contains(*ip)).count();
+            let reserved = self.reserved(&prefix, Some(container), &own)?;
+            kept += reserved.len();
             own.extend(reserved.into_keys());
             held.push((pool.subnet, own));
         }
@@ -226,7 +226,9 @@ impl Engine {
         let prefix = prefix(network.segment(), pool.subnet);
         let holder = self.holder(&format!("{prefix}{ip}"))?;
         if holder.is_some_and(|(id, _)| id != *container)
-            || self.reserved(&prefix, Some(container))?.contains_key(&ip)
+            || self
+                .reserved(&prefix, Some(container), &HashSet::new())?
+                .contains_key(&ip)
         {
             return Err(self.in_use(network, &self.neighbours(network)?, ip)?);
         }
@@ -446,7 +448,7 @@ impl Engine {
                 "{} does not say whose it is: `dockless gc` removes it if nobody has it",
                 path.display()
             )),
-            None if let Some(id) = self.reserved(&prefix, None)?.get(&ip) => {
+            None if let Some(id) = self.reserved(&prefix, None, &HashSet::new())?.get(&ip) => {
                 let name = self.called(id);
                 error.hint(format!(
                     "it is kept for container {name}, which does not run: `dockless rm {name}` frees it \

@@ -10,7 +10,7 @@
 //! and `gc` removes it; so no journal names it. A container's own are made and
 //! removed by whoever has the container: nobody else gets the address meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
@@ -46,8 +46,8 @@ impl Engine {
         container: &ContainerId,
     ) -> Result<()> {
         let name = format!("{prefix}{ip},{container}");
-        let others = |other: &str, of: &ContainerId| {
-            of == container && other != name && other.starts_with(prefix)
+        let others = |other: &str| {
+            other.ends_with(container.as_str()) && other != name && other.starts_with(prefix)
         };
         self.drop_reservations(others, Some(network))?;
         let path = self.reserved_folder().join(&name);
@@ -62,16 +62,21 @@ impl Engine {
     }
 
     /// Who keeps which address, of those whose leases begin with `prefix`, but
-    /// for `own`.
+    /// for `own` and addresses that are `leased`: with a thousand containers
+    /// that run, none is looked at.
     pub(super) fn reserved(
         &self,
         prefix: &str,
         own: Option<&ContainerId>,
+        leased: &HashSet<IpAddr>,
     ) -> Result<HashMap<IpAddr, ContainerId>> {
         let mut found = HashMap::new();
         for name in self.reservations()? {
-            if let Some((lease, container)) = parts(&name)
-                && let Some(Ok(ip)) = lease.strip_prefix(prefix).map(str::parse)
+            let kept = name.strip_prefix(prefix).and_then(|n| n.split_once(','));
+            if let Some((ip, _)) = kept
+                && let Ok(ip) = ip.parse()
+                && !leased.contains(&ip)
+                && let Some((_, container)) = parts(&name)
                 && Some(&container) != own
                 && self.is_kept(&container)
             {
@@ -96,22 +101,25 @@ impl Engine {
         container: &ContainerId,
         network: Option<&NetworkId>,
     ) -> Result<()> {
-        self.drop_reservations(|_, of| of == container, network)
+        self.drop_reservations(|name| name.ends_with(container.as_str()), network)
     }
 
     /// A network that is being removed keeps nothing for anybody.
     pub(super) fn unreserve_network(&self, network: &NetworkId) -> Result<()> {
-        self.drop_reservations(|_, _| true, Some(network))
+        self.drop_reservations(|_| true, Some(network))
     }
 
     fn drop_reservations(
         &self,
-        which: impl Fn(&str, &ContainerId) -> bool,
+        which: impl Fn(&str) -> bool,
         network: Option<&NetworkId>,
     ) -> Result<()> {
         for name in self.reservations()? {
+            if !which(&name) {
+                continue;
+            }
             let path = self.reserved_folder().join(&name);
-            if parts(&name).is_some_and(|(_, of)| which(&name, &of))
+            if parts(&name).is_some()
                 && (network.is_none() || network_of(&path)?.as_ref() == network)
             {
                 file::remove(&path)?;
