@@ -15,7 +15,7 @@ use dockless::lab::{Lab, Machine};
 use serde_json::Value;
 
 use crate::harness::{Test, Verdict, failed};
-use crate::judge::{self, ask, file_in, inside, said};
+use crate::judge::{self, ask, eventually, file_in, inside, said};
 
 pub(crate) fn tests() -> Vec<Test> {
     let dnsmasq: &[&str] = &["ip", "nsenter", "ping", "dnsmasq", "tshark"];
@@ -80,17 +80,6 @@ fn address(name: &str) -> Verdict<String> {
     let links = inside(name, &["ip", "-j", "-4", "addr", "show", "dev", "eth0"])?.json()?;
     let addr = &links[0]["addr_info"][0]["local"];
     Ok(addr.as_str().unwrap_or_default().to_owned())
-}
-
-fn eventually(what: &str, limit_s: u64, mut is: impl FnMut() -> Verdict<bool>) -> Verdict {
-    let end = Instant::now() + Duration::from_secs(limit_s);
-    while !is()? {
-        if Instant::now() > end {
-            return failed(format!("after {limit_s} s not yet: {what}"));
-        }
-        sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }
 
 /// Nothing of any container is left.

@@ -18,7 +18,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send};
 use serde_json::{Value, json};
 
 use crate::harness::{Test, Verdict, failed};
-use crate::judge::{self, ask, said};
+use crate::judge::{self, ask, remove_all, said};
 
 pub(crate) fn tests() -> Vec<Test> {
     let judged = [
@@ -63,13 +63,6 @@ const SUBNET: [&str; 2] = ["--subnet=10.0.2.0/24", "--gateway=10.0.2.1"];
 fn run(name: &str, network: &str, flags: &[&str]) -> Verdict {
     let head = ["run", "-d", "--name", name, "--network", network];
     said(&[&head[..], flags, &["tester"]].concat()).map(drop)
-}
-
-/// Nothing may outlive a test.
-fn remove_all() -> Verdict {
-    let all = said(&["ps", "-aq"])?;
-    let ids: Vec<&str> = all.lines().collect();
-    said(&[&["rm", "-f"], &ids[..]].concat()).map(drop)
 }
 
 fn inspect(name: &str, template: &str) -> Verdict<String> {

@@ -6,13 +6,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dockless::lab::Lab;
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict, failed};
-use crate::judge::{self, file_in, inside, ip_in, refused, said};
+use crate::harness::{Test, Verdict};
+use crate::judge::{self, eventually, file_in, inside, ip_in, refused, said};
 
 pub(crate) fn tests() -> Vec<Test> {
     let radvd: &[&str] = &["ip", "nsenter", "ping", "radvd"];
@@ -67,17 +67,6 @@ fn addrs(name: &str, ifname: &str) -> Verdict<Vec<Value>> {
     let infos = links[0]["addr_info"].take();
     let all = infos.as_array().cloned().unwrap_or_default();
     Ok(all.into_iter().filter(|a| a["scope"] == "global").collect())
-}
-
-fn eventually(what: &str, limit_s: u64, mut is: impl FnMut() -> Verdict<bool>) -> Verdict {
-    let end = Instant::now() + Duration::from_secs(limit_s);
-    while !is()? {
-        if Instant::now() > end {
-            return failed(format!("after {limit_s} s not yet: {what}"));
-        }
-        sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }
 
 /// Until there is an address of that prefix.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use dockless::lab::Machine;
 use serde_json::Value;
@@ -131,6 +133,29 @@ pub(crate) fn refused(args: &[&str], phrase: &str) -> Verdict {
         ));
     }
     Ok(())
+}
+
+/// Looks again and again, for so long.
+pub(crate) fn eventually(
+    what: &str,
+    limit_s: u64,
+    mut is: impl FnMut() -> Verdict<bool>,
+) -> Verdict {
+    let end = Instant::now() + Duration::from_secs(limit_s);
+    while !is()? {
+        if Instant::now() > end {
+            return failed(format!("after {limit_s} s not yet: {what}"));
+        }
+        sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Nothing may outlive a test.
+pub(crate) fn remove_all() -> Verdict {
+    let all = said(&["ps", "-aq"])?;
+    let ids: Vec<&str> = all.lines().collect();
+    said(&[&["rm", "-f"], &ids[..]].concat()).map(drop)
 }
 
 /// A container's first process.

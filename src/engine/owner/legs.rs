@@ -18,6 +18,30 @@ use crate::net::endpoint::EndpointOptions;
 use crate::net::ip6::{Ip6, Named};
 use crate::net::spec::NetworkSpec;
 
+impl Leg {
+    /// Without an interface yet.
+    pub(super) fn bare(
+        spec: NetworkSpec,
+        config: EndpointConfig,
+        options: EndpointOptions,
+        addrs: PerFamily<Cidr>,
+    ) -> Self {
+        Self {
+            spec,
+            config,
+            options,
+            addrs,
+            attachment: None,
+            client: None,
+            claim: None,
+            is_announced: false,
+            lower: Lower::default(),
+            named6: Named::default(),
+            mdns: None,
+        }
+    }
+}
+
 impl Network {
     /// `taken`: addresses that turned out to be somebody's.
     pub(super) fn leg(
@@ -42,19 +66,7 @@ impl Network {
         let addrs = self.lease_all(engine, &spec, &mut config, taken)?;
         config.network = Some(spec.id.clone());
         config.name = spec.name.to_string();
-        let leg = Leg {
-            spec,
-            config,
-            options,
-            addrs,
-            attachment: None,
-            client: None,
-            claim: None,
-            is_announced: false,
-            lower: Lower::default(),
-            named6: Named::default(),
-            mdns: None,
-        };
+        let leg = Leg::bare(spec, config, options, addrs);
         if let Err(error) = leg.check_gateways() {
             let undone = leg
                 .addrs

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use super::claims::JOIN_WAIT;
 use super::legs::check_families;
-use super::links::Lower;
 use super::network::{Leg, Network};
 use super::taken;
 use crate::base::{Cidr, Error, Family, IfName, Journal, NetworkId, OfFamily, PerFamily, Result};
@@ -21,7 +20,6 @@ use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record};
 use crate::net::driver;
 use crate::net::endpoint::EndpointOptions;
-use crate::net::ip6::Named;
 
 /// How long a gateway may take: two questions' time.
 const ANSWER: Duration = Duration::from_millis(1500);
@@ -42,7 +40,7 @@ impl Network {
         let at = at.ok_or_else(|| Error::not_found(format!("network {network} not found")))?;
         let before = self.legs[at].attachment.clone();
         let ifname = before.as_ref().map(|a| a.ifname.clone());
-        let old = self.legs[at].bare(ifname.clone());
+        let old = self.legs[at].stripped(ifname.clone());
         let answering = self.answering(at)?;
         let (mut new, fresh) = self.leg_instead(engine, at, config)?;
         new.options.ifname = ifname;
@@ -118,7 +116,7 @@ impl Network {
             config,
             options,
             addrs,
-            ..self.legs[at].bare(None)
+            ..self.legs[at].stripped(None)
         };
         Ok((leg, fresh))
     }
@@ -219,22 +217,10 @@ impl Network {
 
 impl Leg {
     /// The same, without a link; that is to be called so.
-    fn bare(&self, ifname: Option<IfName>) -> Self {
+    fn stripped(&self, ifname: Option<IfName>) -> Self {
         let mut options = self.options.clone();
         options.ifname = ifname.or(options.ifname);
-        Self {
-            spec: self.spec.clone(),
-            config: self.config.clone(),
-            options,
-            addrs: self.addrs,
-            attachment: None,
-            client: None,
-            claim: None,
-            is_announced: false,
-            lower: Lower::default(),
-            named6: Named::default(),
-            mdns: None,
-        }
+        Self::bare(self.spec.clone(), self.config.clone(), options, self.addrs)
     }
 
     /// A gateway of its own is another machine of the link's subnet.
