@@ -1,3 +1,5 @@
+//! Unit tests of the state machine: two that want one name, answers, noise.
+
 use simple_dns::{Name, ResourceRecord};
 
 use super::*;
