@@ -21,6 +21,7 @@
 //! *Damage.* What cannot be read or undone of one container is that
 //! container's problem: it is reported, and everything else goes on.
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ pub(super) struct Recovered {
     pub did: Vec<String>,
     /// What somebody should look at, though nothing is left to do here.
     pub problems: Vec<Error>,
+    /// Locks that somebody alive had.
+    pub held: HashSet<String>,
 }
 
 impl Recovered {
@@ -277,15 +280,10 @@ impl Engine {
     /// the dead left is gone. The first verb after a boot (no state folder
     /// yet) also looks at what the boot before left. What cannot be put right
     /// is no reason not to do what was asked: it is returned.
-    pub(super) fn prepare(&self) -> Result<Vec<Error>> {
+    pub(super) fn prepare(&self) -> Result<Recovered> {
         let booted = !self.dirs.locks().exists();
         self.dirs.make()?;
-        let found = if booted {
-            self.collect()?
-        } else {
-            self.sweep()?
-        };
-        Ok(found.problems)
+        if booted { self.collect() } else { self.sweep() }
     }
 
     /// The folders alone; but where the state folder is new, or was lost, all.
@@ -298,18 +296,20 @@ impl Engine {
     }
 
     /// Before a verb that only looks.
-    pub(super) fn refresh(&self) -> Result<Vec<Error>> {
+    pub(super) fn refresh(&self) -> Result<Recovered> {
         if self.dirs.has_root()? {
             self.prepare()
         } else {
-            Ok(Vec::new())
+            Ok(Recovered::default())
         }
     }
 
     /// Recovers every container whose lock nobody holds. Part of every verb.
     pub(super) fn sweep(&self) -> Result<Recovered> {
         let mut all = self.sweep_networks()?;
-        for name in Lock::survey(&self.dirs.locks())?.free {
+        let survey = Lock::survey(&self.dirs.locks())?;
+        all.held = survey.held;
+        for name in survey.free {
             let Ok(id) = ContainerId::new(name) else {
                 continue;
             };

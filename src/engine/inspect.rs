@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::brief::Member;
 use super::parents::parent_now;
 use super::record::{Conflict, EndpointConfig, Record, Status};
 use super::{Engine, view};
-use crate::base::{Cidr, Result};
+use crate::base::{Cidr, PortMap, Result};
 use crate::container::profile;
 use crate::net::guard::rule::{self, Rule};
 use crate::net::ipam::{self, Pool};
+use crate::net::publish::PortRequest;
 use crate::net::spec::{HostAccess, NetworkSpec};
 use crate::net::{Attachment, guard, host_access, publish};
 use crate::netlink::Rtnl;
@@ -46,12 +48,7 @@ impl Engine {
             path: argv.next().unwrap_or_default(),
             args: argv.collect(),
             state: view::State {
-                status: match state.status {
-                    Status::Created => view::Status::Created,
-                    Status::Running => view::Status::Running,
-                    Status::Paused => view::Status::Paused,
-                    Status::Exited => view::Status::Exited,
-                },
+                status: status(state.status),
                 running: state.status.is_live(),
                 paused: state.status == Status::Paused,
                 pid: state.pid,
@@ -101,18 +98,6 @@ impl Engine {
                 endpoint_view(record, endpoint, attachment),
             );
         }
-        let mut ports = view::Ports::new();
-        for port in &state.ports {
-            let binding = view::PortBinding {
-                host_ip: port.host.ip.to_string(),
-                host_port: port.host.port.to_string(),
-            };
-            ports
-                .entry(format!("{}/{}", port.container, port.proto))
-                .or_insert_with(|| Some(Vec::new()))
-                .get_or_insert_default()
-                .push(binding);
-        }
         view::NetworkSettings {
             sandbox_id: if state.status.is_live() {
                 state.sandbox.clone()
@@ -124,7 +109,7 @@ impl Engine {
             } else {
                 String::new()
             },
-            ports,
+            ports: bindings(&state.ports),
             networks,
         }
     }
@@ -132,7 +117,7 @@ impl Engine {
     pub(super) fn describe_network(
         &self,
         network: &NetworkSpec,
-        members: &[Record],
+        members: &[Member],
         all: &[NetworkSpec],
     ) -> Result<view::Network> {
         let containers = members.iter().flat_map(|record| {
@@ -267,6 +252,36 @@ impl Engine {
             ipam: view::IpamStatus { subnets },
         })
     }
+}
+
+pub(super) fn status(status: Status) -> view::Status {
+    match status {
+        Status::Created => view::Status::Created,
+        Status::Running => view::Status::Running,
+        Status::Paused => view::Status::Paused,
+        Status::Exited => view::Status::Exited,
+    }
+}
+
+/// `80/tcp`, as Docker's tables of ports have it.
+pub(super) fn port_key(port: &PortRequest) -> String {
+    format!("{}/{}", port.container, port.proto)
+}
+
+pub(super) fn bindings(published: &[PortMap]) -> view::Ports {
+    let mut ports = view::Ports::new();
+    for port in published {
+        let binding = view::PortBinding {
+            host_ip: port.host.ip.to_string(),
+            host_port: port.host.port.to_string(),
+        };
+        ports
+            .entry(format!("{}/{}", port.container, port.proto))
+            .or_insert_with(|| Some(Vec::new()))
+            .get_or_insert_default()
+            .push(binding);
+    }
+    ports
 }
 
 fn rules(rules: &[Rule]) -> Vec<view::RuleExtra> {
@@ -420,7 +435,7 @@ fn host_config(record: &Record) -> view::HostConfig {
             Some((first, last)) => format!("{first}-{last}"),
         };
         bindings
-            .entry(format!("{}/{}", port.container, port.proto))
+            .entry(port_key(port))
             .or_insert_with(|| Some(Vec::new()))
             .get_or_insert_default()
             .push(view::PortBinding {

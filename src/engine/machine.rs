@@ -7,10 +7,7 @@ impl Engine {
     pub(super) fn describe_machine(&self) -> Result<view::Info> {
         let containers = self.containers(true)?.items;
         let count = |status: view::Status| {
-            let n = containers
-                .iter()
-                .filter(|c| c.state.status == status)
-                .count();
+            let n = containers.iter().filter(|c| c.status == status).count();
             u64::try_from(n).unwrap_or(u64::MAX)
         };
         let uts =

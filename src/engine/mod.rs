@@ -8,6 +8,7 @@
 //! the next verb recovers (see `gc`).
 
 mod access;
+mod brief;
 mod connect;
 mod counters;
 mod create;
@@ -65,7 +66,6 @@ use hold::{Found, Held};
 pub use listing::Listing;
 use record::{Record, Status};
 pub use request::*;
-pub use size::Sizes;
 pub use stats::{LinkUsage, Sample};
 
 /// All verbs. Cheap to make; opens nothing.
@@ -114,9 +114,10 @@ impl Engine {
 
     /// Sorted by name; the predefined `host` and `none` included.
     pub fn networks(&self) -> Result<Listing<view::Network>> {
-        let mut problems = self.refresh()?;
+        let found = self.refresh()?;
         let all = self.all_networks()?;
-        let live = self.live_records()?;
+        let live = self.members(&found.held)?;
+        let mut problems = found.problems;
         problems.extend(all.problems);
         let all = all.items;
         let views = all
@@ -130,10 +131,11 @@ impl Engine {
     }
 
     pub fn network(&self, wanted: &str) -> Result<view::Network> {
-        self.refresh()?;
+        let found = self.refresh()?;
         let network = self.find_network(wanted)?;
         let all = self.all_networks()?.items;
-        let mut view = self.describe_network(&network, &self.live_records()?, &all)?;
+        let members = self.members(&found.held)?;
+        let mut view = self.describe_network(&network, &members, &all)?;
         view.dockless.parent = Self::describe_parent(&network)?;
         Ok(view)
     }
@@ -191,7 +193,7 @@ impl Engine {
             sig_proxy: request.sig_proxy,
             detach_keys: request.detach_keys,
         };
-        let problems = self.prepare()?;
+        let problems = self.prepare()?.problems;
         let (record, lock) = self.create(request)?;
         made(&record.id);
         let launched = self.launch(&record, lock, attach)?;
@@ -336,22 +338,22 @@ impl Engine {
         Ok(self.live(wanted)?.1)
     }
 
-    /// Full inspect views, newest first; stopped ones too with `all`.
-    pub fn containers(&self, all: bool) -> Result<Listing<view::Container>> {
-        let mut problems = self.refresh()?;
-        let found = self.records()?;
+    /// Newest first; stopped ones too with `all`.
+    pub fn containers(&self, all: bool) -> Result<Listing<view::Summary>> {
+        let gc::Recovered {
+            mut problems, held, ..
+        } = self.refresh()?;
+        let found = self.parts::<brief::Line>(&held)?;
         for problem in found.problems {
             if !problems.contains(&problem) {
                 problems.push(problem);
             }
         }
-        let mut records = found.items;
-        records.retain(|r| all || r.state.status.is_live());
-        records.sort_by(|a, b| b.created.cmp(&a.created));
-        let networks = self.all_networks()?.items;
-        let views = records.iter().map(|r| self.describe(r, &networks));
+        let mut lines = found.items;
+        lines.retain(|line| all || line.state.status.is_live());
+        lines.sort_by(|a, b| b.created.cmp(&a.created));
         Ok(Listing {
-            items: views.collect::<Result<_>>()?,
+            items: lines.into_iter().map(|line| self.summarize(line)).collect(),
             problems,
         })
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{EndpointRequest, ExtraHost};
@@ -344,6 +345,44 @@ impl State {
     }
 }
 
+/// A record, or a part of one.
+pub(super) trait Stored: DeserializeOwned {
+    fn id(&self) -> &ContainerId;
+    fn is_live(&self) -> bool;
+    /// Nobody saw how it ended: its supervisor is dead.
+    fn end_unwatched(&mut self);
+}
+
+impl Stored for Record {
+    fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    fn is_live(&self) -> bool {
+        self.state.status.is_live()
+    }
+
+    fn end_unwatched(&mut self) {
+        self.state.end_unwatched();
+    }
+}
+
+/// `None`: there is no such container.
+pub(super) fn load<T: Stored>(dirs: &Dirs, id: &ContainerId) -> Result<Option<T>> {
+    for path in Record::paths(dirs, id) {
+        let found: Option<T> = file::find_json(&path)?;
+        match found {
+            Some(record) if record.id() != id => {
+                let why = format!("it is the record of container {}", record.id());
+                return Err(file::damaged(&path, why));
+            }
+            Some(record) => return Ok(Some(record)),
+            None => {}
+        }
+    }
+    Ok(None)
+}
+
 impl Record {
     fn path(&self, dirs: &Dirs) -> PathBuf {
         if self.config.auto_remove {
@@ -355,18 +394,7 @@ impl Record {
 
     /// `None`: there is no such container.
     pub(super) fn load(dirs: &Dirs, id: &ContainerId) -> Result<Option<Self>> {
-        for path in Self::paths(dirs, id) {
-            let found: Option<Self> = file::find_json(&path)?;
-            match found {
-                Some(record) if record.id != *id => {
-                    let why = format!("it is the record of container {}", record.id);
-                    return Err(file::damaged(&path, why));
-                }
-                Some(record) => return Ok(Some(record)),
-                None => {}
-            }
-        }
-        Ok(None)
+        load(dirs, id)
     }
 
     /// Whether there is one, readable or not.

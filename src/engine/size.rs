@@ -9,7 +9,7 @@ use crate::base::{Error, Result};
 
 /// What image folders take, each measured once.
 #[derive(Debug, Default)]
-pub struct Sizes(BTreeMap<PathBuf, u64>);
+struct Sizes(BTreeMap<PathBuf, u64>);
 
 impl Sizes {
     fn image(&mut self, folder: &Path) -> Result<u64> {
@@ -24,15 +24,26 @@ impl Sizes {
 
 impl Engine {
     /// Fills in the sizes of the writable layer, and of it and the image.
-    pub fn measure(&self, container: &mut view::Container, sizes: &mut Sizes) -> Result<()> {
+    pub fn measure(&self, container: &mut view::Container) -> Result<()> {
         let Some(layers) = &container.graph_driver else {
             return Ok(());
         };
         let dir = |name: &str| layers.data.get(name).map(Path::new);
         let own = dir("UpperDir").map_or(Ok(0), tree)?;
-        let image = dir("LowerDir").map_or(Ok(0), |dir| sizes.image(dir))?;
+        let image = dir("LowerDir").map_or(Ok(0), tree)?;
         container.size_root_fs = Some(own + image);
         container.size_rw = Some(own);
+        Ok(())
+    }
+
+    /// The same for lines of a list.
+    pub fn measure_all(&self, containers: &mut [view::Summary]) -> Result<()> {
+        let mut sizes = Sizes::default();
+        for container in containers {
+            let own = tree(&container.upper)?;
+            container.size_root_fs = Some(own + sizes.image(&container.lower)?);
+            container.size_rw = Some(own);
+        }
         Ok(())
     }
 }

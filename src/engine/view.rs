@@ -12,6 +12,7 @@ mod explain;
 mod host_config;
 mod machine;
 mod network;
+mod summary;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,7 @@ pub use explain::*;
 pub use host_config::*;
 pub use machine::*;
 pub use network::*;
+pub use summary::*;
 
 /// Go's zero time: a container that has not started, or not ended, yet.
 pub const NEVER: &str = "0001-01-01T00:00:00Z";

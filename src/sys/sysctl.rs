@@ -6,13 +6,20 @@
 //! leads to that namespace's values from everywhere (seen on Linux 6.18;
 //! fs/proc/proc_sysctl.c, `sysctl_follow_link`). So one visit is enough for a
 //! container's whole life.
+//!
+//! Each namespace has its own entry of the name `ipv4` in a mount of procfs, and
+//! to look one up is to pass by those of all others: with a thousand
+//! containers 2.5 ms. A mount of our own (25 µs, detached, gone with the fds)
+//! has ours alone. Where none can be made, in a user namespace without a pid
+//! namespace of its own, /proc does.
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::write;
 
+use super::mount::{Attrs, Filesystem, Mount};
 use crate::base::{Error, Result};
 
 #[derive(Debug)]
@@ -28,9 +35,13 @@ pub use crate::base::Family;
 impl NetSysctl {
     /// Of the calling thread's network namespace.
     pub fn open() -> Result<Self> {
+        let own = Filesystem::new(c"proc").and_then(|procfs| procfs.mount(Attrs::NONE));
         let folder = |path: &'static str| {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            open(path, flags, Mode::empty())
+            match own.as_ref().map(Mount::as_fd) {
+                Ok(top) => openat(top, path.trim_start_matches("/proc/"), flags, Mode::empty()),
+                Err(_) => openat(AT_FDCWD, path, flags, Mode::empty()),
+            }
         };
         let ipv4 = folder("/proc/sys/net/ipv4")
             .map_err(|e| Error::sys("open", "/proc/sys/net/ipv4", e))?;

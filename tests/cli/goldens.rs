@@ -4,7 +4,9 @@
 
 use std::time::SystemTime;
 
-use dockless::engine::view::{Check, Container, Diagnosis, LinkDiagnosis, Network, Verdict};
+use dockless::engine::view::{
+    Check, Container, Diagnosis, LinkDiagnosis, Network, Summary, Verdict,
+};
 use dockless::front::cli::args::container::{Inspect, Ps};
 use dockless::front::cli::args::network::{Inspect as NetworkInspect, Ls};
 use dockless::front::cli::args::usage;
@@ -20,6 +22,35 @@ fn now() -> SystemTime {
 
 fn containers() -> Vec<Container> {
     serde_json::from_str(include_str!("fixtures/containers.json")).unwrap()
+}
+
+/// As `ps` has them.
+fn summaries() -> Vec<Summary> {
+    let summary = |c: Container| Summary {
+        id: c.id,
+        name: c.name.trim_start_matches('/').to_owned(),
+        created: c.created,
+        image: c.config.image,
+        image_id: c.image,
+        argv: [vec![c.path], c.args].concat(),
+        status: c.state.status,
+        exit_code: c.state.exit_code,
+        started_at: c.state.started_at,
+        finished_at: c.state.finished_at,
+        labels: c.config.labels,
+        ports: c.network_settings.ports,
+        bound: c.host_config.port_bindings.into_keys().collect(),
+        exposed: c.config.exposed_ports.into_keys().collect(),
+        networks: c
+            .network_settings
+            .networks
+            .into_iter()
+            .map(|(name, endpoint)| (name, endpoint.network_id))
+            .collect(),
+        mounts: c.mounts,
+        ..Summary::default()
+    };
+    containers().into_iter().map(summary).collect()
 }
 
 fn networks() -> Vec<Network> {
@@ -79,7 +110,7 @@ fn run(line: &str) -> dockless::base::Result<String> {
     match words[0].as_str() {
         "ps" => {
             let a: Ps = parsed("ps", &argv(1));
-            let mut list = rows_of_ps(&a, containers())?;
+            let mut list = rows_of_ps(&a, summaries())?;
             if a.size {
                 for c in &mut list {
                     (c.size_rw, c.size_root_fs) = (Some(12_288), Some(1_234_567));
@@ -147,9 +178,9 @@ fn whole_objects() {
 
 #[test]
 fn nothing_reaches_a_terminal_raw() {
-    let mut list = containers();
-    list[0].name = "/a\x1b]0;x\x07b".into();
-    list[0].config.labels.insert("k".into(), "\u{9b}2J".into());
+    let mut list = summaries();
+    list[0].name = "a\x1b]0;x\x07b".into();
+    list[0].labels.insert("k".into(), "\u{9b}2J".into());
     let a: Ps = parsed("ps", &split("--format \"{{.Names}} {{.Labels}}\" -n 1"));
     let list = rows_of_ps(&a, list).unwrap();
     let shown = ps_text(&a, &list, now(), true).unwrap();
@@ -162,8 +193,8 @@ fn nothing_reaches_a_terminal_raw() {
 fn filters_of_ps() {
     let names = |line: &str| -> Vec<String> {
         let a: Ps = parsed("ps", &split(line));
-        let list = rows_of_ps(&a, containers()).unwrap();
-        list.iter().map(|c| c.name[1..].to_owned()).collect()
+        let list = rows_of_ps(&a, summaries()).unwrap();
+        list.iter().map(|c| c.name.clone()).collect()
     };
     for (line, wanted) in [
         ("", &["mac1", "ports", "pausing"][..]),
@@ -209,7 +240,7 @@ fn filters_of_ps() {
     }
     let refused = |line: &str| {
         let a: Ps = parsed("ps", &split(line));
-        rows_of_ps(&a, containers()).unwrap_err().to_string()
+        rows_of_ps(&a, summaries()).unwrap_err().to_string()
     };
     assert_eq!(refused("-f foo=bar"), "invalid filter 'foo'");
     assert_eq!(

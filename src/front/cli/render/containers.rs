@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::durations::{since, size, stamp, words};
 use super::format::{Kind, Row, label_list};
 use super::ports;
-use crate::engine::view::{Container, Status};
+use crate::engine::view::{Status, Summary};
 
 pub const KIND: Kind = Kind {
     go_type: "*formatter.ContainerContext",
@@ -38,32 +38,27 @@ pub const KIND_WITH_SIZE: Kind = Kind {
     ..KIND
 };
 
-pub fn row(c: &Container, now: SystemTime, no_trunc: bool) -> Row {
-    let labels = &c.config.labels;
+pub fn row(c: &Summary, now: SystemTime, no_trunc: bool) -> Row {
+    let labels = &c.labels;
     let mounts: Vec<String> = c.mounts.iter().map(|m| mount(m, no_trunc)).collect();
     let volumes = c.mounts.iter().filter(|m| m.r#type == "volume").count();
-    let networks: Vec<&str> = c
-        .network_settings
-        .networks
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let networks: Vec<&str> = c.networks.keys().map(String::as_str).collect();
     Row::new(labels)
         .with("ID", id(&c.id, no_trunc))
-        .with("Names", name(c))
+        .with("Names", c.name.as_str())
         .with("Image", image(c, no_trunc))
         .with("Command", command(c, no_trunc))
         .with("CreatedAt", stamp(&c.created, false))
         .with("RunningFor", ago(&whole_second(&c.created), now))
-        .with("Ports", ports::column(&c.network_settings.ports))
-        .with("State", c.state.status.as_str())
+        .with("Ports", ports::column(&c.ports))
+        .with("State", c.status.as_str())
         .with("Status", status(c, now))
         .with("Size", sizes(c))
         .with("Labels", label_list(labels))
         .with("Mounts", mounts.join(","))
         .with("LocalVolumes", volumes.to_string())
         .with("Networks", networks.join(","))
-        .with("Platform", c.platform.clone())
+        .with("Platform", "linux")
 }
 
 /// 12 digits, or all.
@@ -75,13 +70,8 @@ pub fn id(id: &str, no_trunc: bool) -> &str {
     }
 }
 
-/// Without the API's slash.
-pub fn name(c: &Container) -> &str {
-    c.name.strip_prefix('/').unwrap_or(&c.name)
-}
-
-fn image(c: &Container, no_trunc: bool) -> String {
-    let image = &c.config.image;
+fn image(c: &Summary, no_trunc: bool) -> String {
+    let image = &c.image;
     if image.is_empty() {
         "<no image>".into()
     } else if let Some(digest) = image.strip_prefix("sha256:") {
@@ -92,9 +82,10 @@ fn image(c: &Container, no_trunc: bool) -> String {
 }
 
 /// In quotes, at most 20 characters of it.
-fn command(c: &Container, no_trunc: bool) -> String {
-    let mut line = c.path.clone();
-    for arg in &c.args {
+fn command(c: &Summary, no_trunc: bool) -> String {
+    let mut argv = c.argv.iter();
+    let mut line = argv.next().cloned().unwrap_or_default();
+    for arg in argv {
         // Docker's daemon quotes just these.
         match arg.contains(' ') {
             true => line.push_str(&format!(" '{arg}'")),
@@ -148,8 +139,7 @@ fn ago(time: &str, now: SystemTime) -> String {
 }
 
 /// The STATUS column: `Up 5 seconds`, `Exited (137) 3 minutes ago`.
-pub fn status(c: &Container, now: SystemTime) -> String {
-    let s = &c.state;
+fn status(s: &Summary, now: SystemTime) -> String {
     let up = || since(&s.started_at, now).map_or_else(String::new, words);
     match s.status {
         Status::Created => "Created".into(),
@@ -164,7 +154,7 @@ pub fn status(c: &Container, now: SystemTime) -> String {
     }
 }
 
-fn sizes(c: &Container) -> String {
+fn sizes(c: &Summary) -> String {
     let own = size(c.size_rw.unwrap_or(0));
     match c.size_root_fs {
         Some(all) if all > 0 => format!("{own} (virtual {})", size(all)),
@@ -191,10 +181,13 @@ mod tests {
 
     #[test]
     fn commands_are_quoted_and_cut() {
-        let c = Container {
-            path: "/bin/sh".into(),
-            args: vec!["-c".into(), "echo \"a\x1b[2J\"; true".into()],
-            ..Container::default()
+        let c = Summary {
+            argv: vec![
+                "/bin/sh".into(),
+                "-c".into(),
+                "echo \"a\x1b[2J\"; true".into(),
+            ],
+            ..Summary::default()
         };
         assert_eq!(command(&c, false), "\"/bin/sh -c 'echo \\\"a…\"");
         assert_eq!(

@@ -68,6 +68,19 @@ impl Row {
         Value::Map(Arc::new(map))
     }
 
+    /// What the template would give; `None`: that is for the library to say.
+    fn fill(&self, parts: &[Part<'_>], tty: bool) -> Option<String> {
+        let mut line = String::new();
+        for part in parts {
+            match part {
+                Part::Text(text) => line.push_str(text),
+                Part::Field(name) if tty => line.push_str(&safe::field(self.fields.get(name)?)),
+                Part::Field(name) => line.push_str(self.fields.get(name)?),
+            }
+        }
+        Some(line)
+    }
+
     fn json(&self) -> String {
         let object: serde_json::Map<_, _> = self
             .fields
@@ -76,6 +89,31 @@ impl Row {
             .collect();
         escape_html(&serde_json::Value::Object(object).to_string())
     }
+}
+
+/// A piece of a template that has nothing but text and `{{.Field}}`, as almost
+/// all have, those of the tables above all: a thousand rows of them need no
+/// template engine.
+#[derive(Debug, PartialEq, Eq)]
+enum Part<'a> {
+    Text(&'a str),
+    Field(&'a str),
+}
+
+fn plain(source: &str) -> Option<Vec<Part<'_>>> {
+    let mut parts = Vec::new();
+    let mut rest = source;
+    while let Some((text, action)) = rest.split_once("{{") {
+        let (action, after) = action.split_once("}}")?;
+        let field = action.trim_matches(' ').strip_prefix('.')?;
+        if field.is_empty() || !field.chars().all(|c| c.is_ascii_alphanumeric()) {
+            return None;
+        }
+        parts.extend([Part::Text(text), Part::Field(field)]);
+        rest = after;
+    }
+    parts.push(Part::Text(rest));
+    Some(parts)
 }
 
 /// Labels as lists show them: `a=1,b=2`.
@@ -125,8 +163,12 @@ pub fn list(kind: &Kind, format: &str, rows: &[Row], tty: bool) -> Result<String
         out.push_str(&run(&header, &Value::Map(Arc::new(map.collect())))?);
         out.push('\n');
     }
+    let plain = plain(source);
     for row in rows {
-        out.push_str(&run(&template, &row.value(tty))?);
+        match plain.as_ref().and_then(|parts| row.fill(parts, tty)) {
+            Some(line) => out.push_str(&line),
+            None => out.push_str(&run(&template, &row.value(tty))?),
+        }
         out.push('\n');
     }
     Ok(if body.is_some() { align(&out) } else { out })
@@ -157,4 +199,45 @@ fn row_json() -> FuncMap {
         }),
     );
     map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_templates_give_what_the_library_gives() {
+        let row = Row::new(&BTreeMap::new())
+            .with("ID", "a1")
+            .with("Names", "we\x1b[2Jb");
+        let kind = crate::front::cli::render::containers::KIND;
+        for source in [
+            "{{.ID}}",
+            "x {{ .Names }}\t{{.ID}} }} y",
+            "",
+            "{{.Names}}{{.Names}}",
+        ] {
+            for tty in [false, true] {
+                let parts = plain(source).unwrap();
+                let parsed = Parsed::new(source, &row_json()).unwrap();
+                let library = parsed.execute(&row.value(tty), |_| String::new()).unwrap();
+                assert_eq!(row.fill(&parts, tty).unwrap(), library, "{source:?}");
+            }
+        }
+        for source in [
+            "{{json .}}",
+            "{{.ID}",
+            "{{- .ID}}",
+            "{{.}}",
+            "{{.ID.X}}",
+            "{{.Label \"x\"}}",
+            "{{\"{{\"}}",
+            "{{/* {{.ID}} */}}",
+        ] {
+            assert_eq!(plain(source), None, "{source:?}");
+        }
+        // What it has not, it does not make up.
+        let error = list(&kind, "{{.Foo}}", &[row], false).unwrap_err();
+        assert!(error.to_string().contains("Foo"), "{error}");
+    }
 }

@@ -10,7 +10,7 @@ use super::super::render::durations::parse;
 use super::super::render::ports::split_key;
 use super::time::moment;
 use crate::base::{Error, Result};
-use crate::engine::view::{Container, Event, Network, Status};
+use crate::engine::view::{Event, Network, Status, Summary};
 
 /// Name and value pairs as parsed.
 type Pairs = [(String, String)];
@@ -114,32 +114,27 @@ impl<'a> Containers<'a> {
     }
 
     /// Keeps what matches, in the order given.
-    pub fn apply(&self, list: Vec<Container>) -> Result<Vec<Container>> {
+    pub fn apply(&self, list: Vec<Summary>) -> Result<Vec<Summary>> {
         let before = self.moments("before", &list)?.into_iter().min();
         let since = self.moments("since", &list)?.into_iter().max();
         let names = Patterns::new(values(self.pairs, "name"));
         let ids = Patterns::new(values(self.pairs, "id"));
-        let in_time = |c: &Container| {
+        let in_time = |c: &Summary| {
             let created = parse(&c.created);
             before.is_none_or(|t| created < Some(t)) && since.is_none_or(|t| created > Some(t))
         };
-        let named = |c: &Container| {
-            // Docker lets the slash of its API be part of the expression.
-            let name = c.name.trim_start_matches('/');
-            names.allow(name) || names.allow(&format!("/{name}"))
-        };
+        // Docker lets the slash of its API be part of the expression.
+        let named = |c: &Summary| names.allow(&c.name) || names.allow(&format!("/{}", c.name));
         Ok(list
             .into_iter()
-            .filter(|c| self.all || c.state.running)
+            .filter(|c| self.all || c.is_running())
             .filter(|c| in_time(c) && named(c) && ids.allow(&c.id) && self.rest(c))
             .collect())
     }
 
-    fn moments(&self, name: &str, list: &[Container]) -> Result<Vec<SystemTime>> {
+    fn moments(&self, name: &str, list: &[Summary]) -> Result<Vec<SystemTime>> {
         let find = |wanted: &str| {
-            let hit = |c: &&Container| {
-                c.name.trim_start_matches('/') == wanted || c.id.starts_with(wanted)
-            };
+            let hit = |c: &&Summary| c.name == wanted || c.id.starts_with(wanted);
             list.iter()
                 .find(hit)
                 .and_then(|c| parse(&c.created))
@@ -148,40 +143,39 @@ impl<'a> Containers<'a> {
         values(self.pairs, name).into_iter().map(find).collect()
     }
 
-    fn rest(&self, c: &Container) -> bool {
+    fn rest(&self, c: &Summary) -> bool {
         let any = |name: &str, hit: &dyn Fn(&str) -> bool| {
             let wanted = values(self.pairs, name);
             wanted.is_empty() || wanted.into_iter().any(hit)
         };
-        let networks = &c.network_settings.networks;
-        any("status", &|v| c.state.status.as_str() == v)
+        any("status", &|v| c.status.as_str() == v)
             && any("exited", &|v| {
-                c.state.status == Status::Exited && v.parse() == Ok(c.state.exit_code)
+                c.status == Status::Exited && v.parse() == Ok(c.exit_code)
             })
             && any("ancestor", &|v| ancestor(c, v))
             && any("network", &|v| {
-                networks
+                c.networks
                     .iter()
-                    .any(|(name, e)| name == v || (!v.is_empty() && e.network_id.starts_with(v)))
+                    .any(|(name, id)| name == v || (!v.is_empty() && id.starts_with(v)))
             })
-            && any("publish", &|v| has_port(c, v, true))
-            && any("expose", &|v| has_port(c, v, false))
+            && any("publish", &|v| has_port(&c.bound, v))
+            && any("expose", &|v| has_port(&c.exposed, v))
             && any("volume", &|v| {
                 c.mounts.iter().any(|m| m.name == v || m.destination == v)
             })
             // Nothing here has a health check, or is a task of a swarm.
             && any("health", &|v| v == "none")
             && any("is-task", &|v| v == "false")
-            && labelled(&c.config.labels, &values(self.pairs, "label"))
+            && labelled(&c.labels, &values(self.pairs, "label"))
     }
 }
 
 /// The image by name, with or without `:latest`, or by id.
-fn ancestor(c: &Container, wanted: &str) -> bool {
+fn ancestor(c: &Summary, wanted: &str) -> bool {
     let bare = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
-    let digest = c.image.strip_prefix("sha256:").unwrap_or(&c.image);
+    let digest = c.image_id.strip_prefix("sha256:").unwrap_or(&c.image_id);
     let id = wanted.strip_prefix("sha256:").unwrap_or(wanted);
-    bare(&c.config.image) == bare(wanted) || (id.len() >= 12 && digest.starts_with(id))
+    bare(&c.image) == bare(wanted) || (id.len() >= 12 && digest.starts_with(id))
 }
 
 /// `80`, `80/udp`, `80-90`
@@ -193,18 +187,14 @@ fn ports(text: &str) -> Option<(u16, u16, &str)> {
 
 /// Both filters are about the container's ports, and about what was asked for,
 /// whether or not it runs (moby, daemon/container/view.go: `PortBindings`).
-fn has_port(c: &Container, wanted: &str, published: bool) -> bool {
+fn has_port(keys: &[String], wanted: &str) -> bool {
     let Some((first, last, proto)) = ports(wanted) else {
         return false;
     };
     let hit = |key: &String| {
         split_key(key).is_some_and(|(port, p)| (first..=last).contains(&port) && p == proto)
     };
-    if published {
-        c.host_config.port_bindings.keys().any(hit)
-    } else {
-        c.config.exposed_ports.keys().any(hit)
-    }
+    keys.iter().any(hit)
 }
 
 /// `events --filter`

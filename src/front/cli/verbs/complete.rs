@@ -4,7 +4,6 @@
 use super::super::args::Syntax;
 use super::super::args::machine::Complete;
 use super::super::exit::{self, Outcome};
-use super::super::render::containers::name;
 use super::{Front, VERBS};
 
 /// What can stand at a place of a command line.
@@ -23,7 +22,7 @@ pub(super) fn names(front: &Front, _: &Syntax, a: Complete) -> Outcome {
     let mut names = Vec::new();
     if matches!(wanted, Wanted::Containers | Wanted::Running | Wanted::Both) {
         let found = front.engine.containers(all).unwrap_or_default();
-        names.extend(found.items.iter().map(|c| name(c).to_owned()));
+        names.extend(found.items.into_iter().map(|c| c.name));
     }
     if matches!(wanted, Wanted::Networks | Wanted::Both) {
         let found = front.engine.networks().unwrap_or_default();

@@ -10,8 +10,7 @@ use super::super::render::{containers as table, format, ports};
 use super::super::resolve::filter;
 use super::Front;
 use crate::base::{Error, Result};
-use crate::engine::Sizes;
-use crate::engine::view::Container;
+use crate::engine::view::Summary;
 
 pub(super) fn ps(front: &Front, syntax: &Syntax, a: args::Ps) -> Outcome {
     exit::count(syntax, a.names.len())?;
@@ -19,10 +18,7 @@ pub(super) fn ps(front: &Front, syntax: &Syntax, a: args::Ps) -> Outcome {
     let found = front.engine.containers(every)?;
     let mut list = rows_of_ps(&a, found.items)?;
     if wants_size(&a) {
-        let mut sizes = Sizes::default();
-        for container in &mut list {
-            front.engine.measure(container, &mut sizes)?;
-        }
+        front.engine.measure_all(&mut list)?;
     }
     if a.quiet && a.format.is_some() {
         say("WARNING: Ignoring custom format, because both --format and --quiet are set.");
@@ -50,7 +46,7 @@ fn wants_size(a: &args::Ps) -> bool {
 }
 
 /// What the flags leave of a list that is newest first.
-pub fn rows_of_ps(a: &args::Ps, list: Vec<Container>) -> Result<Vec<Container>> {
+pub fn rows_of_ps(a: &args::Ps, list: Vec<Summary>) -> Result<Vec<Summary>> {
     let mut list = filter::Containers::new(&a.filter, shows_all(a))?.apply(list)?;
     let limit = if a.latest { Some(1) } else { a.last };
     if let Some(n) = limit
@@ -63,7 +59,7 @@ pub fn rows_of_ps(a: &args::Ps, list: Vec<Container>) -> Result<Vec<Container>> 
 }
 
 /// What is printed.
-pub fn ps_text(a: &args::Ps, list: &[Container], now: SystemTime, tty: bool) -> Result<String> {
+pub fn ps_text(a: &args::Ps, list: &[Summary], now: SystemTime, tty: bool) -> Result<String> {
     if a.quiet {
         let ids = list.iter().map(|c| table::id(&c.id, a.no_trunc));
         return Ok(ids.flat_map(|id| [id, "\n"]).collect());

@@ -9,7 +9,6 @@ use super::super::exit::{self, Failure, Outcome, complain};
 use super::super::render::inspect::inspect;
 use super::Front;
 use crate::base::{Cause, Error, Result};
-use crate::engine::Sizes;
 use crate::engine::view::{Container, Network};
 
 /// Either kind, printed as what it is.
@@ -76,9 +75,7 @@ pub(super) fn network(front: &Front, syntax: &Syntax, a: network::Inspect) -> Ou
 fn sized(front: &Front, name: &str, size: bool) -> Result<Container> {
     let mut container = front.engine.container(name)?;
     if size {
-        front
-            .engine
-            .measure(&mut container, &mut Sizes::default())?;
+        front.engine.measure(&mut container)?;
     }
     Ok(container)
 }
