@@ -170,6 +170,7 @@ impl Engine {
         loop {
             let before = taken.len();
             let outcome = self.bring_up(record.clone(), size, &mut taken);
+            self.note_taken(&taken[before..]);
             let again = taken.len() > before && taken.len() < acd::MAX_CONFLICTS;
             match outcome {
                 Err(error) if again => {

@@ -133,8 +133,9 @@ impl Engine {
     }
 
     /// Leases an address of `network` to a container that goes by `names`
-    /// there. Those of `host` are given to who asks for one, else only when no
-    /// other is left (Docker hands them out like any other).
+    /// there. Those of `others`, the host's and those that others on the LAN
+    /// have, are given to who asks for one, else only when no other is left
+    /// (Docker hands them out like any other).
     pub(super) fn lease(
         &self,
         network: &NetworkSpec,
@@ -142,7 +143,7 @@ impl Engine {
         wish: Wish,
         container: &ContainerId,
         names: &[String],
-        host: &HashSet<IpAddr>,
+        others: &HashSet<IpAddr>,
     ) -> Result<(IpAddr, Cidr)> {
         let _lock = self.address_lock()?;
         // `network rm` and `host-access` hold the same lock: the network is
@@ -179,7 +180,7 @@ impl Engine {
             Ok((!used).then_some(pool.subnet))
         };
         let automatic = || {
-            let better = |pool: &Pool, ip: IpAddr| host.contains(&ip) || taken(pool, ip);
+            let better = |pool: &Pool, ip: IpAddr| others.contains(&ip) || taken(pool, ip);
             let found = ipam::next(&network.pools, family, &better);
             let found = found.or_else(|| ipam::next(&network.pools, family, &taken));
             found.ok_or_else(|| {
@@ -202,7 +203,7 @@ impl Engine {
                 Some(subnet) => (ip, subnet),
                 None => return Err(self.in_use(network, &neighbours, ip)?),
             },
-            Wish::Rather(ip) => match free(ip).map(|s| s.filter(|_| !host.contains(&ip))) {
+            Wish::Rather(ip) => match free(ip).map(|s| s.filter(|_| !others.contains(&ip))) {
                 Ok(Some(subnet)) => (ip, subnet),
                 _ => automatic()?,
             },

@@ -9,6 +9,7 @@
 
 mod access;
 mod brief;
+mod conflicts;
 mod connect;
 mod counters;
 mod create;

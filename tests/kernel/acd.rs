@@ -3,7 +3,8 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
 
 use dockless::base::MacAddr;
 use dockless::lab::capture::{Capture, Content, Frame};
@@ -141,6 +142,41 @@ fn a_given_address_that_peers_have_is_passed_over() -> Verdict {
     assert_eq!(address("web")?, "10.0.2.6");
     let links = said(&["exec", "web", "ip", "addr"])?;
     assert!(links.contains("10.0.2.6/24") && !links.contains("10.0.2.5/24"));
+    // The next one does not ask for all of these again; Docker's way does.
+    let run = ["run", "-d", "--name=next", "--network=mac1", "tester"];
+    let (code, _, err) = dockless(&run)?;
+    assert_eq!(code, Some(0));
+    // .7 is the peer's own, and nobody knew.
+    assert!(
+        err.contains("has 10.0.2.7: the container has 10.0.2.8"),
+        "{err}"
+    );
+    assert_eq!(err.lines().count(), 1, "{err}");
+    assert_eq!(address("next")?, "10.0.2.8");
+    said(&[
+        "run",
+        "-d",
+        "--name=docker",
+        "--acd=off",
+        "--network=mac1",
+        "tester",
+    ])?;
+    assert_eq!(address("docker")?, "10.0.2.2");
+    // A note of long ago says nothing.
+    let notes = Path::new(&std::env::var("DOCKLESS_STATE").unwrap()).join("conflicts");
+    let old = SystemTime::now() - Duration::from_secs(2 * 3600);
+    for note in std::fs::read_dir(&notes).unwrap() {
+        let note = std::fs::File::open(note.unwrap().path()).unwrap();
+        note.set_modified(old).unwrap();
+    }
+    let run = ["run", "-d", "--name=later", "--network=mac1", "tester"];
+    let (code, _, err) = dockless(&run)?;
+    assert_eq!(code, Some(0));
+    assert!(
+        err.contains("has 10.0.2.3: the container has 10.0.2.9"),
+        "{err}"
+    );
+    said(&["rm", "-f", "next", "docker", "later"])?;
     said(&["rm", "-f", "web"])?;
     said(&["network", "rm", "mac1"]).map(drop)
 }

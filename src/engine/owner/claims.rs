@@ -39,7 +39,8 @@ pub(super) const JOIN_WAIT: Duration = Duration::from_millis(2);
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct Taken {
     pub(super) network: NetworkId,
-    pub(super) ip: Ipv4Addr,
+    pub(in crate::engine) segment: String,
+    pub(in crate::engine) ip: Ipv4Addr,
     mac: MacAddr,
     parent: String,
     at: String,
@@ -198,6 +199,7 @@ impl Network {
         }
         taken.push(Taken {
             network: leg.spec.id.clone(),
+            segment: leg.spec.segment().to_owned(),
             ip,
             mac,
             parent: parent.to_string(),

@@ -14,6 +14,7 @@ use crate::engine::ip6;
 use crate::engine::lease::Wish;
 use crate::engine::record::EndpointConfig;
 use crate::engine::{EndpointRequest, Engine};
+use crate::net::acd::Acd;
 use crate::net::endpoint::EndpointOptions;
 use crate::net::ip6::{Ip6, Named};
 use crate::net::spec::NetworkSpec;
@@ -122,13 +123,17 @@ impl Network {
             (None, Some(last)) => Wish::Rather(last),
             (None, None) => Wish::Any,
         };
-        let mut own = taken::addresses(spec, &mut self.host)?;
+        let own = taken::addresses(spec, &mut self.host)?;
         let taken = taken
             .iter()
             .filter(|t| t.network == spec.id && family == Family::Ipv4);
-        own.extend(taken.clone().map(|t| IpAddr::V4(t.ip)));
+        let mut avoid = own.clone();
+        avoid.extend(taken.clone().map(|t| IpAddr::V4(t.ip)));
+        if self.acd != Acd::Off {
+            avoid.extend(engine.lately_taken(spec));
+        }
         let names = self.names_on(config);
-        let (ip, addr) = engine.lease(spec, family, wish, &self.id, &names, &own)?;
+        let (ip, addr) = engine.lease(spec, family, wish, &self.id, &names, &avoid)?;
         if let Some(last) = taken.clone().find(|t| ip == t.ip) {
             let undo = engine.release(spec, addr).err();
             let error = last.none_left(spec.name.as_str());

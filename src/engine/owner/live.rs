@@ -29,6 +29,7 @@ impl Network {
         loop {
             let before = taken.len();
             let once = self.connect_once(engine, record, request.clone(), journal, &mut taken);
+            engine.note_taken(&taken[before..]);
             let again = taken.len() > before && taken.len() < MAX_CONFLICTS;
             match once {
                 Err(error) if again && error.undo.is_empty() => {}
