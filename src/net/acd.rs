@@ -14,6 +14,11 @@
 //! §1.1) goes to the parent. So there the ear is a second socket, on the
 //! parent; and as the MAC is the same, whatever else stands on that parent is
 //! no contradiction.
+//!
+//! A macvlan's MAC follows from its address, by the same rule on every host
+//! (Docker's): who has the address already has the MAC, too, and what is asked
+//! by that MAC never gets its answer. So until the address is claimed the
+//! parent asks and listens as well, by its own MAC ([`Twin`]).
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -83,54 +88,127 @@ const RECEIVE_BUFFER: usize = 4096;
 const CONFIRM_ROUNDS: usize = 3;
 const CONFIRM_EVERY: Duration = Duration::from_millis(100);
 
+/// An answer after so long is no answer to our probe.
+pub const LATE: Duration = Duration::from_secs(1);
+
+/// Where answers are heard; parents are the host's.
+#[derive(Clone, Copy, Debug)]
+pub enum Ear {
+    Own,
+    /// An ipvlan's.
+    Parent(u32),
+    /// A macvlan's that is about to probe.
+    WithTwin {
+        parent: u32,
+        mac: MacAddr,
+    },
+}
+
 /// Watches over one address of one interface.
 #[derive(Debug)]
 pub struct Watch {
     mouth: OwnedFd,
     /// `None`: the mouth hears for itself.
     ear: Option<OwnedFd>,
+    twin: Option<Twin>,
     mac: MacAddr,
     ip: Ipv4Addr,
     probed: Option<Instant>,
 }
 
+/// Asks for the address by the parent's MAC.
+#[derive(Debug)]
+struct Twin {
+    socket: OwnedFd,
+    mac: MacAddr,
+    /// The address is claimed: only an answer that comes late counts.
+    is_over: bool,
+    /// To close it is to wait for an RCU grace period: it stays, and hears
+    /// nothing more.
+    is_deaf: bool,
+}
+
+const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
+
+/// A packet socket on the host.
+fn on_host() -> nix::Result<OwnedFd> {
+    raw::socket(libc::AF_PACKET, libc::SOCK_RAW | FLAGS.bits(), 0)
+}
+
+fn index_of(ifindex: u32) -> nix::Result<i32> {
+    i32::try_from(ifindex).map_err(|_| Errno::ENODEV)
+}
+
+impl Twin {
+    fn new(parent: u32, mac: MacAddr, ip: Ipv4Addr) -> nix::Result<Self> {
+        let socket = on_host()?;
+        let fd = socket.as_fd();
+        // Frames that leave the parent, those of its macvlans among them, are
+        // on it, too.
+        raw::ignore_outgoing(fd)?;
+        raw::attach_filter(fd, &arp::contradictions(mac, ip, Claim::Probing))?;
+        setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+        raw::bind_packet(fd, ETH_P_ARP, index_of(parent)?)?;
+        Ok(Self {
+            socket,
+            mac,
+            is_over: false,
+            is_deaf: false,
+        })
+    }
+}
+
 impl Watch {
-    /// With `parent`, the index of an ipvlan's on the host, it listens there.
     pub fn new(
         netns: &Netns<Sandbox>,
         ifindex: u32,
-        parent: Option<u32>,
+        hears: Ear,
         mac: MacAddr,
         ip: Ipv4Addr,
     ) -> Result<Self> {
         let failed = |errno| Error::sys("watch over address", Subject::Addr(ip.to_string()), errno);
         // Protocol 0 until the filter is in place: nothing slips past it.
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let mouth = netns.socket(AddressFamily::Packet, SockType::Raw, flags, 0)?;
-        let ear = match parent {
-            None => None,
-            Some(_) => {
-                let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK;
-                Some(raw::socket(libc::AF_PACKET, kind, 0).map_err(failed)?)
+        let mouth = netns.socket(AddressFamily::Packet, SockType::Raw, FLAGS, 0)?;
+        let (ear, twin) = match hears {
+            Ear::Own => (None, None),
+            Ear::Parent(_) => (Some(on_host().map_err(failed)?), None),
+            Ear::WithTwin { parent, mac } => {
+                (None, Some(Twin::new(parent, mac, ip).map_err(failed)?))
             }
         };
         let this = Self {
             mouth,
             ear,
+            twin,
             mac,
             ip,
             probed: None,
         };
         this.listen_for(Claim::Probing)?;
-        setsockopt(&this.as_fd(), sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(failed)?;
-        let index = |index: u32| i32::try_from(index).map_err(|_| failed(Errno::ENODEV));
-        let hears = |on: bool| if on { ETH_P_ARP } else { 0 };
-        let own = hears(this.ear.is_none());
-        raw::bind_packet(this.mouth.as_fd(), own, index(ifindex)?).map_err(failed)?;
-        if let (Some(fd), Some(parent)) = (&this.ear, parent) {
-            raw::bind_packet(fd.as_fd(), ETH_P_ARP, index(parent)?).map_err(failed)?;
+        setsockopt(this.ear(), sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(failed)?;
+        let bind = |fd: BorrowedFd<'_>, protocol: u16, index: u32| {
+            index_of(index)
+                .and_then(|index| raw::bind_packet(fd, protocol, index))
+                .map_err(failed)
+        };
+        let own = if this.ear.is_none() { ETH_P_ARP } else { 0 };
+        bind(this.mouth.as_fd(), own, ifindex)?;
+        if let (Some(ear), Ear::Parent(parent)) = (&this.ear, hears) {
+            bind(ear.as_fd(), ETH_P_ARP, parent)?;
         }
         Ok(this)
+    }
+
+    /// What becomes readable when there is something to hear.
+    pub fn ears(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let twin = self.twin.iter().filter(|twin| !twin.is_deaf);
+        [self.ear().as_fd()]
+            .into_iter()
+            .chain(twin.map(|twin| twin.socket.as_fd()))
+    }
+
+    fn ear(&self) -> &OwnedFd {
+        self.ear.as_ref().unwrap_or(&self.mouth)
     }
 
     pub fn ip(&self) -> Ipv4Addr {
@@ -138,18 +216,18 @@ impl Watch {
     }
 
     fn listen_for(&self, claim: Claim) -> Result<()> {
-        let program = arp::contradictions(self.mac, self.ip, claim);
-        raw::attach_filter(self.as_fd(), &program).map_err(|errno| {
-            let ip = Subject::Addr(self.ip.to_string());
-            Error::sys("filter ARP for", ip, errno)
-        })
+        filter(self.ear(), self.mac, self.ip, claim)
     }
 
     /// Asks whether the address is somebody's. Without a carrier nobody is
     /// asked, and there is nobody to disturb.
     pub fn probe(&mut self) -> Result<()> {
         self.probed = Some(Instant::now());
-        self.say(Ipv4Addr::UNSPECIFIED)
+        self.say(Ipv4Addr::UNSPECIFIED)?;
+        match &self.twin {
+            Some(twin) if !twin.is_deaf => self.send(&twin.socket, twin.mac, Ipv4Addr::UNSPECIFIED),
+            _ => Ok(()),
+        }
     }
 
     /// Says that the address is ours.
@@ -158,8 +236,12 @@ impl Watch {
     }
 
     fn say(&self, tell: Ipv4Addr) -> Result<()> {
-        let frame = arp::question(self.mac, tell, self.ip);
-        match send(self.mouth.as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL) {
+        self.send(&self.mouth, self.mac, tell)
+    }
+
+    fn send(&self, socket: &OwnedFd, mac: MacAddr, tell: Ipv4Addr) -> Result<()> {
+        let frame = arp::question(mac, tell, self.ip);
+        match send(socket.as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL) {
             // A full queue is a lost frame.
             Ok(_) | Err(Errno::ENETDOWN | Errno::ENOBUFS | Errno::EAGAIN) => Ok(()),
             Err(errno) => {
@@ -176,22 +258,64 @@ impl Watch {
 
     /// From now on the address is ours, and the probes of others are for the
     /// kernel to answer.
-    pub fn claim(&self) -> Result<()> {
-        self.listen_for(Claim::Held)
+    pub fn claim(&mut self) -> Result<()> {
+        self.listen_for(Claim::Held)?;
+        let Some(twin) = &mut self.twin else {
+            return Ok(());
+        };
+        twin.is_over = true;
+        filter(&twin.socket, twin.mac, self.ip, Claim::Held)
     }
 
     /// Everything that has come in: how many frames, and whose the last was.
     /// Not those of `own`, the container's interfaces: on one segment each of
     /// them speaks for all addresses of the container (Linux's `arp_ignore` and
     /// `arp_announce` as they are by default).
-    pub fn heard(&self, own: &[MacAddr]) -> Result<Option<(MacAddr, u32)>> {
+    pub fn heard(&mut self, own: &[MacAddr]) -> Result<Option<(MacAddr, u32)>> {
+        let heard = self.hear(self.ear(), |mac, _| !own.contains(mac))?;
+        let is_late = self.probed.is_none_or(|at| at.elapsed() > LATE);
+        match &mut self.twin {
+            Some(twin) if twin.is_over && !twin.is_deaf && is_late => {
+                twin.is_deaf = true;
+                let deafened = raw::attach_filter(twin.socket.as_fd(), &arp::nothing());
+                deafened.map_err(|e| Error::sys("filter ARP", Subject::None, e))?;
+                // What came before would keep it readable.
+                if let Some(twin) = &self.twin {
+                    self.hear(&twin.socket, |_, _| false)?;
+                }
+                Ok(heard)
+            }
+            _ => {
+                let Some(twin) = self.twin.as_ref().filter(|twin| !twin.is_deaf) else {
+                    return Ok(heard);
+                };
+                // Our own broadcasts come back where a switch reflects them.
+                // What is said by our MAC to the parent's is never ours: the
+                // two cannot reach each other.
+                let of_a_twin = |mac: &MacAddr, to: &MacAddr| match *mac == self.mac {
+                    true => *to == twin.mac,
+                    false => !own.contains(mac),
+                };
+                Ok(heard.or(self.hear(&twin.socket, of_a_twin)?))
+            }
+        }
+    }
+
+    /// `counts`: by sender, and by whom the frame is for.
+    fn hear(
+        &self,
+        socket: &OwnedFd,
+        counts: impl Fn(&MacAddr, &MacAddr) -> bool,
+    ) -> Result<Option<(MacAddr, u32)>> {
         let mut heard: Option<(MacAddr, u32)> = None;
         let mut frame = [0; 64];
         loop {
-            match recv(self.as_fd().as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+            match recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => {
-                    let sender = frame.get(..length).and_then(arp::sender);
-                    if let Some(mac) = sender.filter(|mac| !own.contains(mac)) {
+                    let frame = frame.get(..length).unwrap_or_default();
+                    if let (Some(mac), Some(to)) = (arp::sender(frame), arp::receiver(frame))
+                        && counts(&mac, &to)
+                    {
                         heard = Some((mac, heard.map_or(1, |(_, n)| n.saturating_add(1))));
                     }
                 }
@@ -207,22 +331,24 @@ impl Watch {
     }
 }
 
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ear.as_ref().unwrap_or(&self.mouth).as_fd()
-    }
+fn filter(socket: &OwnedFd, mac: MacAddr, ip: Ipv4Addr, claim: Claim) -> Result<()> {
+    let program = arp::contradictions(mac, ip, claim);
+    raw::attach_filter(socket.as_fd(), &program).map_err(|errno| {
+        let ip = Subject::Addr(ip.to_string());
+        Error::sys("filter ARP for", ip, errno)
+    })
 }
 
 /// The first of these that hears something, and from whom; at the latest when
 /// the time is up.
 fn wait(
-    watches: &[&mut Watch],
+    watches: &mut [&mut Watch],
     own: &[MacAddr],
     time: Duration,
 ) -> Result<Option<(usize, MacAddr)>> {
     let end = Instant::now() + time;
     loop {
-        for (at, watch) in watches.iter().enumerate() {
+        for (at, watch) in watches.iter_mut().enumerate() {
             if let Some((mac, _)) = watch.heard(own)? {
                 return Ok(Some((at, mac)));
             }
@@ -233,7 +359,8 @@ fn wait(
         }
         let mut fds: Vec<PollFd<'_>> = watches
             .iter()
-            .map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN))
+            .flat_map(|watch| watch.ears())
+            .map(|ear| PollFd::new(ear, PollFlags::POLLIN))
             .collect();
         let time = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, time) {

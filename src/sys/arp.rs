@@ -160,6 +160,16 @@ pub fn sender(frame: &[u8]) -> Option<MacAddr> {
     frame.get(at..at + 6)?.try_into().ok().map(MacAddr)
 }
 
+/// Whom the frame is for: an interface, or all.
+pub fn receiver(frame: &[u8]) -> Option<MacAddr> {
+    frame.get(..6)?.try_into().ok().map(MacAddr)
+}
+
+/// Passes nothing.
+pub fn nothing() -> Vec<libc::sock_filter> {
+    Program::default().done()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,9 +199,11 @@ mod tests {
                 assert_eq!(passes(&probing, &frame), while_probing, "{frame:x?}");
                 assert_eq!(passes(&held, &frame), while_held, "{frame:x?}");
                 assert!(sender(&frame) == Some(other) || sender(&frame) == Some(own));
+                assert!(!passes(&nothing(), &frame));
             }
             let mut answer = question(other, zero, ip(5));
             answer[21] = 2;
+            assert_eq!(receiver(&answer), Some(MacAddr([0xff; 6])));
             assert!(!passes(&probing, &answer), "a reply that tells nothing");
             let mut token_ring = question(other, ip(5), ip(5));
             token_ring[15] = 6;

@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         Test::new(a_chosen_address_that_a_peer_has_is_refused).needs(&["ip"]),
         Test::new(a_given_address_that_peers_have_is_passed_over).needs(&["ip"]),
+        Test::new(a_peer_with_the_same_mac_is_a_conflict).needs(&["ip"]),
         Test::new(every_address_taken).needs(&["ip"]),
         Test::new(two_that_probe_at_once).needs(&["ip"]),
         Test::new(strict_takes_the_standard_s_time),
@@ -181,6 +182,50 @@ fn a_given_address_that_peers_have_is_passed_over() -> Verdict {
     said(&["network", "rm", "mac1"]).map(drop)
 }
 
+/// Another host's container has its MAC by the same rule.
+fn a_peer_with_the_same_mac_is_a_conflict() -> Verdict {
+    let lan = lan()?;
+    let twin = "02:42:0a:00:02:09";
+    // As Linux comes, its eth0 would answer as well.
+    let quiet = "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_ignore";
+    judge::on(&lan.others[0], &["sh", "-c", quiet])?.success()?;
+    for command in [
+        &format!("ip link add twin link eth0 address {twin} type macvlan mode bridge"),
+        "ip link set twin up",
+        "ip addr add 10.0.2.9/24 dev twin",
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        judge::on(&lan.others[0], &words)?.success()?;
+    }
+    let run = [
+        "run",
+        "--rm",
+        "--network=mac1",
+        "--ip=10.0.2.9",
+        "tester",
+        "ip",
+        "link",
+    ];
+    let (code, _, err) = dockless(&run)?;
+    assert_eq!(code, Some(125), "{err}");
+    assert!(err.contains("Address already in use: 10.0.2.9"), "{err}");
+    assert!(err.contains(twin), "{err}");
+    // Chosen ones pass over it, and strict sees it too.
+    let strict = [&["run", "--acd=strict"][..], &run[1..]].concat();
+    let (code, _, err) = dockless(&strict)?;
+    assert_eq!(code, Some(125), "{err}");
+    said(&["network", "rm", "mac1"])?;
+    create("mac2", "10.0.2.0/24", &["--ip-range=10.0.2.8/30"])?;
+    said(&["run", "-d", "--name=web", "--network=mac2", "tester"])?;
+    said(&["run", "-d", "--name=next", "--network=mac2", "tester"])?;
+    assert_eq!(
+        (address("web")?, address("next")?),
+        ("10.0.2.8".into(), "10.0.2.10".into())
+    );
+    said(&["rm", "-f", "web", "next"])?;
+    said(&["network", "rm", "mac2"]).map(drop)
+}
+
 /// .1 is the gateway's, .2 and .3 are the peer's: no other is left in a /29
 /// whose range is a /30.
 fn every_address_taken() -> Verdict {
@@ -240,7 +285,8 @@ fn two_that_probe_at_once() -> Verdict {
     said(&["network", "rm", "mac1"]).map(drop)
 }
 
-/// The sender's addresses in the ARP questions about one address.
+/// The sender's addresses in the ARP questions about one address: those of
+/// containers, beside which their parent asks by its own MAC.
 fn askers(frames: &[Frame], about: &str) -> Vec<String> {
     let wanted: Ipv4Addr = about.parse().unwrap();
     let asker = |frame: &Frame| match frame.content {
@@ -249,7 +295,7 @@ fn askers(frames: &[Frame], about: &str) -> Vec<String> {
             ip,
             about,
             ..
-        } if about == wanted => Some(ip.to_string()),
+        } if about == wanted && frame.from.0.starts_with(&[0x02, 0x42]) => Some(ip.to_string()),
         _ => None,
     };
     frames.iter().filter_map(asker).collect()
@@ -305,6 +351,14 @@ fn the_first_word_is_the_probe() -> Verdict {
     said(&["run", "-d", "--name=web", "--network=mac1", "tester"])?;
     let seen = askers(capture.frames()?, "10.0.2.2");
     assert_eq!(seen[..2], ["0.0.0.0", "10.0.2.2"]);
+    let probes = capture.frames()?.iter().filter(|frame| {
+        let ip = Ipv4Addr::UNSPECIFIED;
+        matches!(frame.content, Content::Arp { question: true, ip: asker, .. } if asker == ip)
+    });
+    let mut askers: Vec<MacAddr> = probes.map(|frame| frame.from).collect();
+    askers.sort_unstable();
+    askers.dedup();
+    assert_eq!(askers.len(), 2, "its own and its parent's: {askers:?}");
     let asked = lan.gateway.who_has(
         Ipv4Addr::new(10, 0, 2, 2),
         Ipv4Addr::UNSPECIFIED,

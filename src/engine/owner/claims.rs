@@ -25,13 +25,13 @@ use crate::base::{Error, Family, MacAddr, NetworkId, Result};
 use crate::engine::record::{Conflict, Outcome, State};
 use crate::engine::rfc3339;
 use crate::net::Attachment;
-use crate::net::acd::{self, Acd, DEFEND_INTERVAL, Watch};
+use crate::net::acd::{self, Acd, DEFEND_INTERVAL, Ear, LATE, Watch};
 use crate::net::announce::Announcer;
 use crate::net::spec::NetworkSpec;
+use crate::netlink::Link;
 use crate::sys::epoll::{Epoll, EpollFlags};
+use crate::sys::netns::Host;
 
-/// An answer after so long is no answer to our probe.
-const LATE: Duration = Duration::from_secs(1);
 /// A network that a running program joins has no exec to wait for.
 pub(super) const JOIN_WAIT: Duration = Duration::from_millis(2);
 
@@ -119,12 +119,19 @@ impl Network {
     pub(super) fn probe(
         &mut self,
         attachment: &Attachment,
-        parent: Option<u32>,
+        parent: Option<&Link<Host>>,
     ) -> Result<Option<Claim>> {
         let (Some(ip), Some(netns)) = (attachment.ipv4(), self.netns.as_ref()) else {
             return Ok(None);
         };
-        let ear = parent.filter(|_| attachment.mode.is_ipvlan());
+        let ear = match parent.map(|link| (link.index.get(), link.mac)) {
+            Some((parent, _)) if attachment.mode.is_ipvlan() => Ear::Parent(parent),
+            // A passthru parent has the container's MAC.
+            Some((parent, Some(mac))) if !attachment.mode.is_passthru() => {
+                Ear::WithTwin { parent, mac }
+            }
+            _ => Ear::Own,
+        };
         let mut watch = Watch::new(netns, attachment.ifindex, ear, attachment.mac, ip)?;
         if self.acd == Acd::Fast {
             watch.probe()?;
@@ -274,7 +281,9 @@ impl Network {
                 && !claim.is_registered
                 && claim.deaf_until.is_none()
             {
-                epoll.add(&claim.watch, EpollFlags::EPOLLIN, key)?;
+                for ear in claim.watch.ears() {
+                    epoll.add(ear, EpollFlags::EPOLLIN, key)?;
+                }
                 claim.is_registered = true;
             }
         }
@@ -326,7 +335,9 @@ impl Network {
         let defended = u32::from(is_ours && claim.watch.announce().is_ok());
         claim.deaf_until = Some(now + DEFEND_INTERVAL);
         claim.is_registered = false;
-        epoll.remove(&claim.watch)?;
+        for ear in claim.watch.ears() {
+            epoll.remove(ear)?;
+        }
         let time = rfc3339(SystemTime::now());
         let conflict = Conflict {
             network: leg.spec.id.clone(),

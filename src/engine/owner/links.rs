@@ -37,7 +37,7 @@ use super::{LINKS_KEY, Owned};
 use crate::base::{Error, IfName, Journal, Result};
 use crate::engine::parents::parent_now;
 use crate::engine::{Engine, events, rfc3339, view};
-use crate::net::acd::{Acd, Watch};
+use crate::net::acd::{self, Acd, Watch};
 use crate::net::announce::Announcer;
 use crate::net::{Attachment, Carrier, driver};
 use crate::netlink::watch::{Ear, LinkWatch, Seen};
@@ -324,8 +324,11 @@ impl Network {
         if self.acd == Acd::Off || !leg.has_arp() || leg.spec.is_dhcp() {
             return Ok(None);
         }
-        let ear = parent.filter(|_| attachment.mode.is_ipvlan());
-        let watch = Watch::new(netns, attachment.ifindex, ear, attachment.mac, ip)?;
+        let ear = match parent.filter(|_| attachment.mode.is_ipvlan()) {
+            Some(parent) => acd::Ear::Parent(parent),
+            None => acd::Ear::Own,
+        };
+        let mut watch = Watch::new(netns, attachment.ifindex, ear, attachment.mac, ip)?;
         watch.claim()?;
         Ok(Some(Claim::held(watch)))
     }

@@ -481,7 +481,6 @@ impl Network {
             .attach(&mut self.host, sandbox, netns, sysctl, &mut self.guard)
             .map_err(|error| engine.name_holder(error, &spec))?;
         self.legs[at].config.lan6 = lan6;
-        let parent = view.parent.as_ref().map(|link| link.index.get());
         if spec.is_dhcp() && again.is_none() {
             self.warn_of_no_guard(&attachment, &spec);
             return self.lease_by_dhcp(engine, at, attachment, journal);
@@ -489,7 +488,7 @@ impl Network {
         let known = engine
             .let_host_in(&mut self.host, &attachment, journal)
             .and_then(|()| match is_silent {
-                true => self.probe(&attachment, parent),
+                true => self.probe(&attachment, view.parent.as_ref()),
                 false => Ok(None),
             });
         let claim = known.map_err(|error| {

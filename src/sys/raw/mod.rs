@@ -287,6 +287,25 @@ pub fn attach_filter(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> R
     .map(drop)
 }
 
+/// PACKET_IGNORE_OUTGOING (Linux 4.20): a packet socket does not see what this
+/// machine sends.
+pub fn ignore_outgoing(socket: BorrowedFd<'_>) -> Result<()> {
+    let on: libc::c_int = 1;
+    #[allow(clippy::cast_possible_truncation, reason = "4 bytes")]
+    const LEN: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel reads one int at `on`, which lives through the call.
+    Errno::result(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_IGNORE_OUTGOING,
+            ptr::from_ref(&on).cast(),
+            LEN,
+        )
+    })
+    .map(drop)
+}
+
 /// Bytes that were sent and have not left the machine (SIOCOUTQ): a datagram
 /// that waits for its neighbour's MAC is one of them.
 pub fn unsent(socket: BorrowedFd<'_>) -> Result<i32> {
