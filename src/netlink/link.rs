@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
+pub use netlink_packet_route::link::BondMode;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
     LinkFlags, LinkHeader, LinkInfo, LinkMessage, MacVlanMode,
@@ -27,6 +28,7 @@ pub use super::macvlan::NewLink;
 const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_BOND_MODE: u16 = 1;
 /// The loopback link is the first of every namespace.
 pub(super) const LOOPBACK: u32 = 1;
 
@@ -103,6 +105,7 @@ pub enum LinkKind {
     Dummy,
     Veth,
     Bridge,
+    Bond(BondMode),
     Loopback,
     /// IFLA_INFO_KIND as the kernel spells it ("" for hardware).
     Other(String),
@@ -463,6 +466,9 @@ fn kind_of(hardware: u16, info: &[u8]) -> Result<LinkKind, Malformed> {
         "dummy" => Some(LinkKind::Dummy),
         "veth" => Some(LinkKind::Veth),
         "bridge" => Some(LinkKind::Bridge),
+        "bond" => wire::find(data, IFLA_BOND_MODE)
+            .and_then(<[u8]>::first)
+            .map(|mode| LinkKind::Bond(BondMode::from(*mode))),
         "" if hardware == libc::ARPHRD_LOOPBACK => Some(LinkKind::Loopback),
         _ => None,
     };

@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .limit_s(240),
         Test::new(trace_names_the_attributes),
         Test::new(refused_and_nothing_left),
+        Test::new(a_bond_or_team_and_its_port),
     ];
     all.extend(macvlan::tests());
     all.extend(ipvlan::tests());
@@ -157,7 +158,7 @@ fn data_of(name: &str) -> Verdict<Value> {
 fn need(below: &str, kinds: &[&str]) -> Verdict {
     for kind in kinds {
         let options: &[&str] = match *kind {
-            "dummy" => &["type", "dummy"],
+            "dummy" | "bond" | "team" => &["type", kind],
             "vlan" => &["link", below, "type", "vlan", "id", "4000"],
             kind => &["link", below, "type", kind],
         };
@@ -202,7 +203,76 @@ fn vlan_at_gateway(gateway: &Machine, base: &str, tag: &[&str], addr: &str) -> V
     Ok(())
 }
 
+/// What `doctor` says of one thing about a link: verdict, finding, advice.
+fn diagnosis(link: &str, about: &str) -> Verdict<[String; 3]> {
+    let said: Value =
+        serde_json::from_str(&ask(&["doctor", "--json", "--no-probe", link])?.stdout)?;
+    let checks = said["Links"][0]["Checks"].as_array();
+    let Some(check) = checks.and_then(|all| all.iter().find(|c| c["Name"] == about)) else {
+        return failed(format!("nothing about {about}: {said}"));
+    };
+    let text = |key: &str| check[key].as_str().unwrap_or_default().to_owned();
+    Ok([text("Verdict"), text("Found"), text("Advice")])
+}
+
 // --- parents
+
+/// Both take their ports' frames, and carry macvlans themselves.
+fn a_bond_or_team_and_its_port() -> Verdict {
+    let _lan = lan(&["bond", "team"])?;
+    for (kind, name, number) in [("bond", "bond7", 1), ("team", "team7", 2)] {
+        let port = format!("port{number}");
+        let more: &[&str] = match kind {
+            "bond" => &["mode", "active-backup"],
+            _ => &[],
+        };
+        ip(&[&["link", "add", name, "type", kind], more].concat())?;
+        ip(&["link", "add", &port, "type", "dummy"])?;
+        ip(&["link", "set", &port, "master", name])?;
+        ip(&["link", "set", name, "up"])?;
+        let [verdict, found, advice] = diagnosis(&port, "port")?;
+        assert_eq!(verdict, "problem", "{found}");
+        assert!(found.contains(&format!("{kind} {name}")), "{found}");
+        assert!(advice.contains(name), "{advice}");
+        assert_eq!(diagnosis(&port, "rx handler")?[0], "problem");
+        assert_eq!(diagnosis(name, "port")?[0], "ok");
+        let subnet = format!("--subnet=10.7.{number}.0/24");
+        create(
+            "macvlan",
+            "under",
+            &[&subnet, "-o", &format!("parent={port}")],
+        )?;
+        refused(
+            &["run", "--rm", "--network", "under", "tester", "ip", "link"],
+            &advice,
+        )?;
+        remove("under")?;
+        create(
+            "macvlan",
+            "over",
+            &[&subnet, "-o", &format!("parent={name}")],
+        )?;
+        run("web", "over", &[])?;
+        let link = ip_in("web", &["-d", "link", "show", "eth0"])?;
+        assert_eq!(link[0]["linkinfo"]["info_kind"], "macvlan");
+        remove_all(&["web"])?;
+        remove("over")?;
+    }
+    // A mode that rewrites MACs.
+    ip(&[
+        "link",
+        "add",
+        "bond8",
+        "type",
+        "bond",
+        "mode",
+        "balance-alb",
+    ])?;
+    let [verdict, found, advice] = diagnosis("bond8", "link")?;
+    assert_eq!(verdict, "warning", "{found}");
+    assert!(found.contains("balance-alb") && advice.contains("active-backup"));
+    Ok(())
+}
 
 /// Docker refuses the second network: its pools are the whole machine's.
 fn two_vlans_with_one_subnet() -> Verdict {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Finding, KERNEL_RELEASE, Patient, Use, Verdict, value};
-use crate::netlink::link::{Link, LinkKind};
+use crate::netlink::link::{BondMode, Link, LinkKind};
 use crate::netlink::nft::Nft;
 use crate::netlink::obstacle::{self, Obstacle};
 use crate::sys::netns::Host;
@@ -70,6 +70,7 @@ fn kind(link: &Link<Host>) -> &str {
         LinkKind::Dummy => "dummy",
         LinkKind::Veth => "veth",
         LinkKind::Bridge => "bridge",
+        LinkKind::Bond(_) => "bond",
         LinkKind::Loopback => "loopback",
         LinkKind::Other(kind) if kind.is_empty() => "hardware",
         LinkKind::Other(kind) => kind,
@@ -99,6 +100,9 @@ pub(super) fn link(patient: &mut Patient<'_>) -> Finding {
         Some(mac) => format!("{}, MAC {mac}", kind(link)),
         None => kind(link).to_owned(),
     };
+    if let LinkKind::Bond(mode) = link.kind {
+        return bond(mode, &described);
+    }
     match kind(link) {
         "macvlan" | "macvtap" => Finding::warning(format!(
             "{name} is a {} itself; the kernel puts new ones beside it, on {lower}",
@@ -111,21 +115,18 @@ pub(super) fn link(patient: &mut Patient<'_>) -> Finding {
         .advise(
             "where the bridge has one port only, use that link as the parent, without the bridge",
         ),
-        "bond" => bond(link, &described),
         _ => Finding::ok(described),
     }
 }
 
 /// balance-tlb and balance-alb answer ARP with other MACs than one's own.
-fn bond(link: &Link<Host>, described: &str) -> Finding {
-    let mode = sysfs(Path::new("/sys"), link).and_then(|dir| value(dir.join("bonding/mode")));
-    match mode.as_deref().and_then(|mode| mode.split(' ').next()) {
-        Some(mode @ ("balance-tlb" | "balance-alb")) => Finding::warning(format!(
+fn bond(mode: BondMode, described: &str) -> Finding {
+    match mode {
+        BondMode::BalanceTlb | BondMode::BalanceAlb => Finding::warning(format!(
             "{described}, mode {mode}, which rewrites MACs: most frames of macvlans get lost"
         ))
         .advise("use active-backup or 802.3ad"),
-        Some(mode) => Finding::ok(format!("{described}, mode {mode}")),
-        None => Finding::ok(described),
+        mode => Finding::ok(format!("{described}, mode {mode}")),
     }
 }
 
