@@ -63,6 +63,7 @@ impl Engine {
                     last_ips: PerFamily::NONE,
                     dhcp: None,
                     lan6: None,
+                    dhcp6: None,
                 });
                 record.save(&self.dirs)
             });

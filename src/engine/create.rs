@@ -284,6 +284,7 @@ fn endpoints(requests: &[EndpointRequest]) -> Result<Vec<EndpointConfig>> {
             last_ips: PerFamily::NONE,
             dhcp: None,
             lan6: None,
+            dhcp6: None,
         });
     }
     let plain = |e: &EndpointConfig| matches!(e.request.network.as_str(), "host" | "none");

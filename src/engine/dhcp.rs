@@ -15,7 +15,7 @@
 //! are; those of a network go with it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -23,13 +23,13 @@ use super::launch::hex;
 use super::names::list;
 use super::record::{Dhcp, EndpointConfig, Record};
 use super::{Engine, HostAccess, NetworkCreate, view};
-use crate::base::{Error, IfName, NetworkId, Result};
+use crate::base::{self, Error, IfName, MacAddr, NetworkId, OfFamily, Result};
 use crate::net::dhcp::{self, Identity, Lease, Phase};
 use crate::net::spec::{NetworkSpec, Vlan};
 use crate::netlink::route::Configure;
-use crate::netlink::{NewLink, Rtnl};
+use crate::netlink::{Ifindex, NewLink, Rtnl};
 use crate::store::file::{self, Durability};
-use crate::sys::netns::Netns;
+use crate::sys::netns::{Netns, Sandbox};
 use crate::sys::sysctl::{Family, NetSysctl};
 
 /// Addresses of containers that are gone.
@@ -57,12 +57,9 @@ pub(super) fn check_network(
         return Err(given("without IPv4 there is nothing to ask for"));
     }
     if ipv6 {
-        return Err(given(
-            "it is asked for IPv4 addresses alone, and there is no client for DHCPv6",
-        )
-        .hint(
-            "leave --ipv6 out: `run --ip6 slaac` takes IPv6 addresses by the LAN's routers; a \
-             network of its own can have IPv6, with a --subnet",
+        return Err(given("by it a network has IPv4 addresses alone").hint(
+            "leave --ipv6 out: `run --ip6 dhcp` asks a DHCPv6 server, `run --ip6 slaac` goes by \
+             the LAN's routers; a network of its own can have IPv6, with a --subnet",
         ));
     }
     if vlan.mode.is_ipvlan() {
@@ -136,10 +133,10 @@ fn shown(dhcp: &Dhcp) -> view::Dhcp {
         }
         shown.server = lease.server.to_string();
         shown.address = lease.addr.to_string();
-        shown.obtained = time(lease, 0);
-        shown.renew = time(lease, lease.renew);
-        shown.rebind = time(lease, lease.rebind);
-        shown.expires = time(lease, lease.seconds);
+        shown.obtained = time_after(lease.obtained, 0);
+        shown.renew = time_after(lease.obtained, lease.renew);
+        shown.rebind = time_after(lease.obtained, lease.rebind);
+        shown.expires = time_after(lease.obtained, lease.seconds);
         shown.routes = texts(&lease.routes);
         shown.mtu = lease.mtu.unwrap_or_default();
         shown.dns = texts(&lease.dns);
@@ -150,11 +147,11 @@ fn shown(dhcp: &Dhcp) -> view::Dhcp {
 }
 
 /// So many seconds after a lease began; nothing for "never".
-fn time(lease: &Lease, seconds: u32) -> String {
+pub(super) fn time_after(obtained: u64, seconds: u32) -> String {
     if seconds == u32::MAX {
         return String::new();
     }
-    let since = Duration::from_secs(lease.obtained.saturating_add(u64::from(seconds)));
+    let since = Duration::from_secs(obtained.saturating_add(u64::from(seconds)));
     UNIX_EPOCH
         .checked_add(since)
         .map(super::rfc3339)
@@ -167,6 +164,7 @@ impl Engine {
         for endpoint in &record.config.endpoints {
             // What cannot be given back runs out.
             let _ = self.give_lease_back(record, endpoint);
+            let _ = self.give_lease6_back(record, endpoint);
         }
     }
 
@@ -175,6 +173,7 @@ impl Engine {
         let endpoints = record.config.endpoints.iter();
         for endpoint in endpoints.filter(|e| e.network.as_ref() == Some(network)) {
             let _ = self.give_lease_back(record, endpoint);
+            let _ = self.give_lease6_back(record, endpoint);
         }
     }
 
@@ -188,26 +187,19 @@ impl Engine {
         else {
             return Ok(());
         };
-        let (Some(id), false) = (
-            &endpoint.network,
-            lease.remaining(dhcp::unix_time()).is_zero(),
-        ) else {
+        if lease.remaining(dhcp::unix_time()).is_zero() {
+            return Ok(());
+        }
+        let Some((network, own)) = own_identity(self, record, endpoint)? else {
             return Ok(());
         };
-        let Some(network) = self.load_network(id)? else {
-            return Ok(());
-        };
-        // Leased under an earlier name: another container may go by it now.
-        let name = record.name.as_str();
-        let hostname = hostname(record.config.hostname.as_deref(), name);
-        let own = identity(&network, name, hostname);
         match network.vlan() {
             // Passthru would take the parent away from whoever has it.
             Some(vlan) if own.client_id == known.client_id => {
-                self.remember_address(known, lease.ip())?;
+                self.remember_address(known, lease.ip().into())?;
                 match vlan.mode.is_passthru() {
                     true => Ok(()),
-                    false => say_goodbye_once_free(vlan, known, lease),
+                    false => say_goodbye(vlan, known, lease),
                 }
             }
             _ => Ok(()),
@@ -219,10 +211,10 @@ impl Engine {
     }
 
     /// For when the client comes again.
-    pub(super) fn remember_address(&self, identity: &Identity, ip: Ipv4Addr) -> Result<()> {
+    pub(super) fn remember_address(&self, identity: &Identity, ip: IpAddr) -> Result<()> {
         let folder = self.addresses_folder();
         file::make_dir(&folder, 0o700)?;
-        let path = folder.join(hex(&identity.client_id));
+        let path = self.address_file(identity, ip.family());
         let mut others = list(&folder)?;
         if others.len() >= REMEMBERED && !path.exists() {
             let age = |name: &String| {
@@ -237,9 +229,21 @@ impl Engine {
         file::replace(&path, ip.to_string().as_bytes(), Durability::Boot)
     }
 
-    pub(super) fn remembered_address(&self, identity: &Identity) -> Option<Ipv4Addr> {
-        let path = self.addresses_folder().join(hex(&identity.client_id));
+    pub(super) fn remembered_address(
+        &self,
+        identity: &Identity,
+        family: base::Family,
+    ) -> Option<IpAddr> {
+        let path = self.address_file(identity, family);
         std::fs::read_to_string(path).ok()?.parse().ok()
+    }
+
+    fn address_file(&self, identity: &Identity, family: base::Family) -> PathBuf {
+        let id = hex(&identity.client_id);
+        self.addresses_folder().join(match family {
+            base::Family::Ipv4 => id,
+            base::Family::Ipv6 => format!("{id}-6"),
+        })
     }
 
     /// The network is gone; what cannot be deleted is only a wish.
@@ -254,41 +258,26 @@ impl Engine {
     }
 }
 
-/// A container that has just ended has its MAC until the kernel has taken its
-/// namespace apart.
-fn say_goodbye_once_free(vlan: &Vlan, identity: &Identity, lease: &Lease) -> Result<()> {
-    let end = Instant::now() + BURIAL;
-    loop {
-        match say_goodbye(vlan, identity, lease) {
-            Err(e) if e.is_errno(libc::EADDRINUSE) && Instant::now() < end => {
-                std::thread::sleep(BURIAL / 200);
-            }
-            said => return said,
-        }
-    }
+/// Who the container of a record is on an endpoint's network, if that is still
+/// there. A lease under an earlier name may be another container's by now.
+pub(super) fn own_identity(
+    engine: &Engine,
+    record: &Record,
+    endpoint: &EndpointConfig,
+) -> Result<Option<(NetworkSpec, Identity)>> {
+    let network = match &endpoint.network {
+        Some(id) => engine.load_network(id)?,
+        None => None,
+    };
+    let name = record.name.as_str();
+    let hostname = hostname(record.config.hostname.as_deref(), name);
+    Ok(network.map(|network| {
+        let own = identity(&network, name, hostname);
+        (network, own)
+    }))
 }
 
 fn say_goodbye(vlan: &Vlan, identity: &Identity, lease: &Lease) -> Result<()> {
-    let mut host = Rtnl::host()?;
-    let Some(parent) = host.link(vlan.parent.as_str())? else {
-        return Ok(());
-    };
-    let (netns, sysctl) = Netns::create_with(NetSysctl::open)?;
-    let mut sandbox = Rtnl::sandbox(&netns)?;
-    if sysctl.has_ipv6() {
-        sysctl.write(Family::Ipv6, "conf/all/disable_ipv6", "1")?;
-    }
-    let ifname = IfName::new("eth0")?;
-    let new = NewLink {
-        name: &ifname,
-        lower: parent.index,
-        mode: vlan.mode,
-        sources: &vlan.sources,
-        mac: Some(identity.mac),
-        mtu: vlan.mtu,
-        broadcast: crate::netlink::Broadcast::default(),
-    };
-    let index = host.link_into(&new, &netns, &mut sandbox)?;
     let near = |ip: &Ipv4Addr| lease.addr.contains((*ip).into());
     let mut configure = Configure {
         addrs: vec![lease.addr],
@@ -298,9 +287,61 @@ fn say_goodbye(vlan: &Vlan, identity: &Identity, lease: &Lease) -> Result<()> {
     if let Some(gateway) = lease.gateway().filter(near) {
         configure.gateways.put(gateway.into());
     }
-    sandbox.configure(index, &configure)?;
-    let said = dhcp::release(netns, &ifname, index.get(), identity, lease);
-    // Not left to the namespace's end, some 30 ms later: its MAC may be
-    // wanted again at once.
-    said.and(sandbox.delete_link(index))
+    on_a_link(
+        vlan,
+        identity.mac,
+        |sysctl| match sysctl.has_ipv6() {
+            true => sysctl.write(Family::Ipv6, "conf/all/disable_ipv6", "1"),
+            false => Ok(()),
+        },
+        |sandbox, netns, ifname, index| {
+            sandbox.configure(index, &configure)?;
+            dhcp::release(netns, ifname, index.get(), identity, lease)
+        },
+    )
+}
+
+/// Makes a link of its own with a container's MAC, says something on it, and
+/// takes it away. A container that has just ended has its MAC until the kernel
+/// has taken its namespace apart.
+pub(super) fn on_a_link(
+    vlan: &Vlan,
+    mac: MacAddr,
+    prepare: impl Fn(&NetSysctl) -> Result<()>,
+    say: impl Fn(&mut Rtnl<Sandbox>, Netns<Sandbox>, &IfName, Ifindex<Sandbox>) -> Result<()>,
+) -> Result<()> {
+    let end = Instant::now() + BURIAL;
+    let mut host = Rtnl::host()?;
+    loop {
+        let Some(parent) = host.link(vlan.parent.as_str())? else {
+            return Ok(());
+        };
+        let (netns, sysctl) = Netns::create_with(NetSysctl::open)?;
+        let mut sandbox = Rtnl::sandbox(&netns)?;
+        prepare(&sysctl)?;
+        let ifname = IfName::new("eth0")?;
+        let new = NewLink {
+            name: &ifname,
+            lower: parent.index,
+            mode: vlan.mode,
+            sources: &vlan.sources,
+            mac: Some(mac),
+            mtu: vlan.mtu,
+            broadcast: crate::netlink::Broadcast::default(),
+        };
+        let said = host
+            .link_into(&new, &netns, &mut sandbox)
+            .and_then(|index| {
+                let said = say(&mut sandbox, netns, &ifname, index);
+                // Not left to the namespace's end, some 30 ms later: its MAC may be
+                // wanted again at once.
+                said.and(sandbox.delete_link(index))
+            });
+        match said {
+            Err(e) if e.is_errno(libc::EADDRINUSE) && Instant::now() < end => {
+                std::thread::sleep(BURIAL / 200);
+            }
+            said => return said,
+        }
+    }
 }

@@ -353,6 +353,7 @@ fn extra(record: &Record, networks: &[NetworkSpec]) -> view::ContainerExtra {
         links: links.collect(),
         dhcp: super::dhcp::describe(record),
         ip6: super::ip6::describe(record),
+        dhcp6: super::dhcp6::describe(record),
         mdns: super::mdns::describe(state, networks),
         rules: rules(&record.config.rules),
         conflicts: state

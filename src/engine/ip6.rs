@@ -1,4 +1,4 @@
-//! IPv6 by the LAN (`--ip6 slaac`): what it is refused for, and what is shown
+//! IPv6 by the LAN (`--ip6 slaac`, `--ip6 dhcp`): what it is refused for, and what is shown
 //! of it.
 
 use std::collections::BTreeMap;
@@ -33,14 +33,14 @@ pub(super) fn check(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()>
             ))),
             None => Ok(()),
         },
-        Ip6::Slaac if spec.ipv6 => Err(refused(format!(
+        Ip6::Slaac | Ip6::Dhcp if spec.ipv6 => Err(refused(format!(
             "--ip6 {word}: network {name} gives IPv6 addresses of a subnet of its own"
         ))
         .hint(
             "leave --ip6 out; a network made without --ipv6 leaves its containers' IPv6 to \
              the LAN's routers",
         )),
-        Ip6::Slaac => match spec.vlan() {
+        Ip6::Slaac | Ip6::Dhcp => match spec.vlan() {
             Some(vlan) if vlan.mode.is_ipvlan() => Err(refused(format!(
                 "--ip6 {word}: network {name} is ipvlan, whose interfaces all have their \
                  parent's MAC and, by it, one link-local address"
@@ -48,7 +48,7 @@ pub(super) fn check(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()>
             .hint("-d macvlan gives each container a MAC of its own")),
             Some(vlan) if !vlan.is_isolated() => Ok(()),
             Some(_) | None => Err(refused(format!(
-                "--ip6 {word}: network {name} has no parent, and no router advertises itself there"
+                "--ip6 {word}: network {name} has no parent, and neither routers nor DHCPv6 servers are there"
             ))),
         },
     }
@@ -73,7 +73,7 @@ fn shown(ip6: Ip6, lan: Option<&Lan6>, live: bool) -> view::Ip6 {
     let Some(lan) = lan else {
         return shown;
     };
-    shown.token = lan.token.to_string();
+    shown.token = lan.token.map(|token| token.to_string()).unwrap_or_default();
     if let Some((at, error)) = &lan.error {
         shown.last_error.clone_from(error);
         shown.last_error_at.clone_from(at);

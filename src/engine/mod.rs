@@ -14,6 +14,7 @@ mod connect;
 mod counters;
 mod create;
 mod dhcp;
+mod dhcp6;
 mod doctor;
 mod etc;
 mod events;

@@ -20,6 +20,7 @@ use crate::image::tester::Image;
 use crate::net::Attachment;
 use crate::net::acd::Acd;
 use crate::net::dhcp::{Identity, Lease, Phase};
+use crate::net::dhcp6;
 use crate::net::guard::rule::Rule;
 use crate::net::ip6::Token;
 use crate::net::publish::{Path as Via_, PortRequest, Via};
@@ -103,13 +104,18 @@ pub(super) struct EndpointConfig {
     /// With IPv6 by the LAN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lan6: Option<Lan6>,
+    /// With `--ip6 dhcp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp6: Option<Dhcp6>,
 }
 
 /// What a LAN gives an interface of IPv6.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lan6 {
-    pub token: Token,
-    /// Those that end in the token, as the kernel has them.
+    /// Without one a DHCPv6 server gives the address.
+    #[serde(default)]
+    pub token: Option<Token>,
+    /// Those that end in the token or are leased, as the kernel has them.
     pub addrs: Vec<Addr6>,
     /// Whose advertisements the default route follows.
     pub router: Option<std::net::Ipv6Addr>,
@@ -161,6 +167,16 @@ pub(super) struct Dhcp {
     pub identity: Identity,
     pub phase: Phase,
     pub lease: Option<Lease>,
+    /// The last thing that went wrong, and when.
+    pub error: Option<(String, String)>,
+}
+
+/// The same of a DHCPv6 server's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Dhcp6 {
+    pub identity: Identity,
+    pub phase: dhcp6::Phase,
+    pub lease: Option<dhcp6::Lease>,
     /// The last thing that went wrong, and when.
     pub error: Option<(String, String)>,
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::base::{Cidr, Error, Family, IfName, Result};
+use crate::base::{Cidr, Error, Family, IfName, MacAddr, Result};
 use crate::sys::sysctl::NetSysctl;
 
 /// Where an attachment's IPv6 addresses are from: `--ip6`.
@@ -27,6 +27,8 @@ pub enum Ip6 {
     Subnet,
     /// Advertised prefixes.
     Slaac,
+    /// A DHCPv6 server.
+    Dhcp,
     /// No IPv6 at all, whatever the network has.
     Off,
 }
@@ -36,6 +38,7 @@ impl Ip6 {
         match self {
             Self::Subnet => "subnet",
             Self::Slaac => "slaac",
+            Self::Dhcp => "dhcp",
             Self::Off => "off",
         }
     }
@@ -44,6 +47,7 @@ impl Ip6 {
     pub fn new(word: &str) -> Option<Self> {
         match word {
             "slaac" => Some(Self::Slaac),
+            "dhcp" => Some(Self::Dhcp),
             "off" => Some(Self::Off),
             _ => None,
         }
@@ -54,7 +58,7 @@ impl Ip6 {
     }
 
     pub fn is_by_lan(self) -> bool {
-        self == Self::Slaac
+        matches!(self, Self::Slaac | Self::Dhcp)
     }
 }
 
@@ -103,6 +107,8 @@ pub enum Link6 {
     /// Addresses are given to it.
     On,
     Slaac(Token, Router),
+    /// A DHCPv6 server gives the address, and routers the rest.
+    Dhcp(Router),
 }
 
 /// What is made of a router that advertises itself.
@@ -118,8 +124,13 @@ impl Link6 {
     pub fn token(self) -> Option<Token> {
         match self {
             Self::Slaac(token, _) => Some(token),
-            Self::Off | Self::On => None,
+            Self::Off | Self::On | Self::Dhcp(_) => None,
         }
+    }
+
+    /// Whether the LAN gives the addresses.
+    pub fn is_by_lan(self) -> bool {
+        matches!(self, Self::Slaac(..) | Self::Dhcp(_))
     }
 
     /// Before any address: else the kernel would make a link-local address on
@@ -128,7 +139,7 @@ impl Link6 {
         if !sysctl.has_ipv6() {
             return match self {
                 Self::Off => Ok(()),
-                Self::On | Self::Slaac(..) => Err(Error::invalid(format!(
+                Self::On | Self::Slaac(..) | Self::Dhcp(_) => Err(Error::invalid(format!(
                     "{ifname} cannot have an IPv6 address: this kernel has no IPv6"
                 ))
                 .hint(
@@ -140,11 +151,12 @@ impl Link6 {
         let write = |name: &str, value: &str| {
             sysctl.write(Family::Ipv6, &format!("conf/{ifname}/{name}"), value)
         };
-        if let Self::Slaac(_, router) = self {
+        if let Self::Slaac(_, router) | Self::Dhcp(router) = self {
             // A namespace may have begun with other values
             // (net.core.devconf_inherit_init_net).
             write("accept_ra", "1")?;
-            write("autoconf", "1")?;
+            let autoconf = matches!(self, Self::Slaac(..));
+            write("autoconf", if autoconf { "1" } else { "0" })?;
             write("use_tempaddr", "0")?;
             // The guard knows the link-local address that follows from the MAC.
             write("addr_gen_mode", "0")?;
@@ -172,6 +184,15 @@ impl Router {
             }
         }
     }
+}
+
+/// RFC 4291, appendix A: what the kernel gives to a link by itself.
+pub fn link_local(mac: MacAddr) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let mut octets = [0; 16];
+    octets[..2].copy_from_slice(&[0xfe, 0x80]);
+    octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    octets.into()
 }
 
 /// What routers say of name servers (RFC 8106), as long as it holds.
@@ -279,6 +300,12 @@ mod tests {
         }
         assert!((0x40..0x80).contains(&web.0[0]));
         assert!(web.to_string().starts_with("::"));
+    }
+
+    #[test]
+    fn link_local_is_the_kernels() {
+        let mac = MacAddr([0x02, 0x42, 10, 0, 2, 5]);
+        assert_eq!(link_local(mac).to_string(), "fe80::42:aff:fe00:205");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod announce;
 mod broadcast;
 pub mod choice;
 pub mod dhcp;
+pub mod dhcp6;
 pub mod dns;
 pub mod doctor;
 pub mod driver;

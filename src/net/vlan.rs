@@ -84,10 +84,10 @@ pub(super) fn plan(
         .values()
         .chain(endpoint.link_local.iter().copied());
     let own = || own.map(Cidr::addr).collect();
-    let senders = match (endpoint.ip6.token(), network.ipv4 || network.ipv6) {
-        (Some(token), _) => Addrs::Slaac(own(), token),
-        (None, true) => Addrs::Own(own()),
-        (None, false) => Addrs::Any,
+    let senders = match (endpoint.ip6.is_by_lan(), network.ipv4 || network.ipv6) {
+        (true, _) => Addrs::Lan(own(), endpoint.ip6.token()),
+        (false, true) => Addrs::Own(own()),
+        (false, false) => Addrs::Any,
     };
     let subnets = network.pools.iter().map(|pool| pool.subnet);
     let is_other = |subnet: &Cidr| {

@@ -45,6 +45,25 @@ impl<P: Place> Rtnl<P> {
             .map_err(|fault| fault.named("add address", Subject::Addr(cidr.to_string())))
     }
 
+    /// IPv6, for so many seconds (`u32::MAX`: for ever), after the kernel has
+    /// asked whether somebody has it. One that is there gets new lifetimes.
+    pub fn add_leased_addr(
+        &mut self,
+        index: Ifindex<P>,
+        cidr: Cidr,
+        preferred: u32,
+        valid: u32,
+    ) -> Result<()> {
+        let mut new = message(self.own(index)?, cidr);
+        new.header.flags = AddressHeaderFlags::empty();
+        let mut times = CacheInfo::default();
+        (times.ifa_preferred, times.ifa_valid) = (preferred, valid);
+        new.attributes.push(AddressAttribute::CacheInfo(times));
+        self.channel
+            .request(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &new)
+            .map_err(|fault| fault.named("add address", Subject::Addr(cidr.to_string())))
+    }
+
     /// Absent is fine.
     pub fn del_addr(&mut self, index: Ifindex<P>, cidr: Cidr) -> Result<()> {
         let old = message(self.own(index)?, cidr);

@@ -146,6 +146,17 @@ pub struct Link<P: Place> {
     pub altnames: Vec<String>,
 }
 
+/// Whether a router has advertised itself on a link, and what it last said of
+/// DHCPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routers {
+    None,
+    /// RFC 4861's M flag: addresses are had by DHCPv6.
+    Seen {
+        managed: bool,
+    },
+}
+
 impl<P: Place> Rtnl<P> {
     /// By name or altname (IFLA_ALT_IFNAME); `None` if there is none.
     pub fn link(&mut self, name: &str) -> Result<Option<Link<P>>> {
@@ -180,6 +191,20 @@ impl<P: Place> Rtnl<P> {
             Err(fault) if fault.errno() == libc::ENODEV => Ok(None),
             Err(fault) => Err(fault.named("look up link", subject())),
         }
+    }
+
+    /// What routers have said on a link.
+    pub fn routers(&mut self, index: u32) -> Result<Routers> {
+        let subject = || Subject::Link(format!("number {index}"));
+        let said = self
+            .channel
+            .get(
+                libc::RTM_GETLINK,
+                &message(index, vec![no_stats()]),
+                routers,
+            )
+            .map_err(|fault| fault.named("look up link", subject()))?;
+        Ok(said.unwrap_or(Routers::None))
     }
 
     pub fn links(&mut self) -> Result<Vec<Link<P>>> {
@@ -384,6 +409,25 @@ pub(super) fn event(payload: &[u8], gone: bool) -> Result<Option<Event>, Malform
         up: link.up,
         carrier: link.carrier,
     }))
+}
+
+/// IFLA_INET6_FLAGS, in IFLA_AF_SPEC.
+fn routers(payload: &[u8]) -> Result<Routers, Malformed> {
+    const IFLA_INET6_FLAGS: u16 = 1;
+    const IF_RA_RCVD: u32 = 0x20;
+    const IF_RA_MANAGED: u32 = 0x40;
+    const AF_INET6: u16 = libc::AF_INET6 as u16;
+    let attributes = payload.get(16..).unwrap_or_default();
+    let families = wire::find(attributes, libc::IFLA_AF_SPEC).unwrap_or_default();
+    let inet6 = wire::find(families, AF_INET6).unwrap_or_default();
+    // A link without IPv6 has none.
+    let flags = wire::find(inet6, IFLA_INET6_FLAGS).map_or(Ok(0), wire::u32_of)?;
+    Ok(match flags & IF_RA_RCVD {
+        0 => Routers::None,
+        _ => Routers::Seen {
+            managed: flags & IF_RA_MANAGED != 0,
+        },
+    })
 }
 
 pub(super) fn parse<P: Place>(payload: &[u8], netns: u64) -> Result<Link<P>, Malformed> {

@@ -25,6 +25,6 @@ pub mod watch;
 pub mod wire;
 
 pub use ipvlan::{IpvlanFlag, IpvlanMode, Mode};
-pub use link::{Ifindex, Link, LinkKind, MacvlanMode, NewLink};
+pub use link::{Ifindex, Link, LinkKind, MacvlanMode, NewLink, Routers};
 pub use macvlan::Broadcast;
 pub use socket::Rtnl;

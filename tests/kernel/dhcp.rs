@@ -97,14 +97,14 @@ fn nothing_is_left() -> Verdict {
 
 // ---- servers ----------------------------------------------------------------
 
-fn scratch(name: &str) -> PathBuf {
+pub(crate) fn scratch(name: &str) -> PathBuf {
     PathBuf::from(std::env::var_os("TMPDIR").unwrap_or("/tmp".into())).join(name)
 }
 
 /// A server; it ends with this.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    leases: PathBuf,
+    pub(crate) leases: PathBuf,
     log: PathBuf,
 }
 
@@ -117,6 +117,16 @@ impl Drop for Server {
 
 impl Server {
     fn start(machine: &Machine, command: &mut Command, leases: PathBuf) -> Verdict<Self> {
+        Self::start_on(machine, command, leases, ("udp", ":0043 "))
+    }
+
+    /// Ready when it has a port, as /proc/net writes it.
+    pub(crate) fn start_on(
+        machine: &Machine,
+        command: &mut Command,
+        leases: PathBuf,
+        (table, port): (&str, &str),
+    ) -> Verdict<Self> {
         let log = scratch("server.log");
         let out = fs::File::create(&log)?;
         command
@@ -129,10 +139,10 @@ impl Server {
             leases,
             log,
         };
-        // Both have port 67 when they are ready.
         eventually("the server listens", 15, || {
-            let sockets = judge::on(machine, &["cat", "/proc/net/udp"])?.success()?;
-            Ok(sockets.stdout.contains(":0043 "))
+            let path = format!("/proc/net/{table}");
+            let sockets = judge::on(machine, &["cat", &path])?.success()?;
+            Ok(sockets.stdout.contains(port))
         })
         .inspect_err(|_| {
             eprintln!("{}", fs::read_to_string(&server.log).unwrap_or_default());
@@ -141,7 +151,7 @@ impl Server {
     }
 
     /// Lines of its lease file.
-    fn known(&self) -> Vec<String> {
+    pub(crate) fn known(&self) -> Vec<String> {
         let text = fs::read_to_string(&self.leases).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
@@ -155,7 +165,7 @@ impl Server {
         line.split(' ').nth(4).map(str::to_owned)
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -222,7 +232,7 @@ fn kea(lan: &Lab, first: u8, last: u8) -> Verdict<Server> {
 // ---- tshark -----------------------------------------------------------------
 
 /// What went over the gateway's link.
-struct Wire {
+pub(crate) struct Wire {
     child: Child,
     path: PathBuf,
 }
@@ -236,6 +246,10 @@ impl Drop for Wire {
 
 impl Wire {
     fn tap(machine: &Machine) -> Verdict<Self> {
+        Self::tap_of(machine, "udp port 67 or udp port 68 or arp or icmp")
+    }
+
+    pub(crate) fn tap_of(machine: &Machine, filter: &str) -> Verdict<Self> {
         // tcpdump becomes another user, which a user namespace does not let it.
         judge::installed("dumpcap")?;
         let path = scratch("wire.pcap");
@@ -244,7 +258,7 @@ impl Wire {
         command
             .args(["-q", "-i", "eth0", "-w"])
             .arg(&path)
-            .args(["-f", "udp port 67 or udp port 68 or arp or icmp"])
+            .args(["-f", filter])
             .env("PATH", judge::search_path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -260,7 +274,7 @@ impl Wire {
 
     /// These fields of the packets that a filter takes; a field that a packet
     /// has not is empty.
-    fn read(&self, filter: &str, fields: &[&str]) -> Verdict<Vec<Vec<String>>> {
+    pub(crate) fn read(&self, filter: &str, fields: &[&str]) -> Verdict<Vec<Vec<String>>> {
         sleep(Duration::from_millis(400));
         let path = self.path.to_str().unwrap();
         let mut argv = vec!["tshark", "-r", path, "-Y", filter, "-T", "fields"];

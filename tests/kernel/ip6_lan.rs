@@ -33,36 +33,36 @@ pub(crate) fn tests() -> Vec<Test> {
 
 // ---- dockless ---------------------------------------------------------------
 
-const V4: [&str; 2] = ["--subnet=10.0.2.0/24", "--gateway=10.0.2.1"];
-const ROUTER: &str = "2001:db8:2::1";
+pub(crate) const V4: [&str; 2] = ["--subnet=10.0.2.0/24", "--gateway=10.0.2.1"];
+pub(crate) const ROUTER: &str = "2001:db8:2::1";
 
-fn create(name: &str, flags: &[&str]) -> Verdict {
+pub(crate) fn create(name: &str, flags: &[&str]) -> Verdict {
     let words = ["network", "create", "-d", "macvlan", "-o", "parent=eth1"];
     said(&[&words[..], flags, &[name]].concat()).map(drop)
 }
 
-fn up(name: &str, flags: &[&str]) -> Verdict {
+pub(crate) fn up(name: &str, flags: &[&str]) -> Verdict {
     let run = ["run", "-d", "--name", name];
     said(&[&run, flags, &["tester"]].concat()).map(drop)
 }
 
-fn format(name: &str, format: &str) -> Verdict<String> {
+pub(crate) fn format(name: &str, format: &str) -> Verdict<String> {
     Ok(said(&["inspect", "-f", format, name])?.trim().to_owned())
 }
 
 /// What `inspect` says of IPv6 by the LAN.
-fn shown(name: &str, network: &str) -> Verdict<Value> {
+pub(crate) fn shown(name: &str, network: &str) -> Verdict<Value> {
     let json = format(name, "{{json .Dockless.IPv6}}")?;
     Ok(serde_json::from_str::<Value>(&json)?[network].take())
 }
 
-fn global(name: &str, network: &str) -> Verdict<String> {
+pub(crate) fn global(name: &str, network: &str) -> Verdict<String> {
     let of = format!("{{{{(index .NetworkSettings.Networks \"{network}\").GlobalIPv6Address}}}}");
     format(name, &of)
 }
 
 /// The addresses of a link that the kernel has, but for the link-local one.
-fn addrs(name: &str, ifname: &str) -> Verdict<Vec<Value>> {
+pub(crate) fn addrs(name: &str, ifname: &str) -> Verdict<Vec<Value>> {
     let mut links = ip_in(name, &["-6", "addr", "show", "dev", ifname])?;
     let infos = links[0]["addr_info"].take();
     let all = infos.as_array().cloned().unwrap_or_default();
@@ -77,12 +77,12 @@ fn address(name: &str, network: &str, prefix: &str) -> Verdict<String> {
     global(name, network)
 }
 
-fn pings(lan: &Lab, to: &str) -> Verdict<bool> {
+pub(crate) fn pings(lan: &Lab, to: &str) -> Verdict<bool> {
     let answer = judge::on(&lan.gateway, &["ping", "-c2", "-i0.2", "-W2", to])?;
     Ok(answer.is_success())
 }
 
-fn leases() -> Verdict<Vec<String>> {
+pub(crate) fn leases() -> Verdict<Vec<String>> {
     let state = std::env::var("DOCKLESS_STATE").unwrap();
     let names = fs::read_dir(format!("{state}/leases"))?
         .filter_map(|e| e.ok()?.file_name().into_string().ok())
@@ -91,7 +91,7 @@ fn leases() -> Verdict<Vec<String>> {
 }
 
 /// How often the supervisor has gone to sleep. `inspect` would wake it.
-fn sleeps(supervisor: &str) -> Verdict<u64> {
+pub(crate) fn sleeps(supervisor: &str) -> Verdict<u64> {
     let status = fs::read_to_string(format!("/proc/{supervisor}/status"))?;
     let line = status.lines().find(|l| l.starts_with("voluntary_ctxt"));
     let count = line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok());
@@ -105,7 +105,7 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 /// A program on the gateway; it ends with this.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -114,7 +114,7 @@ impl Drop for Running {
     }
 }
 
-fn lan() -> Verdict<Lab> {
+pub(crate) fn lan() -> Verdict<Lab> {
     let lan = Lab::here(1)?;
     lan.gateway.run(|| {
         fs::write("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "0").unwrap();
@@ -136,7 +136,7 @@ fn prefix(prefix: &str, preferred: u32) -> String {
     )
 }
 
-fn radvd(lan: &Lab, lines: &str) -> Verdict<Running> {
+pub(crate) fn radvd(lan: &Lab, lines: &str) -> Verdict<Running> {
     let config = scratch("radvd.conf");
     let text = format!(
         "interface eth0 {{ AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; \

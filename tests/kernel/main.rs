@@ -56,6 +56,7 @@ mod judge;
 
 mod acd;
 mod dhcp;
+mod dhcp6;
 mod dns;
 mod doctor;
 mod events;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         selfcheck::tests(),
         acd::tests(),
         dhcp::tests(),
+        dhcp6::tests(),
         ip6_lan::tests(),
         dns::tests(),
         doctor::tests(),

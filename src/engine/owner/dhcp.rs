@@ -9,7 +9,7 @@
 //! (names, the host's route, published ports). An address that is lost is taken
 //! away; the container goes on without, and the client goes on asking.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
 use super::network::{Leg, Network, not_made};
@@ -98,7 +98,7 @@ impl Network {
             identity.clone(),
             wanted,
             before,
-            engine.remembered_address(&identity),
+            remembered(engine, &identity),
         )?;
         let lease = client.wait(PATIENCE).map_err(|error| {
             let hint = format!(
@@ -154,7 +154,7 @@ impl Network {
             identity.clone(),
             wanted,
             dhcp.lease.clone(),
-            engine.remembered_address(&identity),
+            remembered(engine, &identity),
         )?;
         let lease = dhcp.lease.clone();
         self.legs[at].client = Some(client);
@@ -281,7 +281,11 @@ impl Network {
         names: Settings,
     ) -> Result<Settings> {
         let by_dhcp = self.legs.iter().filter(|leg| leg.spec.is_dhcp());
-        let addrs: Vec<Cidr> = by_dhcp.filter_map(|leg| leg.addrs.ipv4()).collect();
+        let by_dhcp6 = self.legs.iter().filter(|leg| leg.client6.is_some());
+        let addrs = by_dhcp.filter_map(|leg| leg.addrs.ipv4());
+        let addrs: Vec<Cidr> = addrs
+            .chain(by_dhcp6.filter_map(|leg| leg.addrs.ipv6()))
+            .collect();
         if addrs.is_empty() {
             return Ok(names);
         }
@@ -321,7 +325,10 @@ impl Network {
     /// With the container they go back to their servers; what cannot be said
     /// runs out.
     pub(super) fn give_leases_back(&self, engine: &Engine) {
-        self.legs.iter().for_each(|leg| leg.give_lease_back(engine));
+        for leg in &self.legs {
+            leg.give_lease_back(engine);
+            leg.give_lease6_back(engine);
+        }
     }
 
     /// Does what the server of one leg has said. Whether anything has changed
@@ -388,6 +395,13 @@ impl Network {
     }
 }
 
+fn remembered(engine: &Engine, identity: &Identity) -> Option<Ipv4Addr> {
+    match engine.remembered_address(identity, Family::Ipv4)? {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}
+
 /// All routes of a lease but the default one. What the kernel refuses is left
 /// out, and told: one route that makes no sense is no reason to have none.
 fn routed(sandbox: &mut Rtnl<Sandbox>, index: Ifindex<Sandbox>, lease: &Lease) -> Vec<Error> {
@@ -407,7 +421,7 @@ impl Leg {
     /// While the interface is there.
     pub(super) fn give_lease_back(&self, engine: &Engine) {
         if let (Some(client), Some(lease)) = (&self.client, self.lease()) {
-            let _ = engine.remember_address(client.identity(), lease.ip());
+            let _ = engine.remember_address(client.identity(), lease.ip().into());
             let _ = client.release();
         }
     }

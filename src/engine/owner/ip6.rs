@@ -1,12 +1,13 @@
 //! IPv6 that the LAN gives a running container: what it is, seen as it
 //! changes.
 //!
-//! *Theory of operation.* The kernel does SLAAC by itself; here it is only
-//! followed. One rtnetlink socket in the container's namespace hears of
+//! *Theory of operation.* The kernel does SLAAC by itself, and with DHCPv6
+//! (`dhcp6.rs`) what routers say; here it is only followed. One rtnetlink socket in the container's namespace hears of
 //! addresses and of what routers say of name servers; whenever it has something,
 //! the addresses are read afresh, and what follows from them is done: guard,
-//! names, /etc, `inspect`. Only addresses that end in the link's token count,
-//! so that nobody inside can widen the guard by adding others.
+//! names, /etc, `inspect`. Only addresses that end in the link's token, or
+//! the leased one, count, so that nobody inside can widen the guard by adding
+//! others.
 //!
 //! Each advertisement is heard of, also one that changes nothing. So the socket
 //! is out of the poll set for [`DEAF`] after it was read: nobody on the LAN can
@@ -41,7 +42,7 @@ const STEP: i64 = 256;
 
 #[derive(Debug)]
 pub(super) struct Watch6 {
-    monitor: Monitor,
+    pub(super) monitor: Monitor,
     is_registered: bool,
     deaf_until: Option<Instant>,
 }
@@ -59,8 +60,8 @@ impl Watch6 {
 impl Lan6 {
     /// Nothing yet; `None`: the LAN gives nothing.
     pub(super) fn new(link: Link6) -> Option<Self> {
-        Some(Self {
-            token: link.token()?,
+        link.is_by_lan().then(|| Self {
+            token: link.token(),
             addrs: Vec::new(),
             router: None,
             dns: Vec::new(),
@@ -69,7 +70,7 @@ impl Lan6 {
         })
     }
 
-    fn usable(&self) -> Vec<Cidr> {
+    pub(super) fn usable(&self) -> Vec<Cidr> {
         let usable = self.addrs.iter().filter(|a| a.state.is_usable());
         usable.map(|a| a.addr).collect()
     }
@@ -104,12 +105,23 @@ impl Leg {
             Some(lan) => {
                 own.retain(IpAddr::is_ipv4);
                 own.extend(lan.addrs.iter().map(|a| a.addr.addr()));
-                Addrs::Slaac(own, lan.token)
+                // Before the kernel has it: it asks at once who else does.
+                let leased = self.lease6().map(|lease| lease.addr.addr());
+                own.extend(leased.filter(|ip| lan.addrs.iter().all(|a| a.addr.addr() != *ip)));
+                own.sort_unstable();
+                Addrs::Lan(own, lan.token)
             }
             // On an L2-only network they are the program's to choose.
             None if !self.spec.ipv4 && !self.spec.ipv6 => Addrs::Any,
             None => Addrs::Own(own),
         }
+    }
+
+    /// Whether an address that the kernel has is one that the LAN gave.
+    fn is_given6(&self, addr: Cidr) -> bool {
+        let by_token = |lan: &Lan6| lan.token.is_some_and(|token| token.is_of(addr));
+        let leased = self.lease6().map(|lease| lease.addr);
+        self.config.lan6.as_ref().is_some_and(by_token) || leased == Some(addr)
     }
 
     fn note_trouble6(&mut self, trouble: String) {
@@ -129,6 +141,7 @@ impl Network {
                 let token = ip6::token(&leg.spec, self.name.as_str());
                 Link6::Slaac(token, self.router_of(at))
             }
+            Ip6::Dhcp => Link6::Dhcp(self.router_of(at)),
         }
     }
 
@@ -173,18 +186,19 @@ impl Network {
         for event in watch.monitor.drain()? {
             self.hear6(&event, now);
         }
+        self.poke_clients6();
         let (mut changed, mut errors) = (false, Vec::new());
         for at in 0..self.legs.len() {
             self.legs[at].named6.expire(now);
             if self.legs[at].config.lan6.is_none() || self.legs[at].attachment.is_none() {
                 continue;
             }
-            let before = self.legs[at].config.lan6.clone();
+            let before = self.legs[at].config.clone();
             if let Err(error) = self.follow_lan6_of(engine, record, at) {
                 self.legs[at].note_trouble6(error.to_string());
                 errors.push(error);
             }
-            changed |= self.legs[at].config.lan6 != before;
+            changed |= self.legs[at].config != before;
         }
         match errors.pop() {
             Some(error) => Err(error.with_undo(errors)),
@@ -192,7 +206,7 @@ impl Network {
         }
     }
 
-    fn hear6(&mut self, event: &Event, now: Instant) {
+    pub(super) fn hear6(&mut self, event: &Event, now: Instant) {
         let (Event::Advertised { index, .. } | Event::Addr { index, .. }) = event else {
             return;
         };
@@ -211,7 +225,8 @@ impl Network {
             Event::Addr {
                 addr, gone: true, ..
             } => {
-                if lan.token.is_of(*addr) && !lan.usable().contains(addr) {
+                let is_its = lan.token.is_some_and(|token| token.is_of(*addr));
+                if is_its && !lan.usable().contains(addr) {
                     leg.note_trouble6(format!(
                         "{addr} is not used: somebody on the LAN has it (duplicate address detection)"
                     ));
@@ -221,55 +236,25 @@ impl Network {
         }
     }
 
-    fn follow_lan6_of(&mut self, engine: &Engine, record: &mut Record, at: usize) -> Result<()> {
-        let index = self.index_of(at)?;
-        let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
-        let (addrs, routes) = (sandbox.addrs(Some(index))?, sandbox.routes()?);
-        let leg = &mut self.legs[at];
-        let Some(lan) = &mut leg.config.lan6 else {
-            return Ok(());
-        };
-        let is_way = |r: &&crate::netlink::route::Route| {
-            r.ipv6 && r.dst.is_none() && r.oif == Some(index.get())
-        };
-        lan.router = routes.iter().find(is_way).and_then(|r| match r.gateway {
-            Some(IpAddr::V6(ip)) => Some(ip),
-            _ => None,
-        });
-        let token = lan.token;
-        let its = addrs.iter().filter(|a| token.is_of(a.cidr));
-        let new: Vec<Addr6> = its.take(ADDRS).map(seen).collect();
-        let before = lan.usable();
-        let is_known = |a: &Addr6| lan.addrs.iter().any(|old| old.addr == a.addr);
-        let same = lan.addrs.len() == new.len() && new.iter().all(is_known);
-        lan.addrs = new;
-        let after = lan.usable();
-        let names = (leg.named6.servers(), leg.named6.search());
-        let renamed = (&lan.dns, &lan.search) != (&names.0, &names.1);
-        (lan.dns, lan.search) = names;
-        let main = main_of(&lan.addrs, leg.addrs.ipv6());
-        let router = lan.router;
-        let had = leg.addrs.take(Family::Ipv6);
-        main.map(|addr| leg.addrs.put(addr));
-        if let Some(attachment) = &mut leg.attachment {
-            attachment.addrs.take(Family::Ipv6);
-            main.map(|addr| attachment.addrs.put(addr));
-            attachment.gateways.take(Family::Ipv6);
-            router.map(|ip| attachment.gateways.put(ip.into()));
-        }
+    /// Until what its DHCPv6 client has to say is done.
+    pub(super) fn follow_lan6_of(
+        &mut self,
+        engine: &Engine,
+        record: &mut Record,
+        at: usize,
+    ) -> Result<()> {
+        let had = self.legs[at].addrs.ipv6();
         let mut errors: Vec<Error> = Vec::new();
-        if !same {
-            errors.extend(self.guard_follows(at).err());
+        let mut renamed = false;
+        loop {
+            errors.extend(self.follow_client6(at).err());
+            let looked = self.look6(engine, at, &mut errors)?;
+            renamed |= looked.renamed;
+            if !self.judge6(at, &looked.lost)? {
+                break;
+            }
         }
-        let leg = &self.legs[at];
-        let names = self.names_on(&leg.config);
-        for addr in before.iter().filter(|addr| !after.contains(addr)) {
-            errors.extend(engine.release(&leg.spec, *addr).err());
-        }
-        for addr in after.iter().filter(|addr| !before.contains(addr)) {
-            let noted = engine.note_lease(&leg.spec, addr.addr(), &self.id, &names);
-            errors.extend(noted.err());
-        }
+        let main = self.legs[at].addrs.ipv6();
         if had != main {
             if let Some(had) = had {
                 errors.extend(engine.remove_host_line(record, had).err());
@@ -286,6 +271,93 @@ impl Network {
             None => Ok(()),
         }
     }
+
+    /// What the kernel has now, and what follows from it but for /etc.
+    pub(super) fn look6(
+        &mut self,
+        engine: &Engine,
+        at: usize,
+        errors: &mut Vec<Error>,
+    ) -> Result<Looked> {
+        let index = self.index_of(at)?;
+        let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
+        let (addrs, routes) = (sandbox.addrs(Some(index))?, sandbox.routes()?);
+        let leg = &mut self.legs[at];
+        let senders = leg.senders();
+        let its = addrs.iter().filter(|a| leg.is_given6(a.cidr));
+        let new: Vec<Addr6> = its.take(ADDRS).map(seen).collect();
+        let leased = leg
+            .lease6()
+            .map(|lease| (lease.dns.clone(), lease.search.clone()));
+        let (mut dns, mut search) = leased.unwrap_or_default();
+        let Some(lan) = &mut leg.config.lan6 else {
+            return Ok(Looked::default());
+        };
+        let is_way = |r: &&crate::netlink::route::Route| {
+            r.ipv6 && r.dst.is_none() && r.oif == Some(index.get())
+        };
+        lan.router = routes.iter().find(is_way).and_then(|r| match r.gateway {
+            Some(IpAddr::V6(ip)) => Some(ip),
+            _ => None,
+        });
+        let before = lan.usable();
+        let is_kept = |old: &&Addr6| new.iter().any(|a| a.addr == old.addr);
+        let lost = lan
+            .addrs
+            .iter()
+            .filter(|old| !is_kept(old))
+            .copied()
+            .collect();
+        lan.addrs = new;
+        let after = lan.usable();
+        dns.extend(
+            leg.named6
+                .servers()
+                .iter()
+                .filter(|ip| !dns.contains(ip))
+                .collect::<Vec<_>>(),
+        );
+        let more = leg
+            .named6
+            .search()
+            .into_iter()
+            .filter(|name| !search.contains(name));
+        search.extend(more.collect::<Vec<_>>());
+        let renamed = (&lan.dns, &lan.search) != (&dns, &search);
+        (lan.dns, lan.search) = (dns, search);
+        let main = main_of(&lan.addrs, leg.addrs.ipv6());
+        let router = lan.router;
+        leg.addrs.take(Family::Ipv6);
+        main.map(|addr| leg.addrs.put(addr));
+        if let Some(attachment) = &mut leg.attachment {
+            attachment.addrs.take(Family::Ipv6);
+            main.map(|addr| attachment.addrs.put(addr));
+            attachment.gateways.take(Family::Ipv6);
+            router.map(|ip| attachment.gateways.put(ip.into()));
+        }
+        if leg.senders() != senders {
+            errors.extend(self.guard_follows(at).err());
+        }
+        let leg = &self.legs[at];
+        let names = self.names_on(&leg.config);
+        for addr in before.iter().filter(|addr| !after.contains(addr)) {
+            errors.extend(engine.release(&leg.spec, *addr).err());
+        }
+        for addr in after.iter().filter(|addr| !before.contains(addr)) {
+            let noted = engine.note_lease(&leg.spec, addr.addr(), &self.id, &names);
+            errors.extend(noted.err());
+        }
+        Ok(Looked { renamed, lost })
+    }
+}
+
+/// What has changed of a link's addresses.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// Of name servers or search domains.
+    pub(super) renamed: bool,
+    /// What the kernel has no more, as it was.
+    pub(super) lost: Vec<Addr6>,
 }
 
 fn seen(address: &Address) -> Addr6 {

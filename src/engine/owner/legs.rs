@@ -34,6 +34,7 @@ impl Leg {
             addrs,
             attachment: None,
             client: None,
+            client6: None,
             claim: None,
             is_announced: false,
             lower: Lower::default(),

@@ -264,6 +264,7 @@ impl Network {
         leg.say_goodbye();
         leg.claim = None;
         leg.client = None;
+        leg.client6 = None;
         if let Some(attachment) = &leg.attachment {
             self.pending.retain(|p| p.ifname != attachment.ifname);
         }
@@ -407,6 +408,7 @@ impl Network {
         if self.legs[at].spec.is_dhcp() {
             self.ask_again(engine, at)?;
         }
+        self.ask_again6(engine, at)?;
         self.route()?;
         if self.legs[at].is_announced {
             self.announce(&attachment, &spec)?;

@@ -57,6 +57,7 @@ impl Network {
             last_ips: PerFamily::NONE,
             dhcp: None,
             lan6: None,
+            dhcp6: None,
         };
         let before = self.default_legs();
         let leg = self.leg(engine, config, taken)?;
@@ -173,6 +174,7 @@ impl Network {
         self.legs[at].say_goodbye();
         // The way to the server goes with the link.
         self.legs[at].give_lease_back(engine);
+        self.legs[at].give_lease6_back(engine);
         let mut errors = Vec::new();
         // As long as the link is there, nothing has changed.
         if let (Some(attachment), Some(sandbox)) =

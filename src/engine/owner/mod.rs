@@ -26,6 +26,7 @@ use crate::sys::process::{self, ExitStatus, SingleThreaded};
 
 mod claims;
 mod dhcp;
+mod dhcp6;
 mod guard;
 mod ip6;
 mod legs;
@@ -60,6 +61,9 @@ const DHCP_BASE: u64 = 1 << 43;
 
 /// Where IPv6 is the LAN's.
 const WATCH6: u64 = 1 << 44;
+
+/// Those of DHCPv6 clients: some for each interface, by its index.
+const DHCP6_BASE: u64 = 1 << 45;
 
 /// Where names are told to LANs: some for each interface, by its index.
 const MDNS_BASE: u64 = 1 << 46;
@@ -260,6 +264,7 @@ impl Owned {
             publisher.register(epoll, PUBLISH_BASE)?;
         }
         self.network.register_dhcp(epoll)?;
+        self.network.register_dhcp6(epoll)?;
         self.network.register_claims(epoll)?;
         self.network.watch_links();
         self.network.register_watch6(epoll)?;
@@ -388,6 +393,9 @@ impl Owner for Owned {
         if let Some(key) = key.checked_sub(MDNS_BASE) {
             self.network.mdns_ready(key);
             return self.note_mdns();
+        }
+        if let Some(key) = key.checked_sub(DHCP6_BASE) {
+            return self.dhcp6_ready(key);
         }
         if key == WATCH6 {
             return self.lan6_ready();

@@ -22,6 +22,7 @@ use crate::net::Attachment;
 use crate::net::acd::Acd;
 use crate::net::announce::Announcer;
 use crate::net::dhcp::Client;
+use crate::net::dhcp6;
 use crate::net::driver::{self, Endpoint, HostView};
 use crate::net::endpoint::EndpointOptions;
 use crate::net::guard::Guard;
@@ -44,6 +45,8 @@ pub(super) struct Leg {
     pub(super) attachment: Option<Attachment>,
     /// Where a DHCP server gives the address.
     pub(super) client: Option<Client>,
+    /// With `--ip6 dhcp`.
+    pub(super) client6: Option<dhcp6::Client>,
     /// The right to the address, unless it has none, it is a DHCP server's, or
     /// `--acd=off`.
     pub(super) claim: Option<Claim>,
@@ -399,7 +402,7 @@ impl Network {
                     }
                     std::thread::sleep(BURIAL / 200);
                 }
-                done => return done,
+                done => return done.and_then(|()| self.lease_by_dhcp6(engine, at)),
             }
         }
     }

@@ -255,6 +255,10 @@ pub struct ContainerExtra {
     /// Per network name, where `--ip6` says who gives the addresses.
     #[serde(rename = "IPv6", skip_serializing_if = "BTreeMap::is_empty")]
     pub ip6: BTreeMap<String, Ip6>,
+    /// Per network name, with `--ip6 dhcp`; also of a container that does not
+    /// run.
+    #[serde(rename = "DHCPv6", skip_serializing_if = "BTreeMap::is_empty")]
+    pub dhcp6: BTreeMap<String, Dhcp6>,
     /// Per network name, where the LAN is told the container's name.
     #[serde(rename = "MDNS", skip_serializing_if = "BTreeMap::is_empty")]
     pub mdns: BTreeMap<String, Mdns>,
@@ -268,9 +272,9 @@ pub struct ContainerExtra {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Ip6 {
-    /// `slaac`, `off`
+    /// `slaac`, `dhcp`, `off`
     pub by: String,
-    /// The low half of the addresses: `::4b1d:…`
+    /// The low half of the addresses: `::4b1d:…`; empty with DHCPv6.
     pub token: String,
     /// While it runs.
     pub addresses: Vec<Addr6>,
@@ -336,6 +340,39 @@ pub struct Dhcp {
     pub search: Vec<String>,
     #[serde(rename = "NTP")]
     pub ntp: Vec<String>,
+    pub last_error: String,
+    pub last_error_at: String,
+}
+
+/// A DHCPv6 client and its lease; empty without one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Dhcp6 {
+    /// `BOUND`
+    pub state: String,
+    #[serde(rename = "DUID")]
+    pub duid: String,
+    #[serde(rename = "IAID")]
+    pub iaid: u32,
+    pub hostname: String,
+    /// Whom the lease came from: `fe80::…`
+    pub server: String,
+    #[serde(rename = "ServerDUID")]
+    pub server_duid: String,
+    /// `2001:db8::50/128`
+    pub address: String,
+    /// RFC 3339; empty: never.
+    pub obtained: String,
+    pub renew: String,
+    pub rebind: String,
+    /// Until then.
+    pub preferred: String,
+    pub expires: String,
+    #[serde(rename = "DNS")]
+    pub dns: Vec<String>,
+    pub search: Vec<String>,
+    #[serde(rename = "SNTP")]
+    pub sntp: Vec<String>,
     pub last_error: String,
     pub last_error_at: String,
 }

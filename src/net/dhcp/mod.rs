@@ -89,9 +89,31 @@ impl Identity {
 
     /// As dnsmasq and Kea print it: `ff:1a:…`.
     pub fn client_id_text(&self) -> String {
-        let bytes: Vec<String> = self.client_id.iter().map(|b| format!("{b:02x}")).collect();
-        bytes.join(":")
+        text(&self.client_id)
     }
+
+    /// What a DHCPv6 server is told of the network, and of the container.
+    pub fn iaid_and_duid(&self) -> (&[u8], &[u8]) {
+        let id = self.client_id.get(1..).unwrap_or_default();
+        id.split_at_checked(4).unwrap_or_default()
+    }
+
+    /// `00:04:1a:…`
+    pub fn duid_text(&self) -> String {
+        text(self.iaid_and_duid().1)
+    }
+
+    /// As a number: so Kea prints it.
+    pub fn iaid(&self) -> u32 {
+        let iaid = self.iaid_and_duid().0;
+        u32::from_be_bytes(iaid.try_into().unwrap_or_default())
+    }
+}
+
+/// Bytes in hex, with colons between.
+pub(in crate::net) fn text(bytes: &[u8]) -> String {
+    let bytes: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    bytes.join(":")
 }
 
 /// One label of a domain name (RFC 1123): a container's name may have dots and

@@ -2,14 +2,15 @@
 //!
 //! Table inet, chains `in` and `out` on input and output. Answers pass by
 //! connection tracking, which the namespace begins with these rules; the
-//! loopback link, neighbour discovery and what published ports bring in pass
+//! loopback link, neighbour discovery, the link's DHCPv6 (a multicast question,
+//! of which tracking knows no answer) and what published ports bring in pass
 //! always. What is denied on its way in is dropped, and on its way out refused
 //! (administratively prohibited), so that the program learns of it at once.
 //!
 //! Packet sockets pass by: these rules are about programs, the guard about
 //! frames.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::rule::{Direction, Rule, Service, Verdict, default};
 use crate::base::Cidr;
@@ -68,6 +69,7 @@ pub(super) fn write(batch: &mut Batch, table: Table<'_>, rules: &[Rule]) {
         for types in NEIGHBOURS {
             add(neighbours(types), None);
         }
+        add(dhcpv6(direction), None);
         let mine = || rules.iter().filter(|rule| rule.goes(direction));
         for rule in mine() {
             let text = rule.to_string();
@@ -104,6 +106,24 @@ fn answers() -> Vec<Expr> {
         cmp(Cmp::Neq, &[0; 4]),
         accept(),
     ]
+}
+
+/// A client's questions to ff02::1:2, and what a server on the link answers.
+fn dhcpv6(direction: Direction) -> Vec<Expr> {
+    const UDP: u8 = 17;
+    const ALL: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+    const LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
+    let (client, server) = (546_u16.to_be_bytes(), 547_u16.to_be_bytes());
+    let ((who, prefix), [from, to]) = match direction {
+        Direction::Out => ((ALL, 128), [client, server]),
+        Direction::In => ((LINK, 10), [server, client]),
+    };
+    let who = Cidr::new(IpAddr::V6(who), prefix);
+    let mut rule = who.map(|who| peer(who, direction)).unwrap_or_default();
+    rule.extend(meta(Meta::L4Proto, &[UDP]));
+    rule.extend([load(Field::SPORT), cmp(Cmp::Eq, &from)]);
+    rule.extend([load(Field::DPORT), cmp(Cmp::Eq, &to), accept()]);
+    rule
 }
 
 /// ICMPv6 types without which there is no IPv6: multicast listeners, and

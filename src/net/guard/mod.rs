@@ -62,9 +62,10 @@ pub enum Addrs {
     /// These; with an IPv6 address also the link-local one that follows from
     /// the MAC. None: only what asks for an address.
     Own(Vec<IpAddr>),
-    /// The same, and more of them to come that end in the token: it may ask
-    /// whether these are free, and speak from the link-local one.
-    Slaac(Vec<IpAddr>, Token),
+    /// The same, and from the start the link-local one, since the LAN gives
+    /// more of them. Those that end in the token may be asked for: are they
+    /// free?
+    Lan(Vec<IpAddr>, Option<Token>),
     /// A link whose addresses are not ours to know.
     Any,
 }

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Addrs, Forgery, Identity};
 use crate::base::{Cidr, MacAddr};
-use crate::net::ip6::Token;
+use crate::net::ip6::{Token, link_local};
 use crate::netlink::nft::{Batch, Chain, Cmp, Expr, Field, Hook, Reg, Table, Verdict};
 
 /// After every other chain of the hook: nothing rewrites a frame any more.
@@ -184,7 +184,7 @@ pub(super) fn write(batch: &mut Batch, table: Table<'_>, link: &Identity<'_>) {
 fn of_family<T>(addrs: &Addrs, pick: impl Fn(IpAddr) -> Option<T>) -> Vec<Option<T>> {
     match addrs {
         Addrs::Any => vec![None],
-        Addrs::Own(list) | Addrs::Slaac(list, _) => {
+        Addrs::Own(list) | Addrs::Lan(list, _) => {
             list.iter().filter_map(|a| pick(*a).map(Some)).collect()
         }
     }
@@ -261,11 +261,11 @@ impl Rules<'_, '_> {
             IpAddr::V6(addr) => Some(addr),
             IpAddr::V4(_) => None,
         });
-        let token = match link.addrs {
-            Addrs::Slaac(_, token) => Some(*token),
-            Addrs::Own(_) | Addrs::Any => None,
+        let (is_by_lan, token) = match link.addrs {
+            Addrs::Lan(_, token) => (true, *token),
+            Addrs::Own(_) | Addrs::Any => (false, None),
         };
-        if own.is_empty() && token.is_none() {
+        if own.is_empty() && !is_by_lan {
             return;
         }
         if !matches!(link.addrs, Addrs::Any) {
@@ -398,24 +398,9 @@ impl Rules<'_, '_> {
     }
 }
 
-/// RFC 4291, appendix A: what the kernel gives to a link by itself.
-fn link_local(mac: MacAddr) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    let mut octets = [0; 16];
-    octets[..2].copy_from_slice(&[0xfe, 0x80]);
-    octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
-    octets.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn link_local_is_the_kernels() {
-        let mac = MacAddr([0x02, 0x42, 10, 0, 2, 5]);
-        assert_eq!(link_local(mac).to_string(), "fe80::42:aff:fe00:205");
-    }
 
     #[test]
     fn a_block_of_aliases_is_a_mask() {

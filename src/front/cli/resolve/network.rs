@@ -309,9 +309,8 @@ fn ipv6(text: &str) -> Result<Ipv6Addr> {
     parsed.ok_or_else(|| {
         let error = Error::invalid(format!("invalid IPv6 address: {text}"));
         match text {
-            "dhcp" => error.hint("there is no DHCPv6 client yet; --ip6 slaac goes by the routers"),
             _ if text.contains(':') => error,
-            _ => error.hint("--ip6 takes an address, or slaac or off"),
+            _ => error.hint("--ip6 takes an address, or slaac, dhcp or off"),
         }
     })
 }
