@@ -38,7 +38,7 @@ pub(super) fn check(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()>
         ))
         .hint(
             "leave --ip6 out; a network made without --ipv6 leaves its containers' IPv6 to \
-             the LAN's routers",
+             the LAN",
         )),
         Ip6::Slaac | Ip6::Dhcp => match spec.vlan() {
             Some(vlan) if vlan.mode.is_ipvlan() => Err(refused(format!(

@@ -208,22 +208,25 @@ impl Engine {
         network.make_namespace()?;
         network.filter(&record)?;
         cloned.join(network.netns()?)?;
-        network.attach_all(self, &mut record, &mut journal)?;
-        let names = network.introduce(self, &mut record, names)?;
-        network.serve_names(self, names)?;
-        network.publish(&record, reserved, &mut journal)?;
-        if network.is_probing() {
-            // The more time for an answer, at no cost.
-            cloned.ready()?;
-        }
-        let settled = network
-            .settle(Duration::ZERO, taken)
-            .and_then(|()| network.tell_names());
-        if let Err(error) = settled {
+        let kept = network.kept_leases();
+        let start = || {
+            network.attach_all(self, &mut record, &mut journal)?;
+            let names = network.introduce(self, &mut record, names)?;
+            network.serve_names(self, names)?;
+            network.publish(&record, reserved, &mut journal)?;
+            if network.is_probing() {
+                // The more time for an answer, at no cost.
+                cloned.ready()?;
+            }
+            network.settle(Duration::ZERO, taken)?;
+            network.tell_names()?;
+            cloned.go()
+        };
+        let running = start().map_err(|error| {
+            network.give_new_leases_back(self, &kept);
             // A passthru link must be gone before the next is made.
-            return Err(error.with_undo(network.close(self)));
-        }
-        let running = cloned.go()?;
+            error.with_undo(network.close(self))
+        })?;
         let state = &mut record.state;
         state.status = Status::Running;
         state.pid = running.pid;

@@ -416,7 +416,7 @@ fn routers(payload: &[u8]) -> Result<Routers, Malformed> {
     const IFLA_INET6_FLAGS: u16 = 1;
     const IF_RA_RCVD: u32 = 0x20;
     const IF_RA_MANAGED: u32 = 0x40;
-    const AF_INET6: u16 = libc::AF_INET6 as u16;
+    const AF_INET6: u16 = 10;
     let attributes = payload.get(16..).unwrap_or_default();
     let families = wire::find(attributes, libc::IFLA_AF_SPEC).unwrap_or_default();
     let inet6 = wire::find(families, AF_INET6).unwrap_or_default();

@@ -468,6 +468,11 @@ fn it_is_kept_over_a_stop_and_given_back_at_the_end() -> Verdict {
     ])?;
     eventually("the server knows", 5, || Ok(server.known().len() == 1))?;
     eventually("it is said", 5, || Ok(wire.asked(RELEASE)?.len() == 3))?;
+    // Also that of a start that comes to nothing.
+    let flags = ["run", "--rm", "--network", "lan", "tester", "/no/such"];
+    assert_eq!(ask(&flags)?.code, Some(127));
+    eventually("it is said", 5, || Ok(wire.asked(RELEASE)?.len() == 4))?;
+    eventually("the server knows", 5, || Ok(server.known().len() == 1))?;
     // A name that is a lease's stays as long as it runs.
     let refused = ask(&["rename", "other", "third"])?;
     assert_eq!(refused.code, Some(1));

@@ -19,6 +19,7 @@ use crate::ip6_lan::{
     ROUTER, V4, addrs, create, format, global, lan, leases, pings, radvd, shown, sleeps, up,
 };
 use crate::judge::{self, ask, eventually, file_in, inside, ip_in, refused, said};
+use crate::links::plug;
 
 pub(crate) fn tests() -> Vec<Test> {
     let dnsmasq: &[&str] = &["ip", "nsenter", "ping", "dnsmasq", "tshark"];
@@ -34,6 +35,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(a_server_that_knows_another_link).needs(dnsmasq),
         Test::new(a_server_that_is_gone).needs(dnsmasq),
         Test::new(forged_answers_change_nothing).needs(dnsmasq),
+        Test::new(a_link_that_is_made_again).needs(dnsmasq),
         Test::new(guard_and_rules).needs(dnsmasq),
         Test::new(at_rest_it_sleeps).needs(dnsmasq),
         Test::new(kea_gives_it_back_and_again).needs(kea),
@@ -338,6 +340,11 @@ fn kept_over_a_stop_and_given_back_at_the_end() -> Verdict {
         Ok(server.known().len() == 2)
     })?;
     eventually("it is said", 5, || Ok(asked(&wire, RELEASE)?.len() == 3))?;
+    // Also that of a start that comes to nothing.
+    let run = ask(&[&flags[..], &IP6, &["tester", "/no/such"]].concat())?;
+    assert_eq!(run.code, Some(127), "{}", run.stderr);
+    assert_eq!(server.known().len(), 2, "{:?}", server.known());
+    eventually("it is said", 5, || Ok(asked(&wire, RELEASE)?.len() == 4))?;
     said(&["rm", "-f", "other"])?;
     nothing_is_left()
 }
@@ -595,12 +602,52 @@ fn forged_answers_change_nothing() -> Verdict {
     nothing_is_left()
 }
 
+/// The parent goes and comes back; then the container gets another MAC and
+/// IPv4 address. The leased one stays.
+fn a_link_that_is_made_again() -> Verdict {
+    let lan = lan()?;
+    let server = dnsmasq(&lan, "2::50", "2::99", &[])?;
+    plug(&lan, "wan")?;
+    let words = ["network", "create", "-d", "macvlan", "-o", "parent=wan"];
+    said(&[&words[..], &V4, &["lan"]].concat())?;
+    up("web", &IP6)?;
+    let ip = address("web")?;
+    let wire = tap(&lan.gateway)?;
+    judge::ip(&["link", "del", "wan"])?;
+    eventually("it has no link", 5, || {
+        let link = format("web", "{{.Dockless.Links.lan.State}}")?;
+        Ok(link == "parent gone")
+    })?;
+    assert_eq!(lease("web")?["Address"], format!("{ip}/128"));
+    plug(&lan, "wan")?;
+    eventually("it is confirmed", 15, || {
+        Ok(asked(&wire, CONFIRM)? == [one(&ip)] && lease("web")?["State"] == "BOUND")
+    })?;
+    // The kernel knows its end again.
+    eventually("the address is leased", 5, || {
+        let all = addrs("web", "eth0")?;
+        Ok(all.len() == 1 && all[0]["local"] == *ip && all[0]["dynamic"] == true)
+    })?;
+    eventually("routers are heard", 10, || pings(&lan, &ip))?;
+    said(&["network", "set", "web", "lan", "ip=10.0.2.77"])?;
+    assert_eq!(address("web")?, ip);
+    assert_eq!(global("web", "lan")?, ip);
+    eventually("it is confirmed", 15, || {
+        Ok(asked(&wire, CONFIRM)?.len() == 2 && lease("web")?["State"] == "BOUND")
+    })?;
+    eventually("routers are heard", 10, || pings(&lan, &ip))?;
+    assert!(pings(&lan, "10.0.2.77")?);
+    said(&["rm", "-f", "web"])?;
+    assert!(line_of(&server, &ip).is_none(), "{:?}", server.known());
+    assert!(asked(&wire, SOLICIT)?.is_empty());
+    nothing_is_left()
+}
+
 /// What leaves is from the leased address, and rules do not keep the client
 /// from its server.
 fn guard_and_rules() -> Verdict {
     let lan = lan()?;
-    // T1.
-    let server = dnsmasq(&lan, "2::50", "2::59", &["--dhcp-option=option6:58,3"])?;
+    let server = dnsmasq(&lan, "2::50", "2::59", &[])?;
     create("lan", &V4)?;
     up("web", &[&IP6[..], &["--deny", "all"]].concat())?;
     let ip = address("web")?;
@@ -729,6 +776,9 @@ fn renewed_lost_and_another_live() -> Verdict {
     let first = expires()?;
     let wire = tap(&lan.gateway)?;
     eventually("it is renewed", 6, || Ok(expires()? != first))?;
+    eventually("it is on the wire", 5, || {
+        Ok(!asked(&wire, RENEW)?.is_empty())
+    })?;
     assert_eq!(asked(&wire, RENEW)?[0], one(&ip));
     // Longer than the first lease was.
     sleep(Duration::from_secs(8));
@@ -738,7 +788,9 @@ fn renewed_lost_and_another_live() -> Verdict {
     // The server goes: to everybody, and then it is over.
     drop(server);
     eventually("it is over", 15, || Ok(address("web")?.is_empty()))?;
-    assert!(asked(&wire, REBIND)?.contains(&one(&ip)));
+    eventually("everybody was asked", 5, || {
+        Ok(asked(&wire, REBIND)?.contains(&one(&ip)))
+    })?;
     eventually("inspect knows", 3, || {
         let known = lease("web")?;
         let error = known["LastError"].as_str().unwrap_or_default().to_owned();

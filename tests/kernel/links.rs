@@ -56,7 +56,7 @@ fn ip(args: &[&str]) -> Verdict {
 }
 
 /// One more link of the host to the LAN's switch.
-fn plug(lan: &Lab, name: &str) -> Verdict {
+pub(crate) fn plug(lan: &Lab, name: &str) -> Verdict {
     let (name, peer) = (IfName::new(name)?, IfName::new(format!("p{name}"))?);
     Rtnl::host()?.veth(&name, &peer, lan.switch())?;
     let mut switch = Rtnl::sandbox(lan.switch())?;

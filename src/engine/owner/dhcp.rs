@@ -9,7 +9,7 @@
 //! (names, the host's route, published ports). An address that is lost is taken
 //! away; the container goes on without, and the client goes on asking.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
 use super::network::{Leg, Network, not_made};
@@ -21,11 +21,19 @@ use crate::engine::dhcp::{hostname, identity};
 use crate::engine::record::{Dhcp, Record};
 use crate::net::Attachment;
 use crate::net::dhcp::{Client, Identity, Lease, News, PATIENCE, Phase};
+use crate::net::dhcp6;
 use crate::net::dns::Settings;
 use crate::net::driver;
 use crate::netlink::{Ifindex, Rtnl};
 use crate::sys::epoll::Epoll;
 use crate::sys::netns::Sandbox;
+
+/// Addresses that a leg had of DHCP servers when its container last ran.
+#[derive(Debug)]
+pub(in crate::engine) struct Kept {
+    ipv4: Option<Ipv4Addr>,
+    ipv6: Option<Ipv6Addr>,
+}
 
 /// Of a client: by its interface's index.
 const KEYS: u64 = 4;
@@ -328,6 +336,27 @@ impl Network {
         for leg in &self.legs {
             leg.give_lease_back(engine);
             leg.give_lease6_back(engine);
+        }
+    }
+
+    /// What the record has, leg by leg, and still has if the start fails.
+    pub(in crate::engine) fn kept_leases(&self) -> Vec<Kept> {
+        let kept = |leg: &Leg| Kept {
+            ipv4: leg.lease().map(Lease::ip),
+            ipv6: leg.lease6().map(dhcp6::Lease::ip),
+        };
+        self.legs.iter().map(kept).collect()
+    }
+
+    /// The start has failed, and no record knows of these.
+    pub(in crate::engine) fn give_new_leases_back(&self, engine: &Engine, kept: &[Kept]) {
+        for (leg, kept) in self.legs.iter().zip(kept) {
+            if leg.lease().map(Lease::ip) != kept.ipv4 {
+                leg.give_lease_back(engine);
+            }
+            if leg.lease6().map(dhcp6::Lease::ip) != kept.ipv6 {
+                leg.give_lease6_back(engine);
+            }
         }
     }
 

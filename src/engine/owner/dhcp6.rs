@@ -78,7 +78,8 @@ impl Network {
     }
 
     /// A new client, for a link that was just made. `lease`: to be asked for
-    /// again, if it is the same client's.
+    /// again, if it is the same client's; in use meanwhile, if the link was
+    /// made with its address, since that was the container's all the time.
     fn begin6(&mut self, engine: &Engine, at: usize, lease: Option<Lease>) -> Result<()> {
         let netns = self.netns.as_ref().ok_or_else(not_made)?.try_clone()?;
         let leg = &self.legs[at];
@@ -93,29 +94,26 @@ impl Network {
         };
         let link = (&attachment.ifname, attachment.ifindex, attachment.mac);
         let lease = lease.filter(|_| is_same);
+        let is_there = |lease: &Lease| leg.addrs.ipv6() == Some(lease.addr);
+        let used = lease.clone().filter(is_there);
         let client = Client::start(netns, link, identity.clone(), lease, hint)?;
         let leg = &mut self.legs[at];
         leg.config.dhcp6 = Some(Dhcp6 {
             identity,
             phase: client.phase(),
-            lease: None,
+            lease: used,
             error: None,
         });
         leg.client6 = Some(client);
         Ok(())
     }
 
-    /// For a link that was made again, with its address: that is asked for.
+    /// For a link that was made again.
     pub(super) fn ask_again6(&mut self, engine: &Engine, at: usize) -> Result<()> {
-        let Some(before) = self.legs[at].config.dhcp6.clone() else {
-            return Ok(());
-        };
-        self.begin6(engine, at, before.lease.clone())?;
-        // In use while it is asked for.
-        if let Some(dhcp) = &mut self.legs[at].config.dhcp6 {
-            (dhcp.lease, dhcp.error) = (before.lease, before.error);
+        match self.legs[at].config.dhcp6.clone() {
+            Some(before) => self.begin6(engine, at, before.lease),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn wait_for_lease6(&mut self, engine: &Engine, at: usize) -> Result<()> {
@@ -142,7 +140,7 @@ impl Network {
                 return Ok(());
             }
             if boottime::now()? >= end {
-                return Err(self.nobody6(at));
+                return self.out_of_patience6(at);
             }
             let watch = self.watch6.as_ref().ok_or_else(not_made)?;
             if let Some(client) = &mut self.legs[at].client6 {
@@ -151,14 +149,33 @@ impl Network {
         }
     }
 
+    /// A lease is enough: without a carrier the kernel cannot ask who else has
+    /// the address, and will when there is one.
+    fn out_of_patience6(&mut self, at: usize) -> Result<()> {
+        let leg = &self.legs[at];
+        let Some(ip) = leg.lease6().map(Lease::ip) else {
+            return Err(self.nobody6(at));
+        };
+        self.warnings.push(format!(
+            "network {}: {ip} is not used yet: whether somebody on the LAN has it is not known",
+            leg.spec.name
+        ));
+        Ok(())
+    }
+
     fn nobody6(&mut self, at: usize) -> Error {
         let leg = &self.legs[at];
         let dhcp = leg.config.dhcp6.as_ref();
         let trouble = dhcp.and_then(|dhcp| dhcp.error.as_ref());
-        let why = match (leg.lease6(), trouble) {
-            (Some(lease), _) => format!("{} is still looked for on the LAN", lease.ip()),
-            (None, Some((_, trouble))) => format!("no lease ({trouble})"),
-            (None, None) => "no DHCPv6 server answered".to_owned(),
+        let is_mute = leg.client6.as_ref().is_some_and(Client::waits);
+        let why = match trouble {
+            _ if is_mute => {
+                "nothing could be sent: the link has no carrier, or somebody has its link-local \
+                 address,"
+                    .to_owned()
+            }
+            Some((_, trouble)) => format!("no lease ({trouble})"),
+            None => "no DHCPv6 server answered".to_owned(),
         };
         let asked = dhcp
             .map(|dhcp| dhcp.identity.duid_text())

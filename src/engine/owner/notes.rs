@@ -25,14 +25,16 @@ impl Network {
         engine.note(&happened);
     }
 
-    /// From now on its addresses stay its own when it has ended. It runs with
-    /// them already, so that what fails is told and no more.
+    /// From now on its addresses stay its own when it has ended, but for those
+    /// that a LAN gives. It runs with them already, so that what fails is told
+    /// and no more.
     pub(super) fn keep(&mut self, engine: &Engine) {
         if !self.keeps {
             return;
         }
         let legs = self.legs.iter().filter(|leg| !leg.spec.is_dhcp());
-        let mut addrs = legs.flat_map(|leg| leg.addrs.values().map(move |addr| (leg, addr)));
+        let addrs = legs.flat_map(|leg| leg.addrs.values().map(move |addr| (leg, addr)));
+        let mut addrs = addrs.filter(|(leg, addr)| addr.is_ipv4() || !leg.is_by_lan6());
         let kept = addrs.try_for_each(|(leg, addr)| engine.keep(&leg.spec, addr, &self.id));
         if let Err(error) = kept {
             let text = format!("its addresses will be free when it has ended: {error}");

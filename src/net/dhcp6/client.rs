@@ -217,6 +217,11 @@ impl Client {
         self.set_timer(outcome.is_ok())
     }
 
+    /// Whether nothing could be sent yet, for want of a link-local address.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
     /// The link may have its link-local address now.
     pub fn poke(&mut self) -> Result<()> {
         match self.waits {

@@ -19,6 +19,8 @@
 //! default route: DHCPv6 has neither.
 
 mod client;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod lease;
 mod machine;
 mod message;

@@ -129,7 +129,8 @@ pub struct Connect {
     /// IPv4 address (e.g., "172.30.100.104")
     #[arg(long, value_name = "string")]
     pub ip: Option<String>,
-    /// IPv6 address (e.g., "2001:db8::33"), or "slaac" (by the LAN's routers) or "off"
+    /// IPv6 address (e.g., "2001:db8::33"), or "slaac" (by the LAN's routers), "dhcp"
+    /// (by its DHCPv6 server) or "off"
     #[arg(long, value_name = "string")]
     pub ip6: Option<String>,
     /// Add a link-local address for the container

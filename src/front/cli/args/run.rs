@@ -64,7 +64,8 @@ pub struct Run {
     /// IPv4 address (e.g., 172.30.100.104)
     #[arg(long, value_name = "string")]
     pub ip: Option<String>,
-    /// IPv6 address (e.g., 2001:db8::33), or "slaac" (by the LAN's routers) or "off"
+    /// IPv6 address (e.g., 2001:db8::33), or "slaac" (by the LAN's routers), "dhcp"
+    /// (by its DHCPv6 server) or "off"
     #[arg(long, value_name = "string")]
     pub ip6: Option<String>,
     /// Keep the addresses for the container while it does not run: "on"
