@@ -191,6 +191,7 @@ mod tests {
                     last_ips: crate::base::PerFamily::NONE,
                     dhcp: None,
                     lan6: None,
+                    dhcp6: None,
                 }],
                 ..Default::default()
             },

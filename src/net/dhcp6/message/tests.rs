@@ -1,3 +1,5 @@
+//! Messages as servers and forgers write them, and as this client does.
+
 use super::*;
 
 fn identity() -> Identity {
