@@ -867,8 +867,9 @@ fn renewed_lost_and_another_live() -> Verdict {
 /// A renewal that is refused: the address goes at once, and another one comes.
 fn refused_while_it_runs() -> Verdict {
     let lan = Lab::here(0)?;
-    // T1 and T2.
-    let soon = ["--dhcp-option=58,3", "--dhcp-option=59,300"];
+    // T1 and T2: the other server has to be there by T1, since the next renewal
+    // is a minute later.
+    let soon = ["--dhcp-option=58,8", "--dhcp-option=59,300"];
     let server = dnsmasq(&lan, 50, 59, &soon)?;
     network()?;
     up("web", &["-p", "5000:5000"])?;
