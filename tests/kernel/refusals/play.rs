@@ -402,14 +402,14 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Files below a folder, with their sizes; without locks and the log of events,
+/// Files below a folder, with their sizes; without locks and the log of events, and notes of conflicts,
 /// which stay, and images, which are shared.
 fn files(folder: &Path, lines: &mut Vec<String>) {
     let mut left = vec![folder.to_owned()];
     while let Some(folder) = left.pop() {
         for path in entries(&folder) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if ["images", "events"].contains(&&*name) || name.ends_with("lock") {
+            if ["images", "events", "conflicts"].contains(&&*name) || name.ends_with("lock") {
                 continue;
             }
             let Ok(found) = fs::symlink_metadata(&path) else {
