@@ -72,7 +72,7 @@ fn address(container: &str) -> Verdict<String> {
 }
 
 /// As `inspect` shows them.
-fn conflicts(container: &str) -> Verdict<Value> {
+pub(crate) fn conflicts(container: &str) -> Verdict<Value> {
     let text = said(&["inspect", "-f", "{{json .Dockless.Conflicts}}", container])?;
     Ok(serde_json::from_str(&text)?)
 }
@@ -242,7 +242,7 @@ fn every_address_taken() -> Verdict {
     said(&["network", "rm", "mac1"]).map(drop)
 }
 
-fn send(machine: &Machine, frame: &[u8]) -> Verdict {
+pub(crate) fn send(machine: &Machine, frame: &[u8]) -> Verdict {
     machine.run(|| {
         let fail = |e: nix::Error| dockless::base::Error::sys("send", "ARP", e);
         let index = nix::net::if_::if_nametoindex("eth0").map_err(fail)?;
@@ -260,7 +260,7 @@ fn send(machine: &Machine, frame: &[u8]) -> Verdict {
     Ok(())
 }
 
-const STRANGER: MacAddr = MacAddr([0x02, 0xee, 0, 0, 0, 1]);
+pub(crate) const STRANGER: MacAddr = MacAddr([0x02, 0xee, 0, 0, 0, 1]);
 
 /// A machine elsewhere starts with the same address: both must see it.
 fn two_that_probe_at_once() -> Verdict {

@@ -3,7 +3,7 @@
 //! believe by its own lease file, what the container got by `ip -j`.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -12,8 +12,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use dockless::lab::{Lab, Machine};
+use dockless::sys::arp;
 use serde_json::Value;
 
+use crate::acd;
 use crate::harness::{Test, Verdict, failed};
 use crate::judge::{self, ask, eventually, file_in, inside, said};
 
@@ -29,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(the_address_that_is_wanted_or_none).needs(dnsmasq),
         Test::new(a_server_that_is_gone_when_the_container_comes_back).needs(dnsmasq),
         Test::new(an_address_that_somebody_has_is_declined).needs(dnsmasq),
+        Test::new(a_leased_address_is_defended).needs(dnsmasq),
         Test::new(a_server_that_says_no).needs(dnsmasq),
         Test::new(connected_and_disconnected_live).needs(dnsmasq),
         Test::new(forged_answers_change_nothing).needs(dnsmasq),
@@ -609,6 +612,30 @@ fn an_address_that_somebody_has_is_declined() -> Verdict {
     assert_eq!(wire.asked(DECLINE)?, [decline]);
     assert!(server.log().contains("DHCPDECLINE"), "{}", server.log());
     said(&["rm", "-f", "web"])?;
+    nothing_is_left()
+}
+
+fn a_leased_address_is_defended() -> Verdict {
+    let lan = Lab::here(1)?;
+    let _server = dnsmasq(&lan, 50, 99, &[])?;
+    network()?;
+    up("web", &[])?;
+    let ip: Ipv4Addr = address("web")?.parse()?;
+    let stolen = arp::question(acd::STRANGER, ip, ip);
+    eventually("a defence", 5, || {
+        acd::send(&lan.others[0], &stolen)?;
+        let known = acd::conflicts("web")?;
+        Ok(known[0]["Outcome"] == "defended" && known[0]["Defended"] == 1)
+    })?;
+    assert_eq!(acd::conflicts("web")?[0]["IPv4Address"], ip.to_string());
+    // The claim goes with the address.
+    said(&["rm", "-f", "web"])?;
+    up("docker", &["--acd=off"])?;
+    let ip: Ipv4Addr = address("docker")?.parse()?;
+    acd::send(&lan.others[0], &arp::question(acd::STRANGER, ip, ip))?;
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(acd::conflicts("docker")?, Value::Array(Vec::new()));
+    said(&["rm", "-f", "docker"])?;
     nothing_is_left()
 }
 

@@ -238,6 +238,8 @@ impl Network {
         if let Some(attachment) = attachment {
             engine.let_host_in(&mut self.host, &attachment, journal)?;
             // Nobody else has it: the client has asked before it took the lease.
+            let parent = Some(attachment.parent_index);
+            self.legs[at].claim = self.held_claim(at, &attachment, parent)?;
             self.legs[at].is_announced = true;
             self.announce(&attachment, &spec)?;
         }
@@ -256,6 +258,7 @@ impl Network {
         let mut errors: Vec<Error> = sandbox.del_addr(index, addr).err().into_iter().collect();
         errors.extend(self.guard_follows(at).err());
         let leg = &mut self.legs[at];
+        leg.claim = None;
         if let Some(dhcp) = &mut leg.config.dhcp {
             dhcp.lease = None;
         }

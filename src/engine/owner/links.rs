@@ -312,7 +312,7 @@ impl Network {
     }
 
     /// A claim to an address that the container has had all along.
-    fn held_claim(
+    pub(super) fn held_claim(
         &self,
         at: usize,
         attachment: &Attachment,
@@ -322,7 +322,7 @@ impl Network {
             return Ok(None);
         };
         let leg = &self.legs[at];
-        if self.acd == Acd::Off || !leg.has_arp() || leg.spec.is_dhcp() {
+        if self.acd == Acd::Off || !leg.has_arp() {
             return Ok(None);
         }
         let ear = match parent.filter(|_| attachment.mode.is_ipvlan()) {
