@@ -75,8 +75,9 @@ pub(super) struct Machine {
     phase: Phase,
     rival: Option<Rival>,
     conflicts: VecDeque<Instant>,
-    /// When addresses, and pointers, were multicast last.
-    told: [Option<Instant>; 2],
+    /// When each record was multicast last (6): two questions, for A and for
+    /// AAAA, come in two messages from many resolvers.
+    told: Vec<(Own, Instant)>,
     changed: bool,
 }
 
@@ -96,7 +97,7 @@ impl Machine {
             },
             rival: None,
             conflicts: VecDeque::new(),
-            told: [None; 2],
+            told: Vec::new(),
             changed: false,
         }
     }
@@ -143,12 +144,12 @@ impl Machine {
                 self.phase = Phase::Announcing {
                     next: now + ANNOUNCE_INTERVAL,
                 };
-                self.told = [Some(now); 2];
+                self.tell(&self.zone.every(), now);
                 self.zone.announcement()
             }
             Phase::Announcing { next } if next <= now => {
                 self.phase = Phase::Settled;
-                self.told = [Some(now); 2];
+                self.tell(&self.zone.every(), now);
                 self.zone.announcement()
             }
             _ => None,
@@ -277,9 +278,7 @@ impl Machine {
             };
             asked.retain(|own| !self.was_told(*own, now, again));
         }
-        for own in &asked {
-            self.told[which(*own)] = Some(now);
-        }
+        self.tell(&asked, now);
         out.extend(reply(To::Group, self.response(packet, &asked)));
         out
     }
@@ -323,7 +322,13 @@ impl Machine {
     }
 
     fn was_told(&self, own: Own, now: Instant, lately: Duration) -> bool {
-        self.told[which(own)].is_some_and(|at| now.saturating_duration_since(at) < lately)
+        let told = self.told.iter().find(|(known, _)| *known == own);
+        told.is_some_and(|(_, at)| now.saturating_duration_since(*at) < lately)
+    }
+
+    fn tell(&mut self, all: &[Own], now: Instant) {
+        self.told.retain(|(known, _)| !all.contains(known));
+        self.told.extend(all.iter().map(|own| (*own, now)));
     }
 
     /// With what is asked for next (6.2): the other family, or that there is
@@ -349,13 +354,6 @@ impl Machine {
             IpAddr::V6(ip) => ip.is_unicast_link_local(),
         };
         link_local || self.subject.addrs.iter().any(|own| own.contains(peer))
-    }
-}
-
-fn which(own: Own) -> usize {
-    match own {
-        Own::Addr(_) | Own::Nothing => 0,
-        Own::Pointer(_) => 1,
     }
 }
 

@@ -108,9 +108,15 @@ impl Zone {
         })
     }
 
-    fn all(&self, how: How) -> Vec<ResourceRecord<'static>> {
+    /// What is announced.
+    pub(super) fn every(&self) -> Vec<Own> {
         let addrs = || self.addrs.iter().copied();
         let own = addrs().map(Own::Addr).chain(addrs().map(Own::Pointer));
+        own.collect()
+    }
+
+    fn all(&self, how: How) -> Vec<ResourceRecord<'static>> {
+        let own = self.every().into_iter();
         own.map(|own| self.record(own, how)).collect()
     }
 

@@ -189,6 +189,37 @@ fn answers() {
     );
 }
 
+/// systemd-resolved and others ask for A and AAAA in two messages, in any
+/// order; an address of each family has a pointer of its own.
+#[test]
+fn one_answer_holds_back_no_other() {
+    let now = Instant::now();
+    let mut both = subject("web", "10.0.2.5/24");
+    both.addrs.push("fd00:2::5/64".parse().unwrap());
+    for subject in [subject("web", "10.0.2.5/24"), both] {
+        let is_dual = subject.addrs.len() == 2;
+        let mut machine = Machine::new(subject, now);
+        for step in [0, 250, 500, 750, 1750] {
+            machine.on_time(now + step * MS);
+        }
+        let at = now + 4000 * MS;
+        let mut answered = |name: &str, kind: TYPE, at: Instant| {
+            let asked = query(name, QTYPE::TYPE(kind), false, Vec::new());
+            machine.hear(&asked, peer(PORT), at).len() == 1
+        };
+        assert!(answered("web.local", TYPE::AAAA, at));
+        assert!(answered("web.local", TYPE::A, at + 10 * MS));
+        // But the same one does.
+        assert!(!answered("web.local", TYPE::AAAA, at + 500 * MS));
+        assert!(!answered("web.local", TYPE::A, at + 500 * MS));
+        assert!(answered("5.2.0.10.in-addr.arpa", TYPE::PTR, at));
+        if is_dual {
+            let pointer = format!("5.0.0.0.{}2.0.0.0.0.0.d.f.ip6.arpa", "0.".repeat(20));
+            assert!(answered(&pointer, TYPE::PTR, at + 10 * MS));
+        }
+    }
+}
+
 #[test]
 fn unicast_answers() {
     let now = Instant::now();
