@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(another_one_takes_over).needs(&["ip", "ping"]),
         Test::new(a_short_loss_moves_nothing).needs(ip),
         Test::new(renamed_while_it_runs).needs(&["ip", "ping", "nft"]),
+        Test::new(changed_on_a_renamed_parent_and_not_without_one).needs(&["ip", "ping"]),
         Test::new(carrier_again_is_announced).needs(ip),
         Test::new(a_flapping_link_is_announced_once_a_second).needs(ip),
         Test::new(a_passthru_parent_s_new_mac).needs(&["ip", "ping"]),
@@ -544,6 +545,41 @@ fn renamed_while_it_runs() -> Verdict {
     // The carrier of the link is followed, whatever it is called.
     ip(&["link", "set", "enp9s0", "down"])?;
     has_state("web", "no carrier", "enp9s0")?;
+    nothing_left(&["web"], &["mac1"])
+}
+
+/// `network set` makes the link anew where it is; what cannot be made anew is
+/// not taken away.
+fn changed_on_a_renamed_parent_and_not_without_one() -> Verdict {
+    let lan = Lab::here(1)?;
+    plug(&lan, "lan0")?;
+    create("mac1", &["-o", "parent=lan0"])?;
+    run("web", "mac1", &["--ip", "10.0.2.5"])?;
+    // Past the first look.
+    std::thread::sleep(Duration::from_millis(300));
+    ip(&["link", "set", "lan0", "name", "enp9s0"])?;
+    has_state("web", "up", "enp9s0")?;
+    let set = ["network", "set", "web", "mac1"];
+    said(&[&set[..], &["ip=10.0.2.9"]].concat())?;
+    has_state("web", "up", "enp9s0")?;
+    // Another machine has it: back to what it was.
+    refused(
+        &[&set[..], &["ip=10.0.2.7"]].concat(),
+        "Address already in use",
+    )?;
+    has_state("web", "up", "enp9s0")?;
+    pings("web", "10.0.2.7")?;
+    ip(&["link", "del", "enp9s0"])?;
+    has_state("web", "parent gone", "enp9s0")?;
+    for change in ["ip=10.0.2.10", "mac=02:00:00:00:00:0a", "rate-up=1mbit"] {
+        refused(&[&set[..], &[change]].concat(), "is gone")?;
+        has_state("web", "parent gone", "enp9s0")?;
+    }
+    plug(&lan, "lan0")?;
+    has_state("web", "up", "lan0")?;
+    pings("web", "10.0.2.7")?;
+    let addr = ip_in("web", &["-4", "addr", "show", "eth0"])?;
+    assert_eq!(addr[0]["addr_info"][0]["local"], "10.0.2.9");
     nothing_left(&["web"], &["mac1"])
 }
 

@@ -246,6 +246,16 @@ impl Network {
         }
     }
 
+    /// The link is gone, and could not be made anew: from now on it is tried
+    /// as with any other whose parent has gone.
+    pub(super) fn lose(&mut self, at: usize, before: Attachment) {
+        self.legs[at].attachment = Some(before);
+        self.legs[at].is_announced = true;
+        self.let_go(at);
+        self.set_carrier(at, Carrier::Gone);
+        self.watch_links();
+    }
+
     fn event(&self, at: usize, action: &str, more: &[(&str, &str)]) -> view::Event {
         let leg = &self.legs[at];
         let mut event = events::of_network(&leg.spec, action, Some(self.id.as_str()));

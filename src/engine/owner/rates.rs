@@ -35,27 +35,29 @@ impl Network {
         Ok(all)
     }
 
-    /// What the options of one network have become, in force at once; gives
-    /// back the rates that were.
+    /// What the options of one network have become, in force at once.
     pub(super) fn set(
         &mut self,
         network: &NetworkId,
         config: &EndpointConfig,
         options: EndpointOptions,
-    ) -> Result<Rates> {
-        let had = self.set_rates(network, options.rates)?;
+    ) -> Result<()> {
+        self.set_rates(network, options.rates)?;
         if let Some(leg) = self.legs.iter_mut().find(|leg| leg.spec.id == *network) {
             leg.config = config.clone();
             leg.options = options;
         }
-        Ok(had)
+        Ok(())
     }
 
-    /// Other rates for the link on a network; gives back those that were.
-    /// Where one half cannot be had, the link keeps what it had.
-    pub(super) fn set_rates(&mut self, network: &NetworkId, rates: Rates) -> Result<Rates> {
-        let leg = self.legs.iter_mut().find(|leg| leg.spec.id == *network);
-        let attachment = leg.and_then(|leg| leg.attachment.as_mut());
+    /// Other rates for the link on a network. Where one half cannot be had, the
+    /// link keeps what it had.
+    fn set_rates(&mut self, network: &NetworkId, rates: Rates) -> Result<()> {
+        let at = self.legs.iter().position(|leg| leg.spec.id == *network);
+        if let Some(at) = at {
+            self.parent_index(at)?;
+        }
+        let attachment = at.and_then(|at| self.legs[at].attachment.as_mut());
         let attachment = attachment
             .ok_or_else(|| Error::not_found(format!("network {network} has no link here")))?;
         let sandbox = self.sandbox.as_mut().ok_or_else(not_made)?;
@@ -72,7 +74,7 @@ impl Network {
         };
         set(&rates).map_err(|error| error.with_undo(set(&had).err().into_iter().collect()))?;
         attachment.rates = rates;
-        Ok(had)
+        Ok(())
     }
 
     /// What went through every link, and what was lost on the way.

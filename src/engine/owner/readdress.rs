@@ -7,6 +7,11 @@
 //! that made it: guard, rates, conflict detection, routes, announcements. A
 //! link that cannot be made, an address that somebody has, or a gateway that
 //! answered before and does not now: the link is made once more as it was.
+//!
+//! It stays on its parent, whatever that is called now. Without one nothing is
+//! touched: no link could be made, neither the new one nor the old. A parent
+//! that goes meanwhile has taken the link with it, and it is made again as any
+//! other when the parent is back (`links.rs`).
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +25,7 @@ use crate::engine::lease::Wish;
 use crate::engine::record::{EndpointConfig, Record};
 use crate::net::driver;
 use crate::net::endpoint::EndpointOptions;
+use crate::net::spec::Driver;
 
 /// How long a gateway may take: two questions' time.
 const ANSWER: Duration = Duration::from_millis(1500);
@@ -38,6 +44,7 @@ impl Network {
         let legs = &mut self.legs.iter();
         let at = legs.position(|leg| leg.spec.id == *network);
         let at = at.ok_or_else(|| Error::not_found(format!("network {network} not found")))?;
+        let parent = self.parent_index(at)?;
         let before = self.legs[at].attachment.clone();
         let ifname = before.as_ref().map(|a| a.ifname.clone());
         let old = self.legs[at].stripped(ifname.clone());
@@ -46,13 +53,16 @@ impl Network {
         new.options.ifname = ifname;
         let changed = new
             .check_gateways()
-            .and_then(|()| self.remake(engine, record, at, new, journal))
+            .and_then(|()| self.remake(engine, record, at, new, parent, journal))
             .and_then(|()| self.check_answers(at, answering));
         if let Err(error) = changed {
             let mut undo: Vec<Error> = Vec::new();
             // Refused before the link was touched?
             if self.legs[at].attachment.is_none() || self.legs[at].attachment != before {
-                undo.extend(self.remake(engine, record, at, old, journal).err());
+                undo.extend(self.remake(engine, record, at, old, parent, journal).err());
+            }
+            if let (None, Some(before)) = (&self.legs[at].attachment, before) {
+                self.lose(at, before);
             }
             let spec = self.legs[at].spec.clone();
             let released = fresh.into_iter().map(|addr| engine.release(&spec, addr));
@@ -66,6 +76,27 @@ impl Network {
             .filter(|addr| leg.addrs.of(addr.family()) != Some(*addr));
         let released = gone.map(|addr| engine.release(&leg.spec, addr));
         Ok(released.filter_map(Result::err).collect())
+    }
+
+    /// The parent's index; an error where it has gone.
+    pub(super) fn parent_index(&mut self, at: usize) -> Result<Option<u32>> {
+        let Some(attachment) = self.legs[at].attachment.clone() else {
+            return Ok(None);
+        };
+        if self.parent_name(attachment.parent_index)?.is_some() {
+            return Ok(Some(attachment.parent_index));
+        }
+        let (parent, name) = (attachment.parent, &self.legs[at].spec.name);
+        Err(Error::conflict(format!(
+            "{parent}, the parent of network {name}, is gone, and the container's link with it"
+        ))
+        .hint(
+            "it is made again when the parent is back: change it then, or stop the container first",
+        ))
+    }
+
+    fn parent_name(&mut self, index: u32) -> Result<Option<IfName>> {
+        Ok(self.host.link_by_index(index)?.map(|link| link.name))
     }
 
     /// With the addresses that were asked for, each leased if it is not the
@@ -128,6 +159,7 @@ impl Network {
         record: &mut Record,
         at: usize,
         leg: Leg,
+        parent: Option<u32>,
         journal: &mut dyn Journal,
     ) -> Result<()> {
         if let Some(attachment) = self.legs[at].attachment.clone() {
@@ -147,7 +179,18 @@ impl Network {
         // With the claim to the old address, if it had one.
         self.legs[at] = leg;
         let default = self.default_legs();
-        self.attach(engine, at, &default, journal)?;
+        // By the network's record its parent may have another name: leases go by
+        // that.
+        let spec = self.legs[at].spec.clone();
+        let parent = parent.map(|index| self.parent_name(index)).transpose()?;
+        if let (Some(parent), Driver::Vlan(vlan)) =
+            (parent.flatten(), &mut self.legs[at].spec.driver)
+        {
+            vlan.parent = parent;
+        }
+        let attached = self.attach(engine, at, &default, journal);
+        self.legs[at].spec = spec;
+        attached?;
         // Those of other links that have gone with this one.
         self.move_default(&PerFamily::NONE, &default)?;
         self.settle(JOIN_WAIT, &mut Vec::new())?;

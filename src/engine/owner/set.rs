@@ -4,6 +4,7 @@ use super::{Owned, readdress};
 use crate::base::{Error, NetworkId, Result};
 use crate::engine::record::EndpointConfig;
 use crate::engine::set::Change;
+use crate::net::endpoint::EndpointOptions;
 
 impl Owned {
     /// The link first: what cannot be had is not recorded; and what cannot be
@@ -20,10 +21,11 @@ impl Owned {
             let wanted = std::mem::replace(endpoint, had.clone());
             return self.readdress(&change.network, wanted, had);
         }
-        let had = self.network.set(&change.network, endpoint, options)?;
+        self.network.set(&change.network, endpoint, options)?;
         self.network.describe(&mut self.record.state);
         self.save().map_err(|error| {
-            let undone = self.network.set_rates(&change.network, had);
+            let options = EndpointOptions::new(&had.request.driver_options);
+            let undone = options.and_then(|o| self.network.set(&change.network, &had, o));
             self.record = before;
             error.with_undo(undone.err().into_iter().collect())
         })
