@@ -19,10 +19,11 @@ use super::{Engine, missing, view};
 use crate::base::{Cidr, Error, Family, NetworkId, OfFamily, Result};
 use crate::container::attach::Client;
 use crate::net::endpoint::EndpointOptions;
-use crate::net::host_access;
 use crate::net::routing::choice::{self, Candidate};
+use crate::net::routing::fixed::StaticRoute;
 use crate::net::routing::{PRIORITY, Plan, Way, table_of};
 use crate::net::spec::{Driver, HostAccess, SourceRouting};
+use crate::net::{Carrier, host_access};
 use crate::netlink::policy::{MAIN, TableRoute};
 use crate::netlink::route::Route;
 use crate::netlink::rule::Rule;
@@ -260,6 +261,8 @@ fn rule_text(rule: &Rule) -> String {
     words.join(" ")
 }
 
+/// Of a route without a metric of its own in IPv6 (IP6_RT_PRIO_USER).
+const IPV6_METRIC: u32 = 1024;
 /// local, main, default
 const KERNELS_TABLES: std::ops::RangeInclusive<u32> = 253..=255;
 
@@ -272,6 +275,47 @@ fn others(rules: &[Rule], sides: &[Side]) -> Vec<String> {
     rules.iter().filter(is_known).map(rule_text).collect()
 }
 
+/// What has become of a static route.
+fn state_of(fixed: &StaticRoute, side: &Side, routing: &Routing) -> String {
+    if let Some(why) = fixed.why_not(&side.way.addrs) {
+        return format!("not here: {why}");
+    }
+    let metric = |metric: Option<u32>| match (metric, fixed.gateway) {
+        (None | Some(0), IpAddr::V4(_)) => 0,
+        (None | Some(0), IpAddr::V6(_)) => IPV6_METRIC,
+        (Some(metric), _) => metric,
+    };
+    let in_table = |table: u32| {
+        let all = routing.routes.iter();
+        all.filter(move |r| (r.table, r.dst) == (table, Some(fixed.dst)))
+    };
+    let is_same = |r: &&Route| metric(r.metric) == metric(fixed.metric);
+    let is_in = |table: u32| {
+        let mut same = in_table(table).filter(is_same);
+        same.any(|r| r.gateway == Some(fixed.gateway))
+    };
+    let own = is_in(table_of(side.way.ifindex));
+    match (is_in(MAIN), own) {
+        (true, true) => return "in main and in its own table".to_owned(),
+        (true, false) => return "in main".to_owned(),
+        (false, _) => {}
+    }
+    let here = if own {
+        "in its own table; in main"
+    } else {
+        "not in main:"
+    };
+    if in_table(MAIN).any(|r| r.gateway.is_none()) {
+        format!("{here} that destination is on a link of the container")
+    } else if in_table(MAIN).any(|r| is_same(&r)) {
+        format!("{here} another network has that destination")
+    } else if own {
+        "in its own table; missing in main: something has deleted it".to_owned()
+    } else {
+        "missing: something has deleted it".to_owned()
+    }
+}
+
 /// One network's part. The numbers of tables are known when the links are
 /// there.
 fn shown(side: &Side, routing: &Routing, live: bool) -> view::NetworkRouting {
@@ -282,28 +326,14 @@ fn shown(side: &Side, routing: &Routing, live: bool) -> view::NetworkRouting {
         true => rule_text(rule),
         false => rule_text(rule).replace(&own.to_string(), "a table of its own"),
     });
-    let fixed = side.spec.routes.iter().map(|fixed| {
-        let state = match fixed.why_not(&side.way.addrs) {
-            Some(why) => format!("not here: {why}"),
-            None => {
-                let is_in = |table: u32| {
-                    routing.routes.iter().any(|r| {
-                        (r.table, r.dst, r.gateway) == (table, Some(fixed.dst), Some(fixed.gateway))
-                    })
-                };
-                match (is_in(MAIN), is_in(own)) {
-                    (true, true) => "in main and in its own table".to_owned(),
-                    (true, false) => "in main".to_owned(),
-                    (false, true) => {
-                        "in its own table; in main, another network has that destination".to_owned()
-                    }
-                    (false, false) => "missing: something has deleted it".to_owned(),
-                }
-            }
-        };
-        format!("{fixed}: {state}")
-    });
+    let fixed = side.spec.routes.iter();
+    let fixed = fixed.map(|fixed| format!("{fixed}: {}", state_of(fixed, side, routing)));
     let mut notes = Vec::new();
+    match side.carrier {
+        Carrier::Up => {}
+        Carrier::Down => notes.push("its parent has no carrier: nothing goes this way".to_owned()),
+        Carrier::Gone => notes.push("its parent is gone: there is no such link now".to_owned()),
+    }
     if side.spec.is_internal() {
         notes.push("internal: no default route in main or in its table".to_owned());
     }

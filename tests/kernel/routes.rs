@@ -614,6 +614,11 @@ fn explained() -> Verdict {
         "{line}"
     );
 
+    said(&["network", "set", "web", "b", "gw=10.0.3.7"])?;
+    let own = explain(&["10.50.0.2"])?;
+    assert!(own.contains("by eth0 via 10.0.3.7\n"), "{own}");
+    said(&["network", "set", "web", "b", "gw=off"])?;
+
     said(&["start", "web"])?;
     let text = explain(&[])?;
     assert!(text.starts_with("web, as it is\n"), "{text}");
@@ -675,6 +680,9 @@ fn explained() -> Verdict {
         &["ip", "route", "del", "10.9.0.0/16", "table", "main"],
     )?
     .success()?;
+    let text = explain(&[])?;
+    let missing = "10.0.2.77: in its own table; missing in main: something has deleted it";
+    assert!(text.contains(missing), "{text}");
     inside(
         "web",
         &["ip", "route", "del", "10.9.0.0/16", "table", "1003"],
@@ -688,6 +696,10 @@ fn explained() -> Verdict {
     ] {
         assert!(text.contains(phrase), "{phrase}\n{text}");
     }
+    ip("link set eth2 down")?;
+    judge::eventually("a note of the carrier", 5, || {
+        Ok(explain(&[])?.contains("its parent has no carrier"))
+    })?;
     let format = said(&[
         "network",
         "explain",

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use crate::base::{Cidr, Family, OfFamily, PerFamily};
 use crate::engine::owner::of_lease;
 use crate::engine::record::EndpointConfig;
-use crate::net::Attachment;
+use crate::net::endpoint::EndpointOptions;
 use crate::net::routing::choice::Candidate;
 use crate::net::routing::{Out, Way};
 use crate::net::spec::{NetworkSpec, SourceRouting, Vlan};
+use crate::net::{Attachment, Carrier};
 
 /// One network of a container, as it is or would be.
 pub(super) struct Side {
@@ -20,6 +21,8 @@ pub(super) struct Side {
     pub(super) awaits_lease: bool,
     pub(super) gateways: PerFamily<IpAddr>,
     pub(super) way: Way,
+    /// Of its parent.
+    pub(super) carrier: Carrier,
 }
 
 impl Side {
@@ -30,7 +33,10 @@ impl Side {
     ) -> Self {
         let (addrs, gateways) = (attachment.addrs, attachment.gateways);
         let ifname = attachment.ifname.to_string();
-        Self::new(spec, config, ifname, attachment.ifindex, addrs, gateways)
+        Self {
+            carrier: attachment.link.carrier,
+            ..Self::new(spec, config, ifname, attachment.ifindex, addrs, gateways)
+        }
     }
 
     /// A subnet stands for an address that is not known yet.
@@ -60,8 +66,11 @@ impl Side {
             }
         });
         let isolated = spec.vlan().is_some_and(Vlan::is_isolated);
+        let own = EndpointOptions::new(&config.request.driver_options);
+        let own = own.map(|options| options.gateways).unwrap_or_default();
         let gateways = PerFamily::each(|family| match lease {
             _ if spec.is_l3() || isolated => None,
+            None if own.of(family).is_some() => own.of(family),
             Some(lease) if family == Family::Ipv4 => lease.gateway().map(IpAddr::V4),
             _ => {
                 let own = addrs.of(family)?.network();
@@ -101,6 +110,7 @@ impl Side {
                 fixed: spec.routes.clone(),
                 ruled: spec.source_routing == SourceRouting::On,
             },
+            carrier: Carrier::Up,
             gateways,
             ifname,
             spec,
