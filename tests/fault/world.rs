@@ -364,7 +364,8 @@ fn all_files() -> Vec<String> {
 }
 
 /// Every file and folder below, with a letter for its kind; the image's own
-/// files, and the log of events, which stays, are not looked at.
+/// files, the log of events and notes of others' addresses, which stay, are not
+/// looked at.
 fn files(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(folder) else {
@@ -372,7 +373,7 @@ fn files(folder: &Path) -> Vec<String> {
     };
     for entry in entries.flatten() {
         let path = entry.path();
-        if entry.file_name() == "events" {
+        if entry.file_name() == "events" || entry.file_name() == "conflicts" {
             continue;
         }
         let kind = entry.file_type().map_or('?', |t| {

@@ -402,8 +402,8 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Files below a folder, with their sizes; without locks and the log of events, and notes of conflicts,
-/// which stay, and images, which are shared.
+/// Files below a folder, with their sizes; without locks, the log of events and
+/// notes of others' addresses, which stay, and images, which are shared.
 fn files(folder: &Path, lines: &mut Vec<String>) {
     let mut left = vec![folder.to_owned()];
     while let Some(folder) = left.pop() {
