@@ -215,7 +215,8 @@ impl Engine {
         Ok((ip, Cidr::new(ip, subnet.prefix())?))
     }
 
-    /// Refuses an address that another container than this one has or keeps.
+    /// Refuses an address that another container than this one has or keeps,
+    /// and one that is no container's.
     pub(super) fn check_free(
         &self,
         network: &NetworkSpec,
@@ -226,12 +227,16 @@ impl Engine {
         let pool = ipam::pool_of(&network.pools, ip)?;
         let prefix = prefix(network.segment(), pool.subnet);
         let holder = self.holder(&format!("{prefix}{ip}"))?;
+        let neighbours = self.neighbours(network)?;
         if holder.is_some_and(|(id, _)| id != *container)
+            || ipam::is_reserved(pool, ip)
+            || host_side(network) == Some(ip)
+            || is_neighbours(&neighbours, pool.subnet, ip)
             || self
                 .reserved(&prefix, Some(container), &HashSet::new())?
                 .contains_key(&ip)
         {
-            return Err(self.in_use(network, &self.neighbours(network)?, ip)?);
+            return Err(self.in_use(network, &neighbours, ip)?);
         }
         Ok(())
     }

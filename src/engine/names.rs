@@ -142,6 +142,14 @@ impl Engine {
         Ok(ids)
     }
 
+    /// The container of that name.
+    pub(super) fn named(&self, name: &ContainerName) -> Result<Option<ContainerId>> {
+        match self.holder_of_name(&self.name_path(name))? {
+            Some(id) if self.bears(&id, name.as_str())? => Ok(Some(id)),
+            _ => Ok(None),
+        }
+    }
+
     /// Full id, then name, then a prefix of one id only.
     pub(super) fn find(&self, wanted: &str) -> Result<ContainerId> {
         let missing = || Error::not_found(format!("No such container: {wanted}"));
@@ -154,8 +162,7 @@ impl Engine {
         }
         let bare = wanted.strip_prefix('/').unwrap_or(wanted);
         if let Ok(name) = ContainerName::new(bare)
-            && let Some(id) = self.holder_of_name(&self.name_path(&name))?
-            && self.bears(&id, bare)?
+            && let Some(id) = self.named(&name)?
         {
             return Ok(id);
         }

@@ -7,25 +7,28 @@
 use super::Engine;
 use super::owner::check_families;
 use super::record::Config;
-use crate::base::{Cause, ContainerName, Family, Result};
+use super::set::check_gateways;
+use crate::base::{Cause, ContainerName, Error, Family, Result};
+use crate::net::endpoint::EndpointOptions;
 use crate::store::Lock;
 
 impl Engine {
     /// Removes the container of that name, if there is one; its last addresses
     /// become those that the new one asks for first.
     pub(super) fn replace(&self, name: &ContainerName, config: &mut Config) -> Result<()> {
-        let old = match self.find(name.as_str()) {
-            Ok(id) => self.record(&id)?,
-            Err(e) if matches!(e.cause, Cause::NotFound(_)) => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        // It may be the beginning of somebody's id.
-        if old.name != *name {
+        let Some(id) = self.named(name)? else {
             return Ok(());
-        }
+        };
+        let gone = |e: &Error| matches!(e.cause, Cause::NotFound(_));
+        let old = match self.record(&id) {
+            Err(e) if gone(&e) => return Ok(()),
+            old => old?,
+        };
         for endpoint in &mut config.endpoints {
             let network = self.find_network(&endpoint.request.network)?;
             check_families(&endpoint.request, &network)?;
+            let options = EndpointOptions::new(&endpoint.request.driver_options)?;
+            check_gateways(&options, &network, &endpoint.request.ips)?;
             for family in Family::BOTH {
                 if let (Some(ip), false) = (endpoint.request.ips.of(family), network.is_dhcp()) {
                     self.check_free(&network, ip, &old.id)?;
@@ -37,7 +40,11 @@ impl Engine {
                 endpoint.last_ips = had.last_ips;
             }
         }
-        self.remove(old.id.as_str(), true)?;
+        match self.remove(old.id.as_str(), true) {
+            // Another command has removed it meanwhile.
+            Err(e) if gone(&e) => {}
+            removed => removed?,
+        }
         // The end of one with --rm is its supervisor's.
         Lock::acquire(&self.dirs.lock(&old.id))?.unlink()
     }

@@ -2,13 +2,17 @@
 //! leaving it. Its supervisor does it while it runs, and then it is so at once;
 //! otherwise the record says it, for the next start.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::connect::{is_network, warnings};
 use super::record::{EndpointConfig, Record};
 use super::{Client, EndpointChange, Engine};
-use crate::base::{Error, NetworkId, Result};
+use crate::base::{Error, NetworkId, OfFamily, PerFamily, Result};
 use crate::net::endpoint::EndpointOptions;
+use crate::net::ipam::{self, Pool};
+use crate::net::spec::NetworkSpec;
 
 /// What of one endpoint is to be another, together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,13 +86,17 @@ impl Engine {
                     "invalid endpoint settings:\nno configured subnet contains IP address {ip}"
                 )));
             }
+            let is_reserved = |ip| network.pools.iter().any(|pool| ipam::is_reserved(pool, ip));
+            if let Some(ip) = change.to.ips.values().find(|ip| is_reserved(*ip)) {
+                return Err(self.in_use(&network, &self.neighbours(&network)?, ip)?);
+            }
             if network.vlan().is_some_and(|v| v.mode.has_parents_mac()) && change.to.mac.is_some() {
                 return Err(Error::invalid(format!(
                     "links on network {} have their parent's MAC",
                     network.name
                 )));
             }
-            change.apply(endpoint).map(drop)
+            check_gateways(&change.apply(endpoint)?, &network, &endpoint.request.ips)
         };
         let ask = |client: &mut Client| {
             changed(&mut self.record(&id)?)?;
@@ -102,4 +110,28 @@ impl Engine {
             set.map(|()| Vec::new())
         })
     }
+}
+
+/// What no start could make: of a container that does not run, nobody else
+/// looks at it before.
+pub(super) fn check_gateways(
+    options: &EndpointOptions,
+    network: &NetworkSpec,
+    ips: &PerFamily<IpAddr>,
+) -> Result<()> {
+    for gateway in options.gateways.values() {
+        let is_near = |pool: &Pool| {
+            let own = ips.of(gateway.family());
+            pool.subnet.contains(gateway)
+                && own.is_none_or(|own| own != gateway && pool.subnet.contains(own))
+        };
+        if !network.pools.iter().any(is_near) {
+            return Err(Error::invalid(format!(
+                "gateway {gateway} is not another address of the container's subnet on network {}",
+                network.name
+            ))
+            .hint("gw= is a machine on the network's own link"));
+        }
+    }
+    Ok(())
 }

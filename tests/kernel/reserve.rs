@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(kept_for_nobody),
         Test::new(replaced_with_its_addresses),
         Test::new(not_replaced),
+        Test::new(replaced_by_two_at_once),
     ]
 }
 
@@ -217,7 +218,11 @@ fn not_replaced() -> Verdict {
     run("other", &["--ip", "10.0.2.9"])?;
     let was = (id("web")?, pid_of("web")?);
     let web = ["run", "-d", "--replace", "--name", "web"];
-    let tries: [(&[&str], &str); 5] = [
+    let tries: [(&[&str], &str); 8] = [
+        (
+            &["--network", "name=lan,gw=10.0.9.1", "tester"],
+            "gateway 10.0.9.1 is not another address",
+        ),
         (
             &["--network", "nosuch", "tester"],
             "network nosuch not found",
@@ -225,6 +230,15 @@ fn not_replaced() -> Verdict {
         (&["--network", "lan", "nosuch"], "Unable to find image"),
         (
             &["--network", "lan", "--ip", "10.0.2.9", "tester"],
+            "Address already in use",
+        ),
+        // The network's own, the broadcast address.
+        (
+            &["--network", "lan", "--ip", "10.0.2.0", "tester"],
+            "Address already in use",
+        ),
+        (
+            &["--network", "lan", "--ip", "10.0.2.255", "tester"],
             "Address already in use",
         ),
         (
@@ -257,5 +271,42 @@ fn not_replaced() -> Verdict {
     assert_eq!((id("web")?, pid_of("web")?), was);
     said(&["rm", "-f", "web", "other"])?;
     said(&["rm", "-f", beginning])?;
+    // One that two ids begin with is a name as any other.
+    let folder = PathBuf::from(std::env::var("DOCKLESS_ROOT")?).join("containers");
+    let ids = ["0", "1"].map(|end| folder.join(format!("db{}", end.repeat(62))));
+    ids.iter().try_for_each(fs::create_dir)?;
+    run("db", &["--replace"])?;
+    said(&["rm", "-f", "db"])?;
+    said(&["network", "rm", "lan"]).map(drop)
+}
+
+/// Of several commands that replace one container, one at least has it, and
+/// the others say who has the name.
+fn replaced_by_two_at_once() -> Verdict {
+    let _lan = Lab::here(1)?;
+    create("10.0.2.8/29")?;
+    let words = ["run", "-d", "--replace", "--name", "web"];
+    let words = [&words[..], &["--network", "lan", "tester"]].concat();
+    run("web", &[])?;
+    for _ in 0..4 {
+        let all = std::thread::scope(|scope| {
+            let started = [(); 3].map(|()| scope.spawn(|| ask(&words)));
+            started.map(|one| one.join().unwrap())
+        });
+        let mut done = 0;
+        for one in all {
+            let one = one?;
+            done += usize::from(one.code == Some(0));
+            let text = one.stderr;
+            assert!(
+                one.code == Some(0) || text.contains("is already in use"),
+                "{text}"
+            );
+        }
+        assert!(done > 0);
+        assert_eq!(address("web")?, "10.0.2.8");
+        assert_eq!(said(&["ps", "-aq"])?.lines().count(), 1);
+    }
+    said(&["rm", "-f", "web"])?;
     said(&["network", "rm", "lan"]).map(drop)
 }
