@@ -18,7 +18,10 @@
 //! A macvlan's MAC follows from its address, by the same rule on every host
 //! (Docker's): who has the address already has the MAC, too, and what is asked
 //! by that MAC never gets its answer. So until the address is claimed the
-//! parent asks and listens as well, by its own MAC ([`Twin`]).
+//! parent asks and listens as well, by its own MAC ([`Twin`]). Where a switch
+//! sends broadcasts back to the port that they came from (that of a VEPA, a
+//! bond without LACP), the one hears the other ask: who asks by either MAC is
+//! no contradiction, who answers is.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -33,7 +36,7 @@ use nix::sys::socket::{
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, MacAddr, Result, Subject};
-use crate::sys::arp::{self, Claim};
+use crate::sys::arp::{self, Claim, Said};
 use crate::sys::netns::{Netns, Sandbox};
 use crate::sys::{random, raw};
 
@@ -272,7 +275,10 @@ impl Watch {
     /// them speaks for all addresses of the container (Linux's `arp_ignore` and
     /// `arp_announce` as they are by default).
     pub fn heard(&mut self, own: &[MacAddr]) -> Result<Option<(MacAddr, u32)>> {
-        let heard = self.hear(self.ear(), |mac, _| !own.contains(mac))?;
+        let parent = self.twin.as_ref().map(|twin| twin.mac);
+        let heard = self.hear(self.ear(), |frame| {
+            !(own.contains(&frame.from) || frame.is_probe && Some(frame.from) == parent)
+        })?;
         let is_late = self.probed.is_none_or(|at| at.elapsed() > LATE);
         match &mut self.twin {
             Some(twin) if twin.is_over && !twin.is_deaf && is_late => {
@@ -281,7 +287,7 @@ impl Watch {
                 deafened.map_err(|e| Error::sys("filter ARP", Subject::None, e))?;
                 // What came before would keep it readable.
                 if let Some(twin) = &self.twin {
-                    self.hear(&twin.socket, |_, _| false)?;
+                    self.hear(&twin.socket, |_| false)?;
                 }
                 Ok(heard)
             }
@@ -292,20 +298,19 @@ impl Watch {
                 // Our own broadcasts come back where a switch reflects them.
                 // What is said by our MAC to the parent's is never ours: the
                 // two cannot reach each other.
-                let of_a_twin = |mac: &MacAddr, to: &MacAddr| match *mac == self.mac {
-                    true => *to == twin.mac,
-                    false => !own.contains(mac),
+                let of_a_twin = |frame: &Said| match frame.from == self.mac {
+                    true => frame.to == twin.mac,
+                    false => !own.contains(&frame.from),
                 };
                 Ok(heard.or(self.hear(&twin.socket, of_a_twin)?))
             }
         }
     }
 
-    /// `counts`: by sender, and by whom the frame is for.
     fn hear(
         &self,
         socket: &OwnedFd,
-        counts: impl Fn(&MacAddr, &MacAddr) -> bool,
+        counts: impl Fn(&Said) -> bool,
     ) -> Result<Option<(MacAddr, u32)>> {
         let mut heard: Option<(MacAddr, u32)> = None;
         let mut frame = [0; 64];
@@ -313,10 +318,10 @@ impl Watch {
             match recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => {
                     let frame = frame.get(..length).unwrap_or_default();
-                    if let (Some(mac), Some(to)) = (arp::sender(frame), arp::receiver(frame))
-                        && counts(&mac, &to)
+                    if let Some(said) = arp::said(frame)
+                        && counts(&said)
                     {
-                        heard = Some((mac, heard.map_or(1, |(_, n)| n.saturating_add(1))));
+                        heard = Some((said.from, heard.map_or(1, |(_, n)| n.saturating_add(1))));
                     }
                 }
                 Err(Errno::EAGAIN | Errno::ENODEV | Errno::ENXIO) => return Ok(heard),

@@ -31,12 +31,13 @@ pub fn arp(frame: &[u8]) {
     assert_eq!(held, says_so);
     assert_eq!(probing, says_so || probes);
     if probing {
-        let mac = arp::sender(frame).expect("a contradiction has a sender");
-        assert_ne!(mac, OWN);
+        let said = arp::said(frame).expect("a contradiction has a sender");
+        assert_ne!(said.from, OWN);
+        assert_eq!(said.is_probe, !says_so);
     }
     // The DHCP client's own look, by the library.
     if let Some(mac) = claims(frame, IP) {
-        assert_eq!(arp::sender(frame), Some(mac));
+        assert_eq!(arp::said(frame).map(|said| said.from), Some(mac));
         assert!(mac == OWN || probing || place(12, 14) != [8, 6]);
     }
 }

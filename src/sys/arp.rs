@@ -154,15 +154,26 @@ impl Program {
     }
 }
 
-/// Who sent a frame that [`contradictions`] has passed.
-pub fn sender(frame: &[u8]) -> Option<MacAddr> {
-    let at = usize::try_from(at::SENDER_MAC).ok()?;
-    frame.get(at..at + 6)?.try_into().ok().map(MacAddr)
+/// What a frame says that [`contradictions`] has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub from: MacAddr,
+    /// An interface, or all.
+    pub to: MacAddr,
+    /// It asks, and says of no address that it is the sender's.
+    pub is_probe: bool,
 }
 
-/// Whom the frame is for: an interface, or all.
-pub fn receiver(frame: &[u8]) -> Option<MacAddr> {
-    frame.get(..6)?.try_into().ok().map(MacAddr)
+pub fn said(frame: &[u8]) -> Option<Said> {
+    fn part<const N: usize>(frame: &[u8], at: u32) -> Option<[u8; N]> {
+        let at = usize::try_from(at).ok()?;
+        frame.get(at..at + N)?.try_into().ok()
+    }
+    Some(Said {
+        from: MacAddr(part(frame, at::SENDER_MAC)?),
+        to: MacAddr(part(frame, 0)?),
+        is_probe: part(frame, at::SENDER_IP)? == [0; 4],
+    })
 }
 
 /// Passes nothing.
@@ -198,12 +209,14 @@ mod tests {
             ] {
                 assert_eq!(passes(&probing, &frame), while_probing, "{frame:x?}");
                 assert_eq!(passes(&held, &frame), while_held, "{frame:x?}");
-                assert!(sender(&frame) == Some(other) || sender(&frame) == Some(own));
+                let said = said(&frame).unwrap();
+                assert!(said.from == other || said.from == own);
+                assert_eq!(said.is_probe, frame[28..32] == [0; 4]);
                 assert!(!passes(&nothing(), &frame));
             }
             let mut answer = question(other, zero, ip(5));
             answer[21] = 2;
-            assert_eq!(receiver(&answer), Some(MacAddr([0xff; 6])));
+            assert_eq!(said(&answer).map(|s| s.to), Some(MacAddr([0xff; 6])));
             assert!(!passes(&probing, &answer), "a reply that tells nothing");
             let mut token_ring = question(other, ip(5), ip(5));
             token_ring[15] = 6;

@@ -2,7 +2,7 @@
 //! take, a container's address. Judged by `ip` and by captures on the switch.
 
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(a_chosen_address_that_a_peer_has_is_refused).needs(&["ip"]),
         Test::new(a_given_address_that_peers_have_is_passed_over).needs(&["ip"]),
         Test::new(a_peer_with_the_same_mac_is_a_conflict).needs(&["ip"]),
+        Test::new(a_switch_that_reflects_is_no_conflict).needs(&["ip", "bridge", "nsenter"]),
         Test::new(every_address_taken).needs(&["ip"]),
         Test::new(two_that_probe_at_once).needs(&["ip"]),
         Test::new(strict_takes_the_standard_s_time),
@@ -224,6 +225,37 @@ fn a_peer_with_the_same_mac_is_a_conflict() -> Verdict {
     );
     said(&["rm", "-f", "web", "next"])?;
     said(&["network", "rm", "mac2"]).map(drop)
+}
+
+/// What a VEPA needs, and what a bond without LACP does: broadcasts come back
+/// to the port that they came from. Who has an address is heard all the same.
+fn a_switch_that_reflects_is_no_conflict() -> Verdict {
+    let lan = Lab::here(1)?;
+    let (pid, fd) = (std::process::id(), lan.switch().as_fd().as_raw_fd());
+    let switch = format!("--net=/proc/{pid}/fd/{fd}");
+    let reflects = ["link", "set", "dev", "to-host", "hairpin", "on"];
+    judge::run(&[&["nsenter", &switch, "--", "bridge"], &reflects[..]].concat())?.success()?;
+    for mode in ["bridge", "vepa"] {
+        let mode = format!("macvlan_mode={mode}");
+        create("mac1", "10.0.2.0/24", &["-o", &mode, "--gateway=10.0.2.1"])?;
+        let run = |flags: &[&str]| {
+            let words = ["run", "-d", "--name=web", "--network=mac1"];
+            dockless(&[&words[..], flags, &["tester"]].concat())
+        };
+        for acd in ["--acd=fast", "--acd=strict"] {
+            let (code, _, err) = run(&[acd, "--ip=10.0.2.5"])?;
+            assert_eq!(code, Some(0), "{mode} {acd}: {err}");
+            std::thread::sleep(Duration::from_millis(1200));
+            assert_eq!(conflicts("web")?, Value::Array(Vec::new()), "{mode} {acd}");
+            said(&["rm", "-f", "web"])?;
+        }
+        let (code, _, err) = run(&["--ip=10.0.2.7"])?;
+        assert_eq!(code, Some(125), "{mode}: {err}");
+        assert!(err.contains("Address already in use: 10.0.2.7"), "{err}");
+        said(&["rm", "-f", "web"])?;
+        said(&["network", "rm", "mac1"])?;
+    }
+    Ok(())
 }
 
 /// .1 is the gateway's, .2 and .3 are the peer's: no other is left in a /29
