@@ -21,6 +21,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::launch::hex;
 use super::names::list;
+use super::owner::{BURIAL, GLANCE};
 use super::record::{Dhcp, EndpointConfig, Record};
 use super::{Engine, HostAccess, NetworkCreate, view};
 use crate::base::{self, Error, IfName, MacAddr, NetworkId, OfFamily, Result};
@@ -34,8 +35,6 @@ use crate::sys::sysctl::{Family, NetSysctl};
 
 /// Addresses of containers that are gone.
 const REMEMBERED: usize = 512;
-/// How long a dead container's namespace may take to go.
-const BURIAL: Duration = Duration::from_secs(2);
 
 /// Refuses what no server could be asked for.
 pub(super) fn check_network(
@@ -339,7 +338,7 @@ pub(super) fn on_a_link(
             });
         match said {
             Err(e) if e.is_errno(libc::EADDRINUSE) && Instant::now() < end => {
-                std::thread::sleep(BURIAL / 200);
+                std::thread::sleep(GLANCE);
             }
             said => return said,
         }

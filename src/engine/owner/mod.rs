@@ -44,7 +44,7 @@ mod taken;
 
 pub(super) use claims::Taken;
 pub(super) use legs::check_families;
-pub(super) use network::Network;
+pub(super) use network::{BURIAL, GLANCE, Network};
 pub(super) use routing::{Question, Routing, of_lease};
 
 /// The publisher's keys, apart from any other of the owner's.

@@ -161,8 +161,11 @@ pub(in crate::engine) struct Network {
     pub(super) mdns: bool,
 }
 
-/// How long a dead container's namespace may take to go.
-const BURIAL: Duration = Duration::from_secs(2);
+/// How long a dead container's namespace may take to go: some 30 ms, but the
+/// kernel takes all that have ended apart one after the other.
+pub(in crate::engine) const BURIAL: Duration = Duration::from_secs(5);
+/// How often to look.
+pub(in crate::engine) const GLANCE: Duration = Duration::from_millis(10);
 
 pub(super) fn not_made() -> Error {
     Error::state(
@@ -400,7 +403,7 @@ impl Network {
                     if self.has_live_twin(engine, at)? {
                         return Err(e);
                     }
-                    std::thread::sleep(BURIAL / 200);
+                    std::thread::sleep(GLANCE);
                 }
                 done => return done.and_then(|()| self.lease_by_dhcp6(engine, at)),
             }
