@@ -132,7 +132,10 @@ impl<P: Place> Rtnl<P> {
                 .ask(to, None, false)
                 .map(|route| route.and_then(|route| route.prefsrc)),
         };
-        let outcome = chosen.and_then(|from| Ok((from, self.ask(to, from, true)?)));
+        let outcome = chosen.and_then(|from| match self.ask(to, from, true) {
+            Err(fault) if is_nobodys(&fault) => Ok((from, self.ask(to, from, false)?)),
+            answer => Ok((from, answer?)),
+        });
         match outcome {
             Ok((from, route)) => Ok(Found {
                 from,
@@ -180,6 +183,11 @@ impl<P: Place> Rtnl<P> {
             .get(libc::RTM_GETROUTE, &question, route::parse)?;
         Ok(found.flatten())
     }
+}
+
+/// Groups and 255.255.255.255 have a way in IPv4, and no entry that matched.
+fn is_nobodys(fault: &Fault) -> bool {
+    fault.errno() == libc::EHOSTUNREACH
 }
 
 /// The kernel has looked, and there is no way.
