@@ -62,7 +62,15 @@ impl Network {
                 undo.extend(self.remake(engine, record, at, old, parent, journal).err());
             }
             if let (None, Some(before)) = (&self.legs[at].attachment, before) {
-                self.lose(at, before);
+                undo.extend(self.lose(at, before).err());
+                // The addresses stay the container's.
+                let lines: Vec<Cidr> = self.legs[at].addrs.values().collect();
+                for addr in lines {
+                    match engine.add_host_line(record, addr) {
+                        Ok(warning) => self.warnings.extend(warning),
+                        Err(error) => undo.push(error),
+                    }
+                }
             }
             let spec = self.legs[at].spec.clone();
             let released = fresh.into_iter().map(|addr| engine.release(&spec, addr));
