@@ -198,7 +198,25 @@ fn is_verdict(fault: &Fault) -> bool {
     )
 }
 
+/// Of an IPv6 route without a metric of its own (IP6_RT_PRIO_USER); of an IPv4
+/// one it is 0.
+const IPV6_METRIC: u32 = 1024;
+
+/// What the kernel makes of a route's metric.
+pub fn metric_in(family: Family, metric: Option<u32>) -> u32 {
+    match (family, metric) {
+        (Family::Ipv4, metric) => metric.unwrap_or(0),
+        (Family::Ipv6, None | Some(0)) => IPV6_METRIC,
+        (Family::Ipv6, Some(metric)) => metric,
+    }
+}
+
 impl TableRoute {
+    /// The lowest is taken.
+    pub fn priority(&self) -> u32 {
+        metric_in(self.dst.family(), self.metric)
+    }
+
     /// As the kernel would tell it.
     pub fn as_read(&self) -> Route {
         Route {
