@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(an_address_that_somebody_has).needs(radvd),
         Test::new(others_stay_inside).needs(radvd),
         Test::new(beside_a_subnet).needs(radvd),
+        Test::new(on_a_link_that_is_made_anew).needs(radvd),
         Test::new(off_is_off).needs(&["ip", "nsenter"]),
         Test::new(no_router_and_no_hurry).needs(&["ip", "nsenter"]),
     ]
@@ -548,6 +549,24 @@ fn beside_a_subnet() -> Verdict {
     );
     said(&["rm", "-f", "dual", "in", "open"])?;
     said(&["network", "rm", "dual", "in", "open"]).map(drop)
+}
+
+/// By `network set`: the same address again, and nobody had it.
+fn on_a_link_that_is_made_anew() -> Verdict {
+    let lan = lan()?;
+    let _radvd = radvd(&lan, &prefix("2001:db8:2::/64", 200))?;
+    create("lan", &V4)?;
+    up("web", &["--network", "lan", "--ip6", "slaac"])?;
+    let ip = address("web", "lan", "2001:db8:2:")?;
+    said(&["network", "set", "web", "lan", "ip=10.0.2.60"])?;
+    eventually("its address is gone", 5, || {
+        Ok(global("web", "lan")?.is_empty())
+    })?;
+    assert_eq!(address("web", "lan", "2001:db8:2:")?, ip);
+    assert_eq!(shown("web", "lan")?["LastError"], "");
+    assert!(pings(&lan, &ip)?);
+    said(&["rm", "-f", "web"])?;
+    said(&["network", "rm", "lan"]).map(drop)
 }
 
 fn off_is_off() -> Verdict {

@@ -404,7 +404,9 @@ impl Network {
         leg.lower.again = Some(had.clone());
         let before = leg.attachment.take();
         let default = self.default_legs();
-        let made = self.attach_once(engine, at, &default, journal);
+        let made = self
+            .forget_lan6(engine, at)
+            .and_then(|()| self.attach_once(engine, at, &default, journal));
         // Nobody is there to be warned.
         self.take_warnings();
         let leg = &mut self.legs[at];

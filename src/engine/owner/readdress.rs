@@ -180,6 +180,7 @@ impl Network {
             self.drop_route(&attachment)?;
             // Its rules; its routes have gone with it, and the index comes back.
             self.route()?;
+            self.forget_lan6(engine, at)?;
         }
         for addr in self.legs[at].addrs.values() {
             self.warnings.extend(engine.remove_host_line(record, addr)?);
