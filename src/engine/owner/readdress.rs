@@ -143,7 +143,14 @@ impl Network {
                 }
             });
             match addr {
-                Ok(addr) => drop(addrs.put(addr)),
+                Ok(addr) => {
+                    addrs.put(addr);
+                    if host.contains(&ip) {
+                        self.warnings.push(format!(
+                            "{ip} is this host's own address: both will be hard to reach"
+                        ));
+                    }
+                }
                 Err(error) => {
                     let undone = fresh.iter().map(|addr| engine.release(&spec, *addr));
                     return Err(error.with_undo(undone.filter_map(Result::err).collect()));
