@@ -24,7 +24,7 @@ use crate::net::routing::fixed::StaticRoute;
 use crate::net::routing::{PRIORITY, Plan, Way, table_of};
 use crate::net::spec::{Driver, HostAccess, SourceRouting};
 use crate::net::{Carrier, host_access};
-use crate::netlink::policy::{MAIN, TableRoute};
+use crate::netlink::policy::{MAIN, TableRoute, metric_in};
 use crate::netlink::route::Route;
 use crate::netlink::rule::Rule;
 
@@ -261,8 +261,6 @@ fn rule_text(rule: &Rule) -> String {
     words.join(" ")
 }
 
-/// Of a route without a metric of its own in IPv6 (IP6_RT_PRIO_USER).
-const IPV6_METRIC: u32 = 1024;
 /// local, main, default
 const KERNELS_TABLES: std::ops::RangeInclusive<u32> = 253..=255;
 
@@ -280,11 +278,7 @@ fn state_of(fixed: &StaticRoute, side: &Side, routing: &Routing) -> String {
     if let Some(why) = fixed.why_not(&side.way.addrs) {
         return format!("not here: {why}");
     }
-    let metric = |metric: Option<u32>| match (metric, fixed.gateway) {
-        (None | Some(0), IpAddr::V4(_)) => 0,
-        (None | Some(0), IpAddr::V6(_)) => IPV6_METRIC,
-        (Some(metric), _) => metric,
-    };
+    let metric = |metric| metric_in(fixed.gateway.family(), metric);
     let in_table = |table: u32| {
         let all = routing.routes.iter();
         all.filter(move |r| (r.table, r.dst) == (table, Some(fixed.dst)))

@@ -64,8 +64,7 @@ impl Engine {
         match std::fs::read_link(path) {
             Ok(target) => Ok(ContainerId::new(target.to_string_lossy().into_owned()).ok()),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::sys("read name", path, e)
-                .hint("it should be a symbolic link to a container's id: if it is not, remove it")),
+            Err(e) => Err(unreadable(path, e)),
         }
     }
 
@@ -242,3 +241,32 @@ const RIGHT: [&str; 32] = [
     "lamarr", "lovelace", "maxwell", "metcalfe", "newton", "noether", "pascal", "perlman",
     "postel", "ritchie", "shannon", "tesla", "turing", "wozniak",
 ];
+
+/// A name that leads nowhere because of what it is, or of who asks.
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    match error.kind() {
+        // EINVAL
+        ErrorKind::InvalidInput => Error::sys("read name", path, error)
+            .hint("it should be a symbolic link to a container's id: if it is not, remove it"),
+        _ => file::explain("read name", path, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_read_a_name_is_not_told_to_remove_it() {
+        let of = |errno| {
+            unreadable(
+                Path::new("names/web"),
+                std::io::Error::from_raw_os_error(errno),
+            )
+        };
+        assert!(of(libc::EINVAL).to_string().contains("remove it"));
+        let refused = of(libc::EACCES);
+        assert!(refused.hint.is_some(), "{refused}");
+        assert!(!refused.to_string().contains("remove it"), "{refused}");
+    }
+}

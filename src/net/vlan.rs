@@ -6,6 +6,7 @@ use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
 use super::endpoint::{Receive, Sysctl};
 use super::guard::{self, Addrs, Guard, Identity};
+use super::ip6::{Link6, Router};
 use super::rate;
 use super::spec::{self, NetworkSpec, Vlan};
 use super::{Attachment, Carrier, LinkState};
@@ -186,6 +187,7 @@ impl VlanPlan {
             .tell(sysctl, &self.endpoint.ifname)
             .and_then(|()| self.silence(sysctl))
             .and_then(|()| self.guard(netns, guard))
+            .and_then(|state| self.hear_routers(sysctl, &state).map(|()| state))
             .and_then(|state| self.configure(sandbox, index, sysctl).map(|()| state))
             .and_then(|state| self.route_l3(sandbox, index).map(|()| state))
             .and_then(|state| self.receive(sandbox, index).map(|()| state))
@@ -232,6 +234,24 @@ impl VlanPlan {
         }
         let name = format!("conf/{}/arp_ignore", self.endpoint.ifname);
         sysctl.write(Family::Ipv4, &name, SILENT)
+    }
+
+    /// Where IPv6 addresses are given: what routers add to them, unless a sysctl
+    /// of the endpoint says otherwise. No address that the guard would not let
+    /// out (the kernel would take it as a source), and nothing that leads out of
+    /// an internal network.
+    fn hear_routers(&self, sysctl: &NetSysctl, guard: &guard::State) -> Result<()> {
+        let ifname = &self.endpoint.ifname;
+        if self.endpoint.ip6 != Link6::On {
+            return Ok(());
+        }
+        if self.internal {
+            Router::Ignored.tell(sysctl, ifname)?;
+        }
+        match guard {
+            guard::State::On => sysctl.write(Family::Ipv6, &format!("conf/{ifname}/autoconf"), "0"),
+            guard::State::Off | guard::State::Unavailable { .. } => Ok(()),
+        }
     }
 
     /// All in one batch, unless there are sysctls to be set between addresses

@@ -132,7 +132,10 @@ impl<P: Place> Rtnl<P> {
                 .ask(to, None, false)
                 .map(|route| route.and_then(|route| route.prefsrc)),
         };
-        let outcome = chosen.and_then(|from| Ok((from, self.ask(to, from, true)?)));
+        let outcome = chosen.and_then(|from| match self.ask(to, from, true) {
+            Err(fault) if is_nobodys(&fault) => Ok((from, self.ask(to, from, false)?)),
+            answer => Ok((from, answer?)),
+        });
         match outcome {
             Ok((from, route)) => Ok(Found {
                 from,
@@ -182,6 +185,11 @@ impl<P: Place> Rtnl<P> {
     }
 }
 
+/// Groups and 255.255.255.255 have a way in IPv4, and no entry that matched.
+fn is_nobodys(fault: &Fault) -> bool {
+    fault.errno() == libc::EHOSTUNREACH
+}
+
 /// The kernel has looked, and there is no way.
 fn is_verdict(fault: &Fault) -> bool {
     matches!(
@@ -190,7 +198,25 @@ fn is_verdict(fault: &Fault) -> bool {
     )
 }
 
+/// Of an IPv6 route without a metric of its own (IP6_RT_PRIO_USER); of an IPv4
+/// one it is 0.
+const IPV6_METRIC: u32 = 1024;
+
+/// What the kernel makes of a route's metric.
+pub fn metric_in(family: Family, metric: Option<u32>) -> u32 {
+    match (family, metric) {
+        (Family::Ipv4, metric) => metric.unwrap_or(0),
+        (Family::Ipv6, None | Some(0)) => IPV6_METRIC,
+        (Family::Ipv6, Some(metric)) => metric,
+    }
+}
+
 impl TableRoute {
+    /// The lowest is taken.
+    pub fn priority(&self) -> u32 {
+        metric_in(self.dst.family(), self.metric)
+    }
+
     /// As the kernel would tell it.
     pub fn as_read(&self) -> Route {
         Route {

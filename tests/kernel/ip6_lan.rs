@@ -23,6 +23,8 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(of_several_routers_one_is_taken).needs(radvd),
         Test::new(an_address_that_somebody_has).needs(radvd),
         Test::new(others_stay_inside).needs(radvd),
+        Test::new(beside_a_subnet).needs(radvd),
+        Test::new(on_a_link_that_is_made_anew).needs(radvd),
         Test::new(off_is_off).needs(&["ip", "nsenter"]),
         Test::new(no_router_and_no_hurry).needs(&["ip", "nsenter"]),
     ]
@@ -480,6 +482,91 @@ fn others_stay_inside() -> Verdict {
     );
     assert!(pings(&lan, &ip)?);
     said(&["rm", "-f", "web"]).map(drop)
+}
+
+/// Of a network with a subnet of its own: routers' routes, as under Docker, but
+/// no address that the guard would hold back; and no way out of an internal one.
+fn beside_a_subnet() -> Verdict {
+    let lan = lan()?;
+    let own = [
+        "ip",
+        "-6",
+        "addr",
+        "add",
+        "fd00:6::1/64",
+        "dev",
+        "eth0",
+        "nodad",
+    ];
+    judge::on(&lan.gateway, &own)?.success()?;
+    let _radvd = radvd(&lan, &prefix("2001:db8:2::/64", 200))?;
+    let v6 = ["--ipv6", "--subnet=fd00:6::/64", "--gateway=fd00:6::1"];
+    create("dual", &[&V4[..], &v6].concat())?;
+    let inside_v6 = ["--ipv6", "--subnet=fd00:7::/64", "--subnet=10.0.7.0/24"];
+    create("in", &[&inside_v6[..], &["--internal"]].concat())?;
+    create(
+        "open",
+        &[
+            "-o",
+            "guard=off",
+            "--ipv6",
+            "--subnet=fd00:8::/64",
+            "--subnet=10.0.8.0/24",
+        ],
+    )?;
+    for network in ["dual", "in", "open"] {
+        up(network, &["--network", network])?;
+    }
+    let from_routers = |name: &str, what: &str| -> Verdict<usize> {
+        let all = ip_in(name, &["-6", "route", "show", "proto", what])?;
+        let all = all.as_array().cloned().unwrap_or_default();
+        Ok(all.iter().filter(|r| r["dst"] != "fe80::/64").count())
+    };
+    // The kernel's route to the advertised prefix: it has been heard.
+    for name in ["dual", "in", "open"] {
+        eventually("an advertisement", 20, || {
+            Ok(from_routers(name, "kernel")? > 1)
+        })?;
+    }
+    eventually("duplicate address detection", 20, || {
+        let all = addrs("open", "eth0")?;
+        Ok(all
+            .iter()
+            .any(|a| a["dynamic"] == true && a["tentative"] != true))
+    })?;
+    for name in ["dual", "in"] {
+        let all = addrs(name, "eth0")?;
+        assert!(all.len() == 1 && all[0]["dynamic"] != true, "{all:?}");
+    }
+    assert_eq!(from_routers("dual", "ra")?, 1);
+    assert_eq!(from_routers("in", "ra")?, 0);
+    for _ in 0..3 {
+        inside("dual", &["ping", "-c1", "-W2", ROUTER])?.success()?;
+    }
+    assert_eq!(
+        format("dual", "{{json .Dockless.Links.dual.Dropped}}")?,
+        "{}"
+    );
+    said(&["rm", "-f", "dual", "in", "open"])?;
+    said(&["network", "rm", "dual", "in", "open"]).map(drop)
+}
+
+/// By `network set`: the same address again, and nobody had it.
+fn on_a_link_that_is_made_anew() -> Verdict {
+    let lan = lan()?;
+    let _radvd = radvd(&lan, &prefix("2001:db8:2::/64", 200))?;
+    create("lan", &V4)?;
+    up("web", &["--network", "lan", "--ip6", "slaac"])?;
+    let ip = address("web", "lan", "2001:db8:2:")?;
+    said(&["network", "set", "web", "lan", "ip=10.0.2.60"])?;
+    eventually("its address is gone", 5, || {
+        Ok(global("web", "lan")?.is_empty())
+    })?;
+    assert_eq!(address("web", "lan", "2001:db8:2:")?, ip);
+    assert_eq!(shown("web", "lan")?["LastError"], "");
+    assert!(pings(&lan, &ip)?);
+    said(&["rm", "-f", "web"])?;
+    said(&["network", "rm", "lan"]).map(drop)
 }
 
 fn off_is_off() -> Verdict {

@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(a_short_loss_moves_nothing).needs(ip),
         Test::new(renamed_while_it_runs).needs(&["ip", "ping", "nft"]),
         Test::new(changed_on_a_renamed_parent_and_not_without_one).needs(&["ip", "ping"]),
+        Test::new(lost_while_its_address_changes).needs(&["ip", "ping"]),
         Test::new(carrier_again_is_announced).needs(ip),
         Test::new(a_flapping_link_is_announced_once_a_second).needs(ip),
         Test::new(a_passthru_parent_s_new_mac).needs(&["ip", "ping"]),
@@ -580,6 +581,47 @@ fn changed_on_a_renamed_parent_and_not_without_one() -> Verdict {
     pings("web", "10.0.2.7")?;
     let addr = ip_in("web", &["-4", "addr", "show", "eth0"])?;
     assert_eq!(addr[0]["addr_info"][0]["local"], "10.0.2.9");
+    nothing_left(&["web"], &["mac1"])
+}
+
+/// The gateway answers the old address and not the new one; while it is waited
+/// for, the parent goes.
+fn lost_while_its_address_changes() -> Verdict {
+    let lan = Lab::here(1)?;
+    plug(&lan, "lan0")?;
+    create("mac1", &["-o", "parent=lan0"])?;
+    run("web", "mac1", &["--ip=10.0.2.50"])?;
+    let before = identity("web")?;
+    let hosts = judge::file_in("web", "/etc/hosts")?;
+    let setting = std::thread::spawn(|| {
+        let words = [
+            "network",
+            "set",
+            "web",
+            "mac1",
+            "ip=10.0.2.51",
+            "gw=10.0.2.99",
+        ];
+        judge::ask(&words).ok()
+    });
+    eventually("another address", || {
+        let addrs = ip_in("web", &["addr", "show"])?.to_string();
+        Ok(addrs.contains("10.0.2.51").then_some(()))
+    })?;
+    ip(&["link", "del", "lan0"])?;
+    let answer = setting.join().unwrap().unwrap();
+    assert!(
+        answer.stderr.contains("does not answer"),
+        "{}",
+        answer.stderr
+    );
+    has_state("web", "parent gone", "lan0")?;
+    event("parent-lost")?;
+    plug(&lan, "lan0")?;
+    has_state("web", "up", "lan0")?;
+    assert_eq!(identity("web")?, before);
+    assert_eq!(judge::file_in("web", "/etc/hosts")?, hosts);
+    pings("web", "10.0.2.7")?;
     nothing_left(&["web"], &["mac1"])
 }
 

@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(each_network_has_its_own),
         Test::new(nobody_inside_lifts_them),
         Test::new(changed_while_it_runs_and_while_it_does_not),
+        Test::new(a_half_that_cannot_be_had),
         Test::new(broadcast_knobs),
         Test::new(every_groups_frames),
         Test::new(all_frames_of_a_parent_of_ones_own),
@@ -338,6 +339,36 @@ fn cutoff(container: &str) -> Verdict<Option<i32>> {
         }
     }
     Ok(found)
+}
+
+/// Somebody else's table has the name that nf_tables' half would have: the
+/// queue, which came first, does not stay.
+fn a_half_that_cannot_be_had() -> Verdict {
+    let _lan = Lab::here(0)?;
+    network(&SUBNET, "lan")?;
+    run("c1", "lan", &[])?;
+    let table = ["nft", "add", "table", "netdev", "dockless-rate-eth0"];
+    inside("c1", &table)?.success()?;
+    let set = ["network", "set", "c1", "lan", "rate-up=5mbit"];
+    refused(&set, "dockless-rate-eth0")?;
+    assert_eq!(tbf("c1", "eth0")?, None);
+    assert_eq!(link_of("c1", "lan")?["RateUp"], "");
+    inside(
+        "c1",
+        &["nft", "delete", "table", "netdev", "dockless-rate-eth0"],
+    )?
+    .success()?;
+    said(&set)?;
+    assert!(tbf("c1", "eth0")?.is_some());
+    // As at a start.
+    let own = ask(&["network", "set", "c1", "lan", "ip=10.0.2.4"])?.success()?;
+    assert!(
+        own.stderr.contains("10.0.2.4 is this host's own address"),
+        "{}",
+        own.stderr
+    );
+    remove_all()?;
+    said(&["network", "rm", "lan"]).map(drop)
 }
 
 fn broadcast_knobs() -> Verdict {

@@ -659,6 +659,12 @@ fn explained() -> Verdict {
             "{answer}"
         );
     }
+    // There is a way, and no entry of a table that it is by.
+    for all in ["224.0.0.251", "255.255.255.255"] {
+        let text = explain(&[all])?;
+        let is_told = text.contains("eth0") && text.contains("broadcast or multicast");
+        assert!(is_told, "{text}");
+    }
     let own = explain(&["10.0.2.2"])?;
     assert!(own.contains("stays in the container"), "{own}");
     let none = explain(&["fd00::1"])?;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::legs;
 use super::network::{Leg, Network, not_made};
 use super::{Owned, WATCH6};
-use crate::base::{Cidr, Error, Family, Result};
+use crate::base::{Cidr, Error, Family, PerFamily, Result};
 use crate::engine::Engine;
 use crate::engine::record::{Addr6, Lan6, Record, State6};
 use crate::engine::{ip6, rfc3339};
@@ -84,6 +84,15 @@ impl Leg {
     /// What it has on the LAN follows from the container's name.
     pub(super) fn is_by_name(&self) -> bool {
         self.spec.is_dhcp() || self.is_by_lan6()
+    }
+
+    /// The addresses that a link is made with; routers' prefixes come later.
+    pub(super) fn given(&self) -> PerFamily<Cidr> {
+        let mut given = self.addrs;
+        if self.config.request.ip6 == Ip6::Slaac {
+            given.take(Family::Ipv6);
+        }
+        given
     }
 
     /// All addresses that are the container's: of IPv6 by the LAN there may be
@@ -204,6 +213,26 @@ impl Network {
             Some(error) => Err(error.with_undo(errors)),
             None => Ok(changed),
         }
+    }
+
+    /// A link is gone, and is about to be made anew, perhaps with its index:
+    /// what was said of it is heard before, and what it had of the LAN is given
+    /// back. The routers give it again; a server's lease goes on (`dhcp6.rs`).
+    pub(super) fn forget_lan6(&mut self, engine: &Engine, at: usize) -> Result<()> {
+        if let Some(watch) = &mut self.watch6 {
+            for event in watch.monitor.drain()? {
+                self.hear6(&event, Instant::now());
+            }
+        }
+        let leg = &mut self.legs[at];
+        let is_slaac = leg.config.request.ip6 == Ip6::Slaac;
+        let Some(lan) = leg.config.lan6.as_mut().filter(|_| is_slaac) else {
+            return Ok(());
+        };
+        let had = lan.usable();
+        lan.addrs.clear();
+        let mut all = had.iter().map(|addr| engine.release(&leg.spec, *addr));
+        all.try_for_each(|released| released)
     }
 
     pub(super) fn hear6(&mut self, event: &Event, now: Instant) {

@@ -248,12 +248,17 @@ impl Network {
 
     /// The link is gone, and could not be made anew: from now on it is tried
     /// as with any other whose parent has gone.
-    pub(super) fn lose(&mut self, at: usize, before: Attachment) {
+    pub(super) fn lose(&mut self, at: usize, before: Attachment) -> Result<()> {
+        let parent = self.host.link_by_index(before.parent_index)?;
         self.legs[at].attachment = Some(before);
         self.legs[at].is_announced = true;
         self.let_go(at);
-        self.set_carrier(at, Carrier::Gone);
+        // That the parent is gone is found, and told, as ever.
+        if parent.is_some() {
+            self.set_carrier(at, Carrier::Gone);
+        }
         self.watch_links();
+        Ok(())
     }
 
     fn event(&self, at: usize, action: &str, more: &[(&str, &str)]) -> view::Event {
@@ -399,7 +404,9 @@ impl Network {
         leg.lower.again = Some(had.clone());
         let before = leg.attachment.take();
         let default = self.default_legs();
-        let made = self.attach_once(engine, at, &default, journal);
+        let made = self
+            .forget_lan6(engine, at)
+            .and_then(|()| self.attach_once(engine, at, &default, journal));
         // Nobody is there to be warned.
         self.take_warnings();
         let leg = &mut self.legs[at];

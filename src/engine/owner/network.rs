@@ -447,7 +447,7 @@ impl Network {
             },
             ifname,
             first: again.is_none() && self.legs.iter().all(|leg| leg.attachment.is_none()),
-            addrs: leg.addrs,
+            addrs: leg.given(),
             link_local: legs::link_local(&leg.config.request)?,
             ip6: self.link6(at),
             sysctls: leg.options.sysctls.clone(),

@@ -66,8 +66,10 @@ impl Network {
         let link = sandbox.link(ifname.as_str())?;
         let link = link.ok_or_else(|| Error::not_found(format!("{ifname} is gone")))?;
         let guard = &mut self.guard;
+        // Also on the way back to none.
+        let has_queue = rates.up.is_some() || had.up.is_some();
         let mut set = |rates: &Rates| {
-            if rates.up.is_some() || had.up.is_some() {
+            if has_queue {
                 rate::shape(sandbox, link.index, rates.up)?;
             }
             limit::limit(guard, netns, &ifname, rates)

@@ -62,7 +62,15 @@ impl Network {
                 undo.extend(self.remake(engine, record, at, old, parent, journal).err());
             }
             if let (None, Some(before)) = (&self.legs[at].attachment, before) {
-                self.lose(at, before);
+                undo.extend(self.lose(at, before).err());
+                // The addresses stay the container's.
+                let lines: Vec<Cidr> = self.legs[at].addrs.values().collect();
+                for addr in lines {
+                    match engine.add_host_line(record, addr) {
+                        Ok(warning) => self.warnings.extend(warning),
+                        Err(error) => undo.push(error),
+                    }
+                }
             }
             let spec = self.legs[at].spec.clone();
             let released = fresh.into_iter().map(|addr| engine.release(&spec, addr));
@@ -135,7 +143,14 @@ impl Network {
                 }
             });
             match addr {
-                Ok(addr) => drop(addrs.put(addr)),
+                Ok(addr) => {
+                    addrs.put(addr);
+                    if host.contains(&ip) {
+                        self.warnings.push(format!(
+                            "{ip} is this host's own address: both will be hard to reach"
+                        ));
+                    }
+                }
                 Err(error) => {
                     let undone = fresh.iter().map(|addr| engine.release(&spec, *addr));
                     return Err(error.with_undo(undone.filter_map(Result::err).collect()));
@@ -172,6 +187,7 @@ impl Network {
             self.drop_route(&attachment)?;
             // Its rules; its routes have gone with it, and the index comes back.
             self.route()?;
+            self.forget_lan6(engine, at)?;
         }
         for addr in self.legs[at].addrs.values() {
             self.warnings.extend(engine.remove_host_line(record, addr)?);

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use simple_dns::{CLASS, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE};
+use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE};
 
 use super::message::{self, How, Own, TTL, Zone};
 use super::{PORT, Subject};
@@ -248,14 +248,19 @@ impl Machine {
     fn answer(&mut self, packet: &Packet<'_>, from: SocketAddr, now: Instant) -> Vec<Send> {
         let mut asked: Vec<Own> = Vec::new();
         let mut all_unicast = true;
+        let pointers = self.zone.pointers();
         for question in &packet.questions {
-            let about = self.about(question);
+            let about = self.about(question, &pointers);
             if !about.is_empty() {
                 all_unicast &= question.unicast_response;
-                asked.extend(about);
+                // Each once, however often it is asked for.
+                for own in about {
+                    if !asked.contains(&own) {
+                        asked.push(own);
+                    }
+                }
             }
         }
-        asked.dedup();
         asked.retain(|own| !self.is_known(packet, *own));
         if asked.is_empty() {
             return Vec::new();
@@ -284,7 +289,7 @@ impl Machine {
     }
 
     /// The records that answer a question.
-    fn about(&self, question: &Question<'_>) -> Vec<Own> {
+    fn about(&self, question: &Question<'_>, pointers: &[(Name<'_>, IpAddr)]) -> Vec<Own> {
         if !matches!(question.qclass, QCLASS::ANY | QCLASS::CLASS(CLASS::IN)) {
             return Vec::new();
         }
@@ -307,8 +312,8 @@ impl Machine {
         }
         match question.qtype {
             QTYPE::ANY | QTYPE::TYPE(TYPE::PTR) => {
-                let pointed = self.zone.pointed(&question.qname);
-                pointed.map(Own::Pointer).into_iter().collect()
+                let pointed = pointers.iter().filter(|(name, _)| *name == question.qname);
+                pointed.map(|(_, addr)| Own::Pointer(*addr)).collect()
             }
             _ => Vec::new(),
         }

@@ -67,10 +67,10 @@ impl Zone {
         *name == self.owner()
     }
 
-    /// The address whose name is asked for, if it is ours.
-    pub(super) fn pointed(&self, name: &Name<'_>) -> Option<IpAddr> {
-        let mut addrs = self.addrs.iter().copied();
-        addrs.find(|addr| *name == Name::new_unchecked(&reverse(*addr)))
+    /// The names that lead back from each address.
+    pub(super) fn pointers(&self) -> Vec<(Name<'static>, IpAddr)> {
+        let name = |addr: IpAddr| Name::new_unchecked(&reverse(addr)).into_owned();
+        self.addrs.iter().map(|addr| (name(*addr), *addr)).collect()
     }
 
     pub(super) fn is_missing(&self, ipv4: bool) -> bool {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::super::ipam::Pool;
 use super::super::spec::NetworkSpec;
 use crate::base::{Cidr, Error, OfFamily, PerFamily, Result};
+use crate::netlink::policy::metric_in;
 
 /// On each container of the network, while its link is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,11 @@ impl StaticRoute {
             Some(own) if own.contains(self.gateway) => None,
             _ => Some(Obstacle::OffLink),
         }
+    }
+
+    /// The kernel takes one route of each.
+    fn place(&self) -> (Cidr, u32) {
+        (self.dst, metric_in(self.dst.family(), self.metric))
     }
 
     /// As [`Self::obstacle`], in words.
@@ -149,7 +155,7 @@ pub fn validate(network: &NetworkSpec) -> Result<()> {
     }
     for (n, route) in network.routes.iter().enumerate() {
         check(route, &network.pools)?;
-        let same = |other: &StaticRoute| (other.dst, other.metric) == (route.dst, route.metric);
+        let same = |other: &StaticRoute| other.place() == route.place();
         if network.routes.iter().skip(n + 1).any(same) {
             return Err(Error::invalid(format!(
                 "invalid route {route}: {} is given twice",

@@ -177,7 +177,7 @@ impl Way {
 
 /// The kernel takes one of them only.
 fn is_same_place(a: &TableRoute, b: &TableRoute) -> bool {
-    (a.table, a.dst, a.metric) == (b.table, b.dst, b.metric)
+    (a.table, a.dst, a.priority()) == (b.table, b.dst, b.priority())
 }
 
 impl Plan {
@@ -261,7 +261,7 @@ impl Plan {
         let best = |table: u32| {
             let all = self.routes.iter().chain(main).copied();
             let fits = all.filter(|r| r.table == table && r.dst.contains(to));
-            fits.max_by_key(|r| (r.dst.prefix(), std::cmp::Reverse(r.metric.unwrap_or(0))))
+            fits.max_by_key(|r| (r.dst.prefix(), std::cmp::Reverse(r.priority())))
         };
         let ruled = self.rules.iter().find(|rule| Some(rule.from) == from);
         ruled
@@ -399,6 +399,21 @@ mod tests {
         there.doubt(two.clone());
         assert_eq!(there.changes_to(&one), two.changes_to(&one));
         assert_eq!(there.changes_to(&two), one.changes_to(&two));
+    }
+
+    /// IPv6's own metric is 1024: said or not, it is one place, and 50 is less.
+    #[test]
+    fn metrics_of_both_families() {
+        let mut a = way(2, "fd00:2::5/64", "fd00:2::1");
+        let fixed = ["fd00:2::7", "fd00:2::8,1024", "fd00:2::9,50"];
+        let fixed = fixed.map(|via| format!("fd09::/16,{via}").parse::<StaticRoute>());
+        a.fixed.extend(fixed.map(Result::unwrap));
+        let plan = Plan::new(&[a]);
+        let vias: Vec<IpAddr> = plan.routes.iter().filter_map(|r| r.via).collect();
+        let kept = ["fd00:2::7", "fd00:2::9"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        assert_eq!(vias, kept);
+        let found = plan.lookup(&[], "fd09::1".parse().unwrap(), None);
+        assert_eq!(found.and_then(|r| r.via), Some(kept[1]));
     }
 
     #[test]

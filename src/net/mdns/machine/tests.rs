@@ -1,6 +1,6 @@
 //! Unit tests of the state machine: two that want one name, answers, noise.
 
-use simple_dns::{Name, ResourceRecord};
+use simple_dns::ResourceRecord;
 
 use super::*;
 
@@ -276,4 +276,31 @@ fn noise() {
     looping.extend([0xc0, 12, 0, 1, 0, 1]);
     assert!(machine.hear(&looping, peer(PORT), now).is_empty());
     assert!(machine.is_announced() && machine.name() == name);
+}
+
+/// A message is not answered by a longer one.
+#[test]
+fn a_thousand_questions_for_one_record() {
+    let now = Instant::now();
+    let mut packet = Packet::new_query(7);
+    for n in 0..1000 {
+        let qtype = [TYPE::A, TYPE::AAAA, TYPE::PTR, TYPE::MX][n % 4];
+        let name = match qtype {
+            TYPE::PTR => "5.2.0.10.in-addr.arpa",
+            _ => "web.local",
+        };
+        let (name, class) = (Name::new_unchecked(name), QCLASS::CLASS(CLASS::IN));
+        packet
+            .questions
+            .push(Question::new(name, QTYPE::TYPE(qtype), class, false));
+    }
+    let bytes = packet.build_bytes_vec_compressed().unwrap();
+    for port in [PORT, 40_000] {
+        let sent = settled(now).hear(&bytes, peer(port), now + 60_000 * MS);
+        assert_eq!(sent.len(), 1);
+        let answer = Packet::parse(&sent[0].bytes).unwrap();
+        // The address, that there is no other, the pointer.
+        assert_eq!(answer.answers.len(), 3);
+        assert!(sent[0].bytes.len() < bytes.len() + 200);
+    }
 }
