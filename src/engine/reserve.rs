@@ -49,7 +49,6 @@ impl Engine {
         let others = |other: &str| {
             other.ends_with(container.as_str()) && other != name && other.starts_with(prefix)
         };
-        self.drop_reservations(others, Some(network))?;
         let path = self.reserved_folder().join(&name);
         let make =
             || symlink(network.as_str(), &path).map_err(|e| file::explain("reserve", &path, e));
@@ -58,7 +57,9 @@ impl Engine {
             None => make(),
             // Another one on this parent and subnet.
             Some(_) => file::remove(&path).and_then(|()| make()),
-        }
+        }?;
+        // Last: whoever is killed before keeps one too many, not none.
+        self.drop_reservations(others, Some(network))
     }
 
     /// Who keeps which address, of those whose leases begin with `prefix`, but

@@ -15,7 +15,7 @@
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -163,10 +163,28 @@ pub fn write_json<T: Serialize + ?Sized>(
 /// Reads a JSON file that may not be there. One that is cut off or was edited
 /// wrongly is an error that names the place.
 pub fn find_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match std::fs::read(path) {
+    match read(path) {
         Ok(bytes) => parse_json(path, &bytes).map(Some),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(explain("read", path, errno_of(&e))),
+    }
+}
+
+/// A state file is small, and never written in place: most take one read(2),
+/// since a regular file that gives less than there is room for has no more.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let (mut bytes, mut filled) = (vec![0; 8192], 0);
+    loop {
+        match file.read(&mut bytes[filled..]) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => filled += read?,
+        }
+        if filled < bytes.len() {
+            bytes.truncate(filled);
+            return Ok(bytes);
+        }
+        bytes.resize(bytes.len() * 2, 0);
     }
 }
 
@@ -488,6 +506,17 @@ mod tests {
         assert!(error.is_errno(libc::ENOTDIR), "{error}");
         let error = explain("write", Path::new("/x"), Errno::ENOSPC);
         assert!(error.to_string().contains("--state"), "{error}");
+    }
+
+    #[test]
+    fn read_takes_files_of_any_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        for length in [0, 1, 8191, 8192, 8193, 16384, 100_000] {
+            let content: Vec<u8> = (0..=255).cycle().take(length).collect();
+            std::fs::write(&path, &content).unwrap();
+            assert_eq!(read(&path).unwrap(), content, "{length}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::durations::{since, size, stamp, words};
-use super::format::{Kind, Row, label_list};
+use super::format::{Kind, Row, Wanted, label_list};
 use super::ports;
 use crate::engine::view::{Status, Summary};
 
@@ -38,27 +38,33 @@ pub const KIND_WITH_SIZE: Kind = Kind {
     ..KIND
 };
 
-pub fn row(c: &Summary, now: SystemTime, no_trunc: bool) -> Row {
-    let labels = &c.labels;
-    let mounts: Vec<String> = c.mounts.iter().map(|m| mount(m, no_trunc)).collect();
-    let volumes = c.mounts.iter().filter(|m| m.r#type == "volume").count();
-    let networks: Vec<&str> = c.networks.keys().map(String::as_str).collect();
-    Row::new(labels)
+/// What `wanted` has, or all.
+pub fn row(c: &Summary, now: SystemTime, no_trunc: bool, wanted: Option<&Wanted>) -> Row {
+    let mounts = || {
+        let all: Vec<String> = c.mounts.iter().map(|m| mount(m, no_trunc)).collect();
+        all.join(",")
+    };
+    let volumes = || c.mounts.iter().filter(|m| m.r#type == "volume").count();
+    let networks = || {
+        let all: Vec<&str> = c.networks.keys().map(String::as_str).collect();
+        all.join(",")
+    };
+    Row::new(&c.labels)
         .with("ID", id(&c.id, no_trunc))
         .with("Names", c.name.as_str())
-        .with("Image", image(c, no_trunc))
-        .with("Command", command(c, no_trunc))
-        .with("CreatedAt", stamp(&c.created, false))
-        .with("RunningFor", ago(&whole_second(&c.created), now))
-        .with("Ports", ports::column(&c.ports))
-        .with("State", c.status.as_str())
-        .with("Status", status(c, now))
-        .with("Size", sizes(c))
-        .with("Labels", label_list(labels))
-        .with("Mounts", mounts.join(","))
-        .with("LocalVolumes", volumes.to_string())
-        .with("Networks", networks.join(","))
-        .with("Platform", "linux")
+        .with_if(wanted, "Image", || image(c, no_trunc))
+        .with_if(wanted, "Command", || command(c, no_trunc))
+        .with_if(wanted, "CreatedAt", || stamp(&c.created, false))
+        .with_if(wanted, "RunningFor", || ago(&whole_second(&c.created), now))
+        .with_if(wanted, "Ports", || ports::column(&c.ports))
+        .with_if(wanted, "State", || c.status.as_str())
+        .with_if(wanted, "Status", || status(c, now))
+        .with_if(wanted, "Size", || sizes(c))
+        .with_if(wanted, "Labels", || label_list(&c.labels))
+        .with_if(wanted, "Mounts", mounts)
+        .with_if(wanted, "LocalVolumes", || volumes().to_string())
+        .with_if(wanted, "Networks", networks)
+        .with_if(wanted, "Platform", || "linux")
 }
 
 /// 12 digits, or all.

@@ -48,6 +48,20 @@ impl Row {
         self
     }
 
+    /// The same where `wanted` is not known, or has the field.
+    #[must_use]
+    pub fn with_if<S: Into<String>>(
+        self,
+        wanted: Option<&Wanted>,
+        field: &'static str,
+        value: impl FnOnce() -> S,
+    ) -> Self {
+        match wanted {
+            Some(wanted) if !wanted.iter().any(|one| one == field) => self,
+            _ => self.with(field, value()),
+        }
+    }
+
     /// For the template; safe for a terminal if `tty`.
     fn value(&self, tty: bool) -> Value {
         let clean = |s: &str| {
@@ -100,6 +114,31 @@ enum Part<'a> {
     Field(&'a str),
 }
 
+/// The fields of a format that has no more than that.
+pub type Wanted = Vec<String>;
+
+/// Which of its fields a list shows; `None`: it may be any.
+pub fn wanted(kind: &Kind, format: &str) -> Option<Wanted> {
+    let format = chosen(kind, format);
+    if format == "json" {
+        return None;
+    }
+    let source = format.strip_prefix("table ").unwrap_or(&format);
+    let parts = plain(source.trim_start())?;
+    let field = |part: &Part<'_>| match part {
+        Part::Field(name) => Some((*name).to_owned()),
+        Part::Text(_) => None,
+    };
+    Some(parts.iter().filter_map(field).collect())
+}
+
+fn chosen(kind: &Kind, format: &str) -> String {
+    unescape(match format {
+        "" | "table" => kind.table,
+        format => format,
+    })
+}
+
 fn plain(source: &str) -> Option<Vec<Part<'_>>> {
     let mut parts = Vec::new();
     let mut rest = source;
@@ -124,11 +163,7 @@ pub fn label_list(labels: &BTreeMap<String, String>) -> String {
 
 /// All of `rows` as text. An empty `format` is the kind's own table.
 pub fn list(kind: &Kind, format: &str, rows: &[Row], tty: bool) -> Result<String> {
-    let format = unescape(if format.is_empty() || format == "table" {
-        kind.table
-    } else {
-        format
-    });
+    let format = chosen(kind, format);
     if format == "json" {
         return Ok(rows.iter().map(|row| row.json() + "\n").collect());
     }

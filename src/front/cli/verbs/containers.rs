@@ -64,16 +64,18 @@ pub fn ps_text(a: &args::Ps, list: &[Summary], now: SystemTime, tty: bool) -> Re
         let ids = list.iter().map(|c| table::id(&c.id, a.no_trunc));
         return Ok(ids.flat_map(|id| [id, "\n"]).collect());
     }
-    let rows: Vec<_> = list
-        .iter()
-        .map(|c| table::row(c, now, a.no_trunc))
-        .collect();
     let kind = if a.size {
         table::KIND_WITH_SIZE
     } else {
         table::KIND
     };
-    format::list(&kind, a.format.as_deref().unwrap_or_default(), &rows, tty)
+    let format = a.format.as_deref().unwrap_or_default();
+    let wanted = format::wanted(&kind, format);
+    let rows: Vec<_> = list
+        .iter()
+        .map(|c| table::row(c, now, a.no_trunc, wanted.as_ref()))
+        .collect();
+    format::list(&kind, format, &rows, tty)
 }
 
 pub(super) fn port(front: &Front, syntax: &Syntax, a: args::Names) -> Outcome {
