@@ -7,7 +7,7 @@
 
 use super::hold::Held;
 use super::record::Record;
-use super::{Engine, events};
+use super::{Client, Engine, events};
 use crate::base::{ContainerId, ContainerName, Error, Result};
 use crate::store::file::{self, Durability};
 
@@ -70,8 +70,15 @@ impl Engine {
         match held {
             Held::Live(client) => {
                 let body = serde_json::Value::String(name.to_string());
-                // It may be just the answer that was lost.
-                let is_done = || self.record(&old.id).is_ok_and(|r| r.name == *name);
+                // It may be just the answer that was lost. The supervisor does one
+                // thing after the other: when it answers another question, it has
+                // done this, or never will.
+                let is_done = || {
+                    if let Ok(Some(mut again)) = Client::connect(&self.dirs.live(&old.id)) {
+                        let _ = again.command("look", serde_json::Value::Null, &[]);
+                    }
+                    self.record(&old.id).is_ok_and(|r| r.name == *name)
+                };
                 match client.command("rename", body, &[]) {
                     Err(_) if is_done() => Ok(()),
                     other => other.map(drop),
