@@ -19,9 +19,13 @@
 //! (Docker's): who has the address already has the MAC, too, and what is asked
 //! by that MAC never gets its answer. So until the address is claimed the
 //! parent asks and listens as well, by its own MAC ([`Twin`]). Where a switch
-//! sends broadcasts back to the port that they came from (that of a VEPA, a
-//! bond without LACP), the one hears the other ask: who asks by either MAC is
-//! no contradiction, who answers is.
+//! sends frames back to the port that they came from (that of a VEPA, a bond
+//! without LACP), the one hears the other ask: who asks by either MAC is no
+//! contradiction, who answers is. But a question that comes back when the
+//! address is claimed is answered by the container itself, and the answer comes
+//! back, too. The parent hears its question before the container does (a
+//! macvlan has broadcasts from a work queue): from then on the switch is known
+//! to reflect, and nothing that the container's MAC says after the claim counts.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -126,6 +130,8 @@ struct Twin {
     mac: MacAddr,
     /// The address is claimed: only an answer that comes late counts.
     is_over: bool,
+    /// Its own question has come back.
+    is_reflected: bool,
     /// To close it is to wait for an RCU grace period: it stays, and hears
     /// nothing more.
     is_deaf: bool,
@@ -149,13 +155,14 @@ impl Twin {
         // Frames that leave the parent, those of its macvlans among them, are
         // on it, too.
         raw::ignore_outgoing(fd)?;
-        raw::attach_filter(fd, &arp::contradictions(mac, ip, Claim::Probing))?;
+        raw::attach_filter(fd, &arp::contradictions(None, ip, Claim::Probing))?;
         setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         raw::bind_packet(fd, ETH_P_ARP, index_of(parent)?)?;
         Ok(Self {
             socket,
             mac,
             is_over: false,
+            is_reflected: false,
             is_deaf: false,
         })
     }
@@ -263,11 +270,10 @@ impl Watch {
     /// kernel to answer.
     pub fn claim(&mut self) -> Result<()> {
         self.listen_for(Claim::Held)?;
-        let Some(twin) = &mut self.twin else {
-            return Ok(());
-        };
-        twin.is_over = true;
-        filter(&twin.socket, twin.mac, self.ip, Claim::Held)
+        if let Some(twin) = &mut self.twin {
+            twin.is_over = true;
+        }
+        Ok(())
     }
 
     /// Everything that has come in: how many frames, and whose the last was.
@@ -295,14 +301,24 @@ impl Watch {
                 let Some(twin) = self.twin.as_ref().filter(|twin| !twin.is_deaf) else {
                     return Ok(heard);
                 };
-                // Our own broadcasts come back where a switch reflects them.
-                // What is said by our MAC to the parent's is never ours: the
-                // two cannot reach each other.
-                let of_a_twin = |frame: &Said| match frame.from == self.mac {
-                    true => frame.to == twin.mac,
-                    false => !own.contains(&frame.from),
-                };
-                Ok(heard.or(self.hear(&twin.socket, of_a_twin)?))
+                let mut is_reflected = twin.is_reflected;
+                let answer = self.hear(&twin.socket, |frame| {
+                    if frame.from == twin.mac {
+                        is_reflected |= frame.is_probe;
+                        return false;
+                    }
+                    // What is said by our MAC to the parent's is not ours: the
+                    // two cannot reach each other but by such a switch.
+                    if frame.from == self.mac {
+                        return frame.to == twin.mac && !(twin.is_over && is_reflected);
+                    }
+                    // Probes of others are for the kernel to answer then.
+                    !(own.contains(&frame.from) || twin.is_over && frame.is_probe)
+                })?;
+                if let Some(twin) = &mut self.twin {
+                    twin.is_reflected = is_reflected;
+                }
+                Ok(heard.or(answer))
             }
         }
     }
@@ -310,7 +326,7 @@ impl Watch {
     fn hear(
         &self,
         socket: &OwnedFd,
-        counts: impl Fn(&Said) -> bool,
+        mut counts: impl FnMut(&Said) -> bool,
     ) -> Result<Option<(MacAddr, u32)>> {
         let mut heard: Option<(MacAddr, u32)> = None;
         let mut frame = [0; 64];
@@ -337,7 +353,7 @@ impl Watch {
 }
 
 fn filter(socket: &OwnedFd, mac: MacAddr, ip: Ipv4Addr, claim: Claim) -> Result<()> {
-    let program = arp::contradictions(mac, ip, claim);
+    let program = arp::contradictions(Some(mac), ip, claim);
     raw::attach_filter(socket.as_fd(), &program).map_err(|errno| {
         let ip = Subject::Addr(ip.to_string());
         Error::sys("filter ARP for", ip, errno)

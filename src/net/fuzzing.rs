@@ -18,7 +18,7 @@ const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 5);
 /// A frame, against RFC 5227 read once more: who contradicts, and who does not.
 pub fn arp(frame: &[u8]) {
     doctor::fuzzing::hear(frame, OWN);
-    let passes = |claim| filter_passes(&arp::contradictions(OWN, IP, claim), frame);
+    let passes = |claim| filter_passes(&arp::contradictions(Some(OWN), IP, claim), frame);
     let (probing, held) = (passes(Claim::Probing), passes(Claim::Held));
     assert!(probing || !held, "more is heard while it is probed for");
     let place = |from: usize, to: usize| frame.get(from..to).unwrap_or_default();

@@ -61,18 +61,20 @@ pub enum Claim {
 }
 
 /// A classic BPF program for a packet socket that is bound to ARP: it passes
-/// the frames of others that contradict `mac` having `ip`.
-pub fn contradictions(mac: MacAddr, ip: Ipv4Addr, claim: Claim) -> Vec<libc::sock_filter> {
-    let [a, b, c, d, e, f] = mac.0;
+/// the frames of others that contradict `mac` having `ip`; of everybody, where
+/// that is nobody.
+pub fn contradictions(mac: Option<MacAddr>, ip: Ipv4Addr, claim: Claim) -> Vec<libc::sock_filter> {
     let ip = u32::from(ip);
     let mut program = Program::default();
     program.unless_word(at::KINDS, 0x0001_0800, Program::DROP);
     program.unless_half(at::LENGTHS, 0x0604, Program::DROP);
     // Our own come back through loops and bonds.
-    program.load_word(at::SENDER_MAC);
-    program.jump_if(u32::from_be_bytes([a, b, c, d]), 0, 2);
-    program.load_half(at::SENDER_MAC + 4);
-    program.jump_to_if(u32::from(u16::from_be_bytes([e, f])), Program::DROP);
+    if let Some(MacAddr([a, b, c, d, e, f])) = mac {
+        program.load_word(at::SENDER_MAC);
+        program.jump_if(u32::from_be_bytes([a, b, c, d]), 0, 2);
+        program.load_half(at::SENDER_MAC + 4);
+        program.jump_to_if(u32::from(u16::from_be_bytes([e, f])), Program::DROP);
+    }
     program.load_word(at::SENDER_IP);
     program.jump_to_if(ip, Program::PASS);
     if claim == Claim::Probing {
@@ -193,9 +195,12 @@ mod tests {
         let own = mac("02:42:0a:00:02:05");
         // Alike in the first four bytes, and in the last two.
         let others = ["02:42:0a:00:02:06", "02:42:0b:00:02:05"].map(mac);
-        let probing = contradictions(own, ip(5), Claim::Probing);
-        let held = contradictions(own, ip(5), Claim::Held);
+        let probing = contradictions(Some(own), ip(5), Claim::Probing);
+        let held = contradictions(Some(own), ip(5), Claim::Held);
+        let anybodys = contradictions(None, ip(5), Claim::Probing);
         let zero = Ipv4Addr::UNSPECIFIED;
+        assert!(passes(&anybodys, &question(own, zero, ip(5))));
+        assert!(!passes(&anybodys, &question(own, zero, ip(6))));
         for other in others {
             for (frame, while_probing, while_held) in [
                 // An announcement, a question in its name.
