@@ -3,10 +3,10 @@
 //!
 //! *Theory of operation.* The command holds the container's lock and hands it
 //! to the fork; whatever the supervisor does is written to the `started`
-//! journal first. The child is cloned before the network exists, so that its
-//! mounts (one core) and the netlink work (another) overlap; it waits for the
-//! namespace's fd before it mounts /sys, and for Go before it execs. The
-//! command learns of the outcome through a SEQPACKET pair: one message, or end
+//! journal first. Meanwhile the command makes the network namespace for it. The
+//! child is cloned before the network exists, so that its mounts (one core) and
+//! the netlink work (another) overlap; it waits for the namespace's fd before
+//! it mounts /sys, and for Go before it execs. The command learns of the outcome through a SEQPACKET pair: one message, or end
 //! of file if the supervisor was killed; then the command itself recovers.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::events;
-use super::owner::{Network, Owned, Taken};
+use super::owner::{Network, Owned, Taken, sandbox};
 use super::record::{Record, Status};
 use crate::base::{Cause, Error, Journal, Result, Step};
 use crate::container::attach::{self, Client};
@@ -74,6 +74,7 @@ impl Engine {
             }
             Fork::Parent { pidfd, .. } => {
                 drop((theirs, first_client));
+                sandbox::hand_over(record, ours.as_fd());
                 let outcome = hear(&ours);
                 // One that says nothing, or cannot be heard, must be dead
                 // before its work is undone.
@@ -136,7 +137,7 @@ impl Engine {
             record.id.short()
         );
         let detached = leave_terminal(&title).and_then(|()| process::close_all_except(&keep));
-        match detached.and_then(|()| self.bring_up_somewhere(record, size)) {
+        match detached.and_then(|()| self.bring_up_somewhere(record, size, report.as_fd())) {
             Ok((mut owned, running)) => {
                 owned.report_to(report);
                 let settings = owned.settings(first_client);
@@ -165,11 +166,14 @@ impl Engine {
         &self,
         record: &Record,
         size: Option<(u16, u16)>,
+        report: BorrowedFd<'_>,
     ) -> Result<(Owned, Running)> {
         let mut taken = Vec::new();
+        // The namespace comes once.
+        let mut report = Some(report);
         loop {
             let before = taken.len();
-            let outcome = self.bring_up(record.clone(), size, &mut taken);
+            let outcome = self.bring_up(record.clone(), size, report.take(), &mut taken);
             self.note_taken(&taken[before..]);
             let again = taken.len() > before && taken.len() < acd::MAX_CONFLICTS;
             match outcome {
@@ -190,6 +194,7 @@ impl Engine {
         &self,
         mut record: Record,
         size: Option<(u16, u16)>,
+        report: Option<BorrowedFd<'_>>,
         taken: &mut Vec<Taken>,
     ) -> Result<(Owned, Running)> {
         file::make_dir(&self.dirs.live(&record.id), 0o700)?;
@@ -205,7 +210,7 @@ impl Engine {
         let token = SingleThreaded::prove()?;
         let mut cloned = launch::clone(&token, &spec, cgroup.as_ref(), record.config.open_stdin)?;
         let reserved = network.reserve_ports(self, &record)?;
-        network.make_namespace()?;
+        network.make_namespace(report)?;
         network.filter(&record)?;
         cloned.join(network.netns()?)?;
         let kept = network.kept_leases();

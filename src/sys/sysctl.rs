@@ -13,7 +13,7 @@
 //! has ours alone. Where none can be made, in a user namespace without a pid
 //! namespace of its own, /proc does.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
@@ -51,6 +51,21 @@ impl NetSysctl {
             Err(e) => return Err(Error::sys("open", "/proc/sys/net/ipv6", e)),
         };
         Ok(Self { ipv4, ipv6 })
+    }
+
+    /// To be handed to another process.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(&self.ipv4), self.ipv6.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+    }
+
+    /// What [`NetSysctl::fds`] gave.
+    pub fn from_fds(fds: impl IntoIterator<Item = OwnedFd>) -> Option<Self> {
+        let mut fds = fds.into_iter();
+        let (ipv4, ipv6) = (fds.next()?, fds.next());
+        Some(Self { ipv4, ipv6 })
     }
 
     pub fn has_ipv6(&self) -> bool {

@@ -39,6 +39,7 @@ mod notes;
 mod rates;
 mod readdress;
 mod routing;
+pub(super) mod sandbox;
 mod set;
 mod taken;
 

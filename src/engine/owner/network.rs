@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::claims::{Claim, Taken};
@@ -296,36 +295,6 @@ impl Network {
                 },
                 _ => error,
             })
-    }
-
-    /// The sandbox, with Docker's sysctls; in host mode the host's own.
-    pub(in crate::engine) fn make_namespace(&mut self) -> Result<()> {
-        if self.host_mode {
-            let own = Netns::current()?
-                .as_fd()
-                .try_clone_to_owned()
-                .map_err(|e| Error::sys("share network namespace", "host", e))?;
-            self.netns = Some(Netns::from_fd(own)?);
-            return Ok(());
-        }
-        let (netns, sysctl) = Netns::create_with(NetSysctl::open)?;
-        sysctl.write(Family::Ipv4, "ip_unprivileged_port_start", "0")?;
-        // In a user namespace with one group mapped, the whole range is not
-        // this namespace's to give.
-        match sysctl.write(Family::Ipv4, "ping_group_range", "0 2147483647") {
-            Err(e) if e.is_errno(libc::EINVAL) => {
-                sysctl.write(Family::Ipv4, "ping_group_range", "0 0")?;
-            }
-            other => other?,
-        }
-        let mut sandbox = Rtnl::sandbox(&netns)?;
-        if self.legs.is_empty() {
-            sandbox.loopback_up()?;
-        }
-        self.netns = Some(netns);
-        self.sandbox = Some(sandbox);
-        self.sysctl = Some(sysctl);
-        Ok(())
     }
 
     /// Every leg, in command-line order: eth0, eth1, …

@@ -1,0 +1,83 @@
+//! The container's network namespace.
+//!
+//! *Theory of operation.* The kernel takes half a millisecond for one. The
+//! command, which has forked the supervisor and has nothing to do but wait for
+//! it, makes the namespace meanwhile, and hands it over on the socket that the
+//! report comes back on: two processes on two cores, where a thread would share
+//! the supervisor's memory just when all its pages are copied on write. What
+//! does not come the supervisor makes for itself: the command may be dead, or
+//! may have failed, and then the same error is the supervisor's to report.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::network::Network;
+use crate::base::{Error, Family, Result};
+use crate::engine::record::Record;
+use crate::netlink::Rtnl;
+use crate::sys::fd;
+use crate::sys::netns::{Netns, Sandbox};
+use crate::sys::sysctl::NetSysctl;
+
+/// What goes with the fds; without them it was not possible.
+const HANDED: &[u8] = b"n";
+
+/// The command's part.
+pub(in crate::engine) fn hand_over(record: &Record, to: BorrowedFd<'_>) {
+    let has_its_own = record.config.network_mode != "host";
+    let made = has_its_own.then(|| Netns::visit_new(NetSysctl::open));
+    let mut fds = Vec::new();
+    if let Some(Ok((netns, sysctl))) = &made {
+        fds.push(netns.as_fd());
+        fds.extend(sysctl.fds());
+    }
+    // In any case: the supervisor waits. One that is gone needs none.
+    let _ = fd::send(to, HANDED, &fds);
+}
+
+/// The supervisor's part.
+fn handed(from: BorrowedFd<'_>) -> Option<(Netns<Sandbox>, NetSysctl)> {
+    let mut message = [0; HANDED.len()];
+    let (_, fds) = fd::recv(from, &mut message).ok()?;
+    let mut fds = fds.into_iter();
+    let netns = Netns::from_fd(fds.next()?).ok()?;
+    Some((netns, NetSysctl::from_fds(fds)?))
+}
+
+impl Network {
+    /// The sandbox, which the command hands over on `report`, with Docker's
+    /// sysctls; in host mode the host's own.
+    pub(in crate::engine) fn make_namespace(
+        &mut self,
+        report: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        if self.host_mode {
+            let own = Netns::current()?
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|e| Error::sys("share network namespace", "host", e))?;
+            self.netns = Some(Netns::from_fd(own)?);
+            return Ok(());
+        }
+        let (netns, sysctl) = match report.and_then(handed) {
+            Some(handed) => handed,
+            None => Netns::create_with(NetSysctl::open)?,
+        };
+        sysctl.write(Family::Ipv4, "ip_unprivileged_port_start", "0")?;
+        // In a user namespace with one group mapped, the whole range is not
+        // this namespace's to give.
+        match sysctl.write(Family::Ipv4, "ping_group_range", "0 2147483647") {
+            Err(e) if e.is_errno(libc::EINVAL) => {
+                sysctl.write(Family::Ipv4, "ping_group_range", "0 0")?;
+            }
+            other => other?,
+        }
+        let mut sandbox = Rtnl::sandbox(&netns)?;
+        if self.legs.is_empty() {
+            sandbox.loopback_up()?;
+        }
+        self.netns = Some(netns);
+        self.sandbox = Some(sandbox);
+        self.sysctl = Some(sysctl);
+        Ok(())
+    }
+}
