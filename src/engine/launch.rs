@@ -61,6 +61,7 @@ impl Engine {
     fn supervised(&self, record: &Record, lock: &Lock, attach: bool) -> Result<Launched> {
         let token = SingleThreaded::prove()?;
         let (ours, theirs) = fd::seqpacket_pair()?;
+        let (give, take) = fd::seqpacket_pair()?;
         let client = attach.then(fd::seqpacket_pair).transpose()?;
         let (client, first_client) = match client {
             Some((a, b)) => (Some(a), Some(b)),
@@ -69,12 +70,12 @@ impl Engine {
         let size = attach.then(window).flatten();
         match process::clone_child(&token, 0, None)? {
             Fork::Child => {
-                drop((ours, client));
-                self.supervise(record, size, lock, theirs, first_client);
+                drop((ours, give, client));
+                self.supervise(record, size, lock, theirs, take, first_client);
             }
             Fork::Parent { pidfd, .. } => {
-                drop((theirs, first_client));
-                sandbox::hand_over(record, ours.as_fd());
+                drop((theirs, take, first_client));
+                sandbox::hand_over(record, give);
                 let outcome = hear(&ours);
                 // One that says nothing, or cannot be heard, must be dead
                 // before its work is undone.
@@ -127,9 +128,10 @@ impl Engine {
         size: Option<(u16, u16)>,
         lock: &Lock,
         report: OwnedFd,
+        namespace: OwnedFd,
         first_client: Option<OwnedFd>,
     ) -> ! {
-        let mut keep: Vec<BorrowedFd<'_>> = vec![report.as_fd(), lock.as_fd()];
+        let mut keep: Vec<BorrowedFd<'_>> = vec![report.as_fd(), namespace.as_fd(), lock.as_fd()];
         keep.extend(first_client.as_ref().map(AsFd::as_fd));
         let title = format!(
             "dockless: supervisor of {} ({})",
@@ -137,7 +139,7 @@ impl Engine {
             record.id.short()
         );
         let detached = leave_terminal(&title).and_then(|()| process::close_all_except(&keep));
-        match detached.and_then(|()| self.bring_up_somewhere(record, size, report.as_fd())) {
+        match detached.and_then(|()| self.bring_up_somewhere(record, size, namespace)) {
             Ok((mut owned, running)) => {
                 owned.report_to(report);
                 let settings = owned.settings(first_client);
@@ -166,14 +168,14 @@ impl Engine {
         &self,
         record: &Record,
         size: Option<(u16, u16)>,
-        report: BorrowedFd<'_>,
+        namespace: OwnedFd,
     ) -> Result<(Owned, Running)> {
         let mut taken = Vec::new();
-        // The namespace comes once.
-        let mut report = Some(report);
+        // It comes once.
+        let mut namespace = Some(namespace);
         loop {
             let before = taken.len();
-            let outcome = self.bring_up(record.clone(), size, report.take(), &mut taken);
+            let outcome = self.bring_up(record.clone(), size, namespace.take(), &mut taken);
             self.note_taken(&taken[before..]);
             let again = taken.len() > before && taken.len() < acd::MAX_CONFLICTS;
             match outcome {
@@ -194,7 +196,7 @@ impl Engine {
         &self,
         mut record: Record,
         size: Option<(u16, u16)>,
-        report: Option<BorrowedFd<'_>>,
+        namespace: Option<OwnedFd>,
         taken: &mut Vec<Taken>,
     ) -> Result<(Owned, Running)> {
         file::make_dir(&self.dirs.live(&record.id), 0o700)?;
@@ -210,7 +212,7 @@ impl Engine {
         let token = SingleThreaded::prove()?;
         let mut cloned = launch::clone(&token, &spec, cgroup.as_ref(), record.config.open_stdin)?;
         let reserved = network.reserve_ports(self, &record)?;
-        network.make_namespace(report)?;
+        network.make_namespace(namespace)?;
         network.filter(&record)?;
         cloned.join(network.netns()?)?;
         let kept = network.kept_leases();

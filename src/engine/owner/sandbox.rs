@@ -2,13 +2,16 @@
 //!
 //! *Theory of operation.* The kernel takes half a millisecond for one. The
 //! command, which has forked the supervisor and has nothing to do but wait for
-//! it, makes the namespace meanwhile, and hands it over on the socket that the
-//! report comes back on: two processes on two cores, where a thread would share
-//! the supervisor's memory just when all its pages are copied on write. What
-//! does not come the supervisor makes for itself: the command may be dead, or
-//! may have failed, and then the same error is the supervisor's to report.
+//! it, makes the namespace meanwhile and hands it over: two processes on two
+//! cores, where a thread would share the supervisor's memory just when all its
+//! pages are copied on write. What does not come the supervisor makes for
+//! itself: the command may be dead, or may have failed, and then the same error
+//! is the supervisor's to report.
+//!
+//! Not on the socket that the report comes back on: who closes that with a
+//! message unread takes the report away with it (ECONNRESET, unix(7)).
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::network::Network;
 use crate::base::{Error, Family, Result};
@@ -18,38 +21,34 @@ use crate::sys::fd;
 use crate::sys::netns::{Netns, Sandbox};
 use crate::sys::sysctl::NetSysctl;
 
-/// What goes with the fds; without them it was not possible.
+/// What goes with the fds.
 const HANDED: &[u8] = b"n";
 
 /// The command's part.
-pub(in crate::engine) fn hand_over(record: &Record, to: BorrowedFd<'_>) {
-    let has_its_own = record.config.network_mode != "host";
-    let made = has_its_own.then(|| Netns::visit_new(NetSysctl::open));
-    let mut fds = Vec::new();
-    if let Some(Ok((netns, sysctl))) = &made {
-        fds.push(netns.as_fd());
-        fds.extend(sysctl.fds());
+pub(in crate::engine) fn hand_over(record: &Record, to: OwnedFd) {
+    if record.config.network_mode == "host" {
+        return;
     }
-    // In any case: the supervisor waits. One that is gone needs none.
-    let _ = fd::send(to, HANDED, &fds);
+    if let Ok((netns, sysctl)) = Netns::visit_new(NetSysctl::open) {
+        let fds: Vec<_> = [netns.as_fd()].into_iter().chain(sysctl.fds()).collect();
+        // A supervisor that is gone needs none.
+        let _ = fd::send(to.as_fd(), HANDED, &fds);
+    }
 }
 
-/// The supervisor's part.
-fn handed(from: BorrowedFd<'_>) -> Option<(Netns<Sandbox>, NetSysctl)> {
+/// The supervisor's part; `None` when the command has closed its end.
+fn handed(from: OwnedFd) -> Option<(Netns<Sandbox>, NetSysctl)> {
     let mut message = [0; HANDED.len()];
-    let (_, fds) = fd::recv(from, &mut message).ok()?;
+    let (_, fds) = fd::recv(from.as_fd(), &mut message).ok()?;
     let mut fds = fds.into_iter();
     let netns = Netns::from_fd(fds.next()?).ok()?;
     Some((netns, NetSysctl::from_fds(fds)?))
 }
 
 impl Network {
-    /// The sandbox, which the command hands over on `report`, with Docker's
-    /// sysctls; in host mode the host's own.
-    pub(in crate::engine) fn make_namespace(
-        &mut self,
-        report: Option<BorrowedFd<'_>>,
-    ) -> Result<()> {
+    /// The sandbox, which the command hands over, with Docker's sysctls; in host
+    /// mode the host's own.
+    pub(in crate::engine) fn make_namespace(&mut self, command: Option<OwnedFd>) -> Result<()> {
         if self.host_mode {
             let own = Netns::current()?
                 .as_fd()
@@ -58,7 +57,7 @@ impl Network {
             self.netns = Some(Netns::from_fd(own)?);
             return Ok(());
         }
-        let (netns, sysctl) = match report.and_then(handed) {
+        let (netns, sysctl) = match command.and_then(handed) {
             Some(handed) => handed,
             None => Netns::create_with(NetSysctl::open)?,
         };
