@@ -158,13 +158,15 @@ impl Cloned {
         self.child.pid
     }
 
-    /// Waits until the child is filtered and ready, lets it exec, and returns
-    /// when exec has worked. A failed stage is that stage's error; a failed
+    /// Waits until the child is filtered and ready, lets it exec, does something
+    /// else `meanwhile`, and returns when exec has worked. A failed stage is that stage's error; a failed
     /// exec `Cause::Exec { errno, text }` with Docker's text
     /// (`exec: "x": executable file not found in $PATH`).
-    pub fn go(mut self) -> Result<Running> {
+    pub fn go(mut self, meanwhile: impl FnOnce() -> Result<()>) -> Result<Running> {
         self.end.go()?;
+        let done = meanwhile();
         let pty = executed(self.end.outcome()?)?;
+        done?;
         if own_file::is_run_by(self.child.pid)? {
             return Err(Error::state(
                 "start container",

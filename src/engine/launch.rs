@@ -227,7 +227,7 @@ impl Engine {
             }
             network.settle(Duration::ZERO, taken)?;
             network.tell_names()?;
-            cloned.go()
+            cloned.go(|| network.announce_claimed())
         };
         let running = start().map_err(|error| {
             network.give_new_leases_back(self, &kept);

@@ -89,6 +89,16 @@ pub(super) struct Claim {
     deaf_until: Option<Instant>,
 }
 
+/// How far a leg's addresses have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    New,
+    /// The container's, as far as anybody has objected.
+    Claimed,
+    /// The LAN has been told.
+    Announced,
+}
+
 impl Claim {
     /// To an address that is the container's already.
     pub(super) fn held(watch: Watch) -> Self {
@@ -103,6 +113,11 @@ impl Claim {
 }
 
 impl Leg {
+    /// Whether the LAN knows it.
+    pub(super) fn is_announced(&self) -> bool {
+        self.standing == Standing::Announced
+    }
+
     /// Whether there is an address that can be asked for.
     pub(super) fn has_arp(&self) -> bool {
         !self.spec.is_l3() && self.addrs.ipv4().is_some()
@@ -152,9 +167,9 @@ impl Network {
             .any(|leg| leg.claim.as_ref().is_some_and(|claim| !claim.is_held))
     }
 
-    /// The verdict over all addresses that are not claimed yet, and the first
-    /// announcements. A conflict of an address that nobody has asked for is
-    /// added to `taken`.
+    /// The verdict over all addresses that are not claimed yet; those that are
+    /// nobody else's are claimed. A conflict of an address that nobody has asked
+    /// for is added to `taken`.
     pub(in crate::engine) fn settle(
         &mut self,
         wait: Duration,
@@ -222,13 +237,13 @@ impl Network {
     /// From now on the leg's address is the container's.
     fn claim(&mut self, at: usize) -> Result<()> {
         let leg = &mut self.legs[at];
-        if std::mem::replace(&mut leg.is_announced, true) {
+        if leg.standing != Standing::New {
             return Ok(());
         }
-        let Some(attachment) = leg.attachment.clone() else {
+        leg.standing = Standing::Claimed;
+        let Some(attachment) = &leg.attachment else {
             return Ok(());
         };
-        let spec = leg.spec.clone();
         if let Some(claim) = &mut leg.claim {
             claim.watch.claim()?;
             claim.is_held = true;
@@ -241,7 +256,23 @@ impl Network {
             let name = format!("conf/{}/arp_ignore", attachment.ifname);
             sysctl.write(Family::Ipv4, &name, &usual)?;
         }
-        self.announce(&attachment, &spec)
+        Ok(())
+    }
+
+    /// Says so to the LANs, once. A broadcast comes to every other container of
+    /// the parent before the call returns.
+    pub(in crate::engine) fn announce_claimed(&mut self) -> Result<()> {
+        for at in 0..self.legs.len() {
+            let leg = &mut self.legs[at];
+            if leg.standing == Standing::Claimed
+                && let Some(attachment) = leg.attachment.clone()
+            {
+                leg.standing = Standing::Announced;
+                let spec = leg.spec.clone();
+                self.announce(&attachment, &spec)?;
+            }
+        }
+        Ok(())
     }
 
     /// The first announcement now, the rest from the loop.

@@ -12,6 +12,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
+use super::claims::Standing;
 use super::network::{Leg, Network, not_made};
 use super::routing::of_lease;
 use super::{DHCP_BASE, Owned};
@@ -240,7 +241,7 @@ impl Network {
             // Nobody else has it: the client has asked before it took the lease.
             let parent = Some(attachment.parent_index);
             self.legs[at].claim = self.held_claim(at, &attachment, parent)?;
-            self.legs[at].is_announced = true;
+            self.legs[at].standing = Standing::Announced;
             self.announce(&attachment, &spec)?;
         }
         Ok(())

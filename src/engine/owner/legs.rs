@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::claims::Taken;
+use super::claims::{Standing, Taken};
 use super::links::Lower;
 use super::network::{Leg, Network};
 use super::taken;
@@ -36,7 +36,7 @@ impl Leg {
             client: None,
             client6: None,
             claim: None,
-            is_announced: false,
+            standing: Standing::New,
             lower: Lower::default(),
             named6: Named::default(),
             mdns: None,

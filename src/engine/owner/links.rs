@@ -43,7 +43,7 @@ use crate::net::{Attachment, Carrier, driver};
 use crate::netlink::watch::{Ear, LinkWatch, Seen};
 use crate::sys::epoll::{Epoll, EpollFlags};
 
-use super::claims::Claim;
+use super::claims::{Claim, Standing};
 
 /// So long a parent of a list may be without carrier, or gone, before another
 /// one takes its place.
@@ -251,7 +251,7 @@ impl Network {
     pub(super) fn lose(&mut self, at: usize, before: Attachment) -> Result<()> {
         let parent = self.host.link_by_index(before.parent_index)?;
         self.legs[at].attachment = Some(before);
-        self.legs[at].is_announced = true;
+        self.legs[at].standing = Standing::Announced;
         self.let_go(at);
         // That the parent is gone is found, and told, as ever.
         if parent.is_some() {
@@ -353,7 +353,7 @@ impl Network {
     /// times: a link that flaps makes nobody speak more often.
     fn announce_again(&mut self, at: usize) -> Result<()> {
         let leg = &self.legs[at];
-        let Some(attachment) = leg.attachment.clone().filter(|_| leg.is_announced) else {
+        let Some(attachment) = leg.attachment.clone().filter(|_| leg.is_announced()) else {
             return Ok(());
         };
         let spec = leg.spec.clone();
@@ -427,7 +427,7 @@ impl Network {
         }
         self.ask_again6(engine, at)?;
         self.route()?;
-        if self.legs[at].is_announced {
+        if self.legs[at].is_announced() {
             self.announce(&attachment, &spec)?;
         }
         self.move_ports(&had.parent, at, journal)

@@ -73,6 +73,7 @@ impl Network {
             .move_default(&moved, &PerFamily::NONE)
             .and_then(|()| self.attach(engine, at, &default, journal))
             .and_then(|()| self.settle(JOIN_WAIT, taken))
+            .and_then(|()| self.announce_claimed())
             .and_then(|()| self.route());
         if let Err(error) = made {
             let mut undo: Vec<Error> = Vec::new();

@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::claims::Standing;
 use super::network::{Leg, Network};
 use super::{MDNS_BASE, Owned};
 use crate::base::{Cidr, Result};
@@ -69,7 +70,7 @@ impl Leg {
 
     fn may_tell(&self) -> bool {
         let is_there = |a: &Attachment| a.link.carrier != Carrier::Gone;
-        self.is_announced
+        self.standing != Standing::New
             && self.attachment.as_ref().is_some_and(is_there)
             && mdns::why_not(&self.spec).is_none()
     }

@@ -524,7 +524,7 @@ impl Owner for Owned {
             self.record.config.open_stdin,
         )?;
         cloned.join(self.network.netns()?)?;
-        let running = cloned.go()?;
+        let running = cloned.go(|| Ok(()))?;
         let state = &mut self.record.state;
         state.pid = running.pid;
         state.status = Status::Running;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use super::claims::{Claim, Taken};
+use super::claims::{Claim, Standing, Taken};
 use super::ip6::Watch6;
 use super::links::{Links, Lower};
 use super::mdns::Told;
@@ -49,7 +49,7 @@ pub(super) struct Leg {
     /// The right to the address, unless it has none, it is a DHCP server's, or
     /// `--acd=off`.
     pub(super) claim: Option<Claim>,
-    pub(super) is_announced: bool,
+    pub(super) standing: Standing,
     pub(super) lower: Lower,
     /// What routers say of name servers.
     pub(super) named6: Named,

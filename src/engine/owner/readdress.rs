@@ -210,6 +210,7 @@ impl Network {
         // Those of other links that have gone with this one.
         self.move_default(&PerFamily::NONE, &default)?;
         self.settle(JOIN_WAIT, &mut Vec::new())?;
+        self.announce_claimed()?;
         self.route()?;
         for addr in self.legs[at].addrs.values() {
             self.warnings.extend(engine.add_host_line(record, addr)?);
