@@ -71,14 +71,6 @@ fn own() -> Result<OwnedFd> {
     .map_err(|e| fail("open network namespace", e))
 }
 
-fn come_back(home: &OwnedFd) {
-    if setns(home, CloneFlags::CLONE_NEWNET).is_err() {
-        // Going on would make every later socket, link and address in the
-        // wrong place.
-        std::process::abort();
-    }
-}
-
 impl Netns<Host> {
     /// The namespace of the calling process (of the calling thread, where a
     /// test has moved it).
@@ -100,19 +92,6 @@ impl Netns<Sandbox> {
             Ok((own()?, f()?))
         })
         .map(|(fd, brought)| (Self::new(fd), brought))
-    }
-
-    /// The same by the calling thread, which comes back; aborts the process if
-    /// it cannot.
-    pub fn visit_new<T>(f: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
-        let home = own()?;
-        // Not every namespace that one is in may be entered.
-        setns(&home, CloneFlags::CLONE_NEWNET)
-            .map_err(|e| fail("come back to the network namespace", e))?;
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|e| fail("create network namespace", e))?;
-        let made = own().and_then(|fd| Ok((Self::new(fd), f()?)));
-        come_back(&home);
-        made
     }
 
     /// Takes an fd received from another process; refuses what is not a
@@ -207,7 +186,11 @@ impl<P: Place> Netns<P> {
         };
         self.enter()?;
         let socket = raw::socket(domain as i32, ty as i32 | flags.bits(), protocol);
-        come_back(home);
+        if setns(home, CloneFlags::CLONE_NEWNET).is_err() {
+            // Going on would make every later socket, link and address in the
+            // wrong place.
+            std::process::abort();
+        }
         socket.map_err(|e| fail("create socket", e))
     }
 }

@@ -3,7 +3,7 @@
 //! *Theory of operation.* The kernel takes half a millisecond for one. The
 //! command, which has forked the supervisor and has nothing to do but wait for
 //! it, makes the namespace meanwhile and hands it over: two processes on two
-//! cores, where a thread would share the supervisor's memory just when all its
+//! cores, where a thread of its own would share its memory just when all its
 //! pages are copied on write. What does not come the supervisor makes for
 //! itself: the command may be dead, or may have failed, and then the same error
 //! is the supervisor's to report.
@@ -29,7 +29,7 @@ pub(in crate::engine) fn hand_over(record: &Record, to: OwnedFd) {
     if record.config.network_mode == "host" {
         return;
     }
-    if let Ok((netns, sysctl)) = Netns::visit_new(NetSysctl::open) {
+    if let Ok((netns, sysctl)) = Netns::create_with(NetSysctl::open) {
         let fds: Vec<_> = [netns.as_fd()].into_iter().chain(sysctl.fds()).collect();
         // A supervisor that is gone needs none.
         let _ = fd::send(to.as_fd(), HANDED, &fds);
