@@ -20,7 +20,7 @@ use super::lease::is_neighbours;
 use super::{Engine, HostAccess};
 use crate::base::{Cidr, Error, Journal, NetworkId, Result, Step};
 use crate::net::spec::{self, Driver, NetworkSpec};
-use crate::net::{Attachment, host_access, ipam, parent};
+use crate::net::{Attachment, acd, host_access, ipam, parent};
 use crate::netlink::Rtnl;
 use crate::store::Lock;
 use crate::sys::netns::Host;
@@ -81,7 +81,23 @@ impl Engine {
                      or give one that nobody has",
             ));
         }
-        Ok(())
+        // One that is the link's already is the host's to answer for.
+        if shim.is_some() && network.host_access == (spec::HostAccess::On { ip: Some(ip) }) {
+            return Ok(());
+        }
+        let parent = network.vlan().map(|vlan| vlan.parent.as_str());
+        let parent = parent.map(|name| host.link(name)).transpose()?.flatten();
+        let Some((parent, mac)) = parent.and_then(|p| Some((p.index.get(), p.mac?))) else {
+            return Ok(());
+        };
+        match acd::holder(parent, mac, ip)? {
+            None => Ok(()),
+            Some(mac) => Err(
+                Error::conflict(format!("Address already in use: {ip}")).hint(format!(
+                    "{mac} on the LAN has it: give another --ip, or take it from that machine"
+                )),
+            ),
+        }
     }
 
     /// The record first: what it says is what the journal's step comes to, for

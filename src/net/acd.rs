@@ -235,7 +235,9 @@ impl Watch {
         self.probed = Some(Instant::now());
         self.say(Ipv4Addr::UNSPECIFIED)?;
         match &self.twin {
-            Some(twin) if !twin.is_deaf => self.send(&twin.socket, twin.mac, Ipv4Addr::UNSPECIFIED),
+            Some(twin) if !twin.is_deaf => {
+                ask(&twin.socket, twin.mac, Ipv4Addr::UNSPECIFIED, self.ip)
+            }
             _ => Ok(()),
         }
     }
@@ -246,19 +248,7 @@ impl Watch {
     }
 
     fn say(&self, tell: Ipv4Addr) -> Result<()> {
-        self.send(&self.mouth, self.mac, tell)
-    }
-
-    fn send(&self, socket: &OwnedFd, mac: MacAddr, tell: Ipv4Addr) -> Result<()> {
-        let frame = arp::question(mac, tell, self.ip);
-        match send(socket.as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL) {
-            // A full queue is a lost frame.
-            Ok(_) | Err(Errno::ENETDOWN | Errno::ENOBUFS | Errno::EAGAIN) => Ok(()),
-            Err(errno) => {
-                let ip = Subject::Addr(self.ip.to_string());
-                Err(Error::sys("probe for address", ip, errno))
-            }
-        }
+        ask(&self.mouth, self.mac, tell, self.ip)
     }
 
     /// When the last probe left.
@@ -282,7 +272,7 @@ impl Watch {
     /// `arp_announce` as they are by default).
     pub fn heard(&mut self, own: &[MacAddr]) -> Result<Option<(MacAddr, u32)>> {
         let parent = self.twin.as_ref().map(|twin| twin.mac);
-        let heard = self.hear(self.ear(), |frame| {
+        let heard = hear(self.ear(), self.ip, |frame| {
             !(own.contains(&frame.from) || frame.is_probe && Some(frame.from) == parent)
         })?;
         let is_late = self.probed.is_none_or(|at| at.elapsed() > LATE);
@@ -293,7 +283,7 @@ impl Watch {
                 deafened.map_err(|e| Error::sys("filter ARP", Subject::None, e))?;
                 // What came before would keep it readable.
                 if let Some(twin) = &self.twin {
-                    self.hear(&twin.socket, |_| false)?;
+                    hear(&twin.socket, self.ip, |_| false)?;
                 }
                 Ok(heard)
             }
@@ -302,7 +292,7 @@ impl Watch {
                     return Ok(heard);
                 };
                 let mut is_reflected = twin.is_reflected;
-                let answer = self.hear(&twin.socket, |frame| {
+                let answer = hear(&twin.socket, self.ip, |frame| {
                     if frame.from == twin.mac {
                         is_reflected |= frame.is_probe;
                         return false;
@@ -322,32 +312,71 @@ impl Watch {
             }
         }
     }
+}
 
-    fn hear(
-        &self,
-        socket: &OwnedFd,
-        mut counts: impl FnMut(&Said) -> bool,
-    ) -> Result<Option<(MacAddr, u32)>> {
-        let mut heard: Option<(MacAddr, u32)> = None;
-        let mut frame = [0; 64];
-        loop {
-            match recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => {
-                    let frame = frame.get(..length).unwrap_or_default();
-                    if let Some(said) = arp::said(frame)
-                        && counts(&said)
-                    {
-                        heard = Some((said.from, heard.map_or(1, |(_, n)| n.saturating_add(1))));
-                    }
-                }
-                Err(Errno::EAGAIN | Errno::ENODEV | Errno::ENXIO) => return Ok(heard),
-                // The link went down: said once.
-                Err(Errno::EINTR | Errno::ENETDOWN) => {}
-                Err(errno) => {
-                    let ip = Subject::Addr(self.ip.to_string());
-                    return Err(Error::sys("hear about address", ip, errno));
+/// Whom `counts` counts of what has come in: how many, and the last one.
+fn hear(
+    socket: &OwnedFd,
+    ip: Ipv4Addr,
+    mut counts: impl FnMut(&Said) -> bool,
+) -> Result<Option<(MacAddr, u32)>> {
+    let mut heard: Option<(MacAddr, u32)> = None;
+    let mut frame = [0; 64];
+    loop {
+        match recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => {
+                let frame = frame.get(..length).unwrap_or_default();
+                if let Some(said) = arp::said(frame)
+                    && counts(&said)
+                {
+                    heard = Some((said.from, heard.map_or(1, |(_, n)| n.saturating_add(1))));
                 }
             }
+            Err(Errno::EAGAIN | Errno::ENODEV | Errno::ENXIO) => return Ok(heard),
+            // The link went down: said once.
+            Err(Errno::EINTR | Errno::ENETDOWN) => {}
+            Err(errno) => {
+                let ip = Subject::Addr(ip.to_string());
+                return Err(Error::sys("hear about address", ip, errno));
+            }
+        }
+    }
+}
+
+/// Who on the LAN of a link of the host's has an address, as far as they answer
+/// within 0.3 s.
+pub fn holder(link: u32, mac: MacAddr, ip: Ipv4Addr) -> Result<Option<MacAddr>> {
+    let failed = |errno| Error::sys("ask for address", Subject::Addr(ip.to_string()), errno);
+    let twin = Twin::new(link, mac, ip).map_err(failed)?;
+    for _ in 0..CONFIRM_ROUNDS {
+        ask(&twin.socket, mac, Ipv4Addr::UNSPECIFIED, ip)?;
+        let round = Instant::now();
+        while let left @ 1.. = CONFIRM_EVERY.saturating_sub(round.elapsed()).as_millis() {
+            let time = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            match poll(
+                &mut [PollFd::new(twin.socket.as_fd(), PollFlags::POLLIN)],
+                time,
+            ) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+            // Who asks, too, does not have it yet.
+            if let Some((mac, _)) = hear(&twin.socket, ip, |said| !said.is_probe)? {
+                return Ok(Some(mac));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn ask(socket: &OwnedFd, mac: MacAddr, tell: Ipv4Addr, ip: Ipv4Addr) -> Result<()> {
+    let frame = arp::question(mac, tell, ip);
+    match send(socket.as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL) {
+        // A full queue is a lost frame.
+        Ok(_) | Err(Errno::ENETDOWN | Errno::ENOBUFS | Errno::EAGAIN) => Ok(()),
+        Err(errno) => {
+            let ip = Subject::Addr(ip.to_string());
+            Err(Error::sys("probe for address", ip, errno))
         }
     }
 }

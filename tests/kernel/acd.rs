@@ -22,6 +22,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(a_peer_with_the_same_mac_is_a_conflict).needs(&["ip"]),
         Test::new(a_switch_that_reflects_is_no_conflict).needs(&["ip", "bridge", "nsenter"]),
         Test::new(every_address_taken).needs(&["ip"]),
+        Test::new(the_host_side_link_s_address_is_asked_for_too).needs(&["ip"]),
         Test::new(two_that_probe_at_once).needs(&["ip"]),
         Test::new(strict_takes_the_standard_s_time),
         Test::new(off_asks_nobody).needs(&["ip"]),
@@ -261,6 +262,33 @@ fn a_switch_that_reflects_is_no_conflict() -> Verdict {
         said(&["network", "rm", "mac1"])?;
     }
     Ok(())
+}
+
+/// An address that the host takes for the host-side link: it would cut off
+/// whoever has it.
+fn the_host_side_link_s_address_is_asked_for_too() -> Verdict {
+    let lan = lan()?;
+    let mac = take(&lan.others[0], "10.0.2.9")?;
+    let on = |ip| dockless(&["network", "host-access", "mac1", "on", "--ip", ip]);
+    let told = format!("{mac} on the LAN has it");
+    let (code, _, err) = on("10.0.2.9")?;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.contains("Address already in use: 10.0.2.9") && err.contains(&told),
+        "{err}"
+    );
+    let create = ["network", "create", "-d", "macvlan", "--subnet=10.0.2.0/24"];
+    let range = ["--ip-range=10.0.2.64/28", "-o", "parent=eth1"];
+    let more = ["--host-access=10.0.2.9", "mac2"];
+    let (code, _, err) = dockless(&[&create[..], &range, &more].concat())?;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains(&told), "{err}");
+    assert!(!said(&["network", "ls", "-q", "--filter=name=mac2"])?.contains(|_| true));
+    // What is the link's already is not asked for: the host answers for it.
+    let (code, _, err) = on("10.0.2.10")?;
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(on("10.0.2.10")?.0, Some(0));
+    said(&["network", "rm", "mac1"]).map(drop)
 }
 
 /// .1 is the gateway's, .2 and .3 are the peer's: no other is left in a /29

@@ -140,18 +140,17 @@ impl Network {
             let error = last.none_left(spec.name.as_str());
             return Err(error.with_undo(undo.into_iter().collect()));
         }
-        self.warnings.extend(taken.map(|t| t.told(ip)));
         if own.contains(&ip) {
-            let why = match wish {
-                Wish::Exactly(_) => String::new(),
-                Wish::Rather(_) | Wish::Any => {
-                    format!(", and network {} had no other left", spec.name)
+            let is_asked_for = matches!(wish, Wish::Exactly(_));
+            match taken::hosts_own(spec, ip, is_asked_for, self.acd) {
+                Ok(warning) => self.warnings.push(warning),
+                Err(error) => {
+                    let undo = engine.release(spec, addr).err();
+                    return Err(error.with_undo(undo.into_iter().collect()));
                 }
-            };
-            self.warnings.push(format!(
-                "{ip} is this host's own address{why}: both will be hard to reach"
-            ));
+            }
         }
+        self.warnings.extend(taken.map(|t| t.told(ip)));
         config.last_ips.put(ip);
         Ok(addr)
     }

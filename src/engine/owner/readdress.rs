@@ -131,6 +131,10 @@ impl Network {
                 fresh.push(addr);
                 let others = self.legs.iter().enumerate().filter(|(n, _)| *n != at);
                 let theirs = others.filter_map(|(_, leg)| leg.addrs.of(ip.family()));
+                if host.contains(&ip) {
+                    let warning = taken::hosts_own(&spec, ip, true, self.acd)?;
+                    self.warnings.push(warning);
+                }
                 match theirs
                     .map(Cidr::network)
                     .find(|net| net.overlaps(addr.network()))
@@ -145,11 +149,6 @@ impl Network {
             match addr {
                 Ok(addr) => {
                     addrs.put(addr);
-                    if host.contains(&ip) {
-                        self.warnings.push(format!(
-                            "{ip} is this host's own address: both will be hard to reach"
-                        ));
-                    }
                 }
                 Err(error) => {
                     let undone = fresh.iter().map(|addr| engine.release(&spec, *addr));

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use crate::base::{PortMap, Result};
+use crate::base::{Error, OfFamily, PortMap, Result};
 use crate::engine::Engine;
+use crate::net::acd::Acd;
 use crate::net::driver::HostView;
 use crate::net::publish::PortRequest;
 use crate::net::spec::NetworkSpec;
@@ -18,6 +19,42 @@ pub(super) fn addresses(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<
     };
     let addresses = host.addrs(Some(parent.index))?;
     Ok(addresses.iter().map(|a| a.cidr.addr()).collect())
+}
+
+/// An address that this host has on the parent: the container's announcements
+/// would take it from the host, and the host off the LAN. Without conflict
+/// detection it goes as in Docker, with a warning.
+pub(super) fn hosts_own(
+    network: &NetworkSpec,
+    ip: IpAddr,
+    is_asked_for: bool,
+    acd: Acd,
+) -> Result<String> {
+    let name = &network.name;
+    let why = match is_asked_for {
+        true => String::new(),
+        false => format!(", and network {name} had no other left"),
+    };
+    if acd == Acd::Off {
+        return Ok(format!(
+            "{ip} is this host's own address{why}: both will be hard to reach"
+        ));
+    }
+    Err(match is_asked_for {
+        true => Error::conflict(format!("Address already in use: {ip}")).hint(
+            "it is this host's own: give another --ip (with --acd=off the container gets it, and \
+             both are hard to reach)",
+        ),
+        false => Error::conflict(format!(
+            "no available {} addresses on this network's address pools: {name} ({})",
+            ip.family(),
+            network.id
+        ))
+        .hint(format!(
+            "{ip}, the only one that is left, is this host's own: give the network a wider \
+             --ip-range or one more --subnet"
+        )),
+    })
 }
 
 /// The container of ours that has one of these ports.
