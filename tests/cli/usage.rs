@@ -49,6 +49,13 @@ fn help_is_a_result() {
         assert!(out.starts_with("Usage:  dockless"), "{line}: {out}");
         assert_eq!((err.as_str(), code), ("", 0), "{line}");
     }
+    // As Docker has it; `run -h` is its host name.
+    for line in ["ps -h", "network create -h", "rm -f -h web"] {
+        let (out, err, code) = dockless(&split(line));
+        assert!(out.starts_with("Usage:  dockless"), "{line}: {out}");
+        let deprecated = "Flag shorthand -h has been deprecated, use --help\n";
+        assert_eq!((err.as_str(), code), (deprecated, 0), "{line}");
+    }
 }
 
 #[test]

@@ -10,8 +10,8 @@ use super::{Arity, Syntax, refused};
 /// Why a command line was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// `--help` was asked for.
-    Help,
+    /// `--help` was asked for, or `-h`.
+    Help { is_short: bool },
     /// The whole message, and the exit code.
     Usage { message: String, code: u8 },
 }
@@ -83,7 +83,11 @@ fn explain(syntax: &Syntax, command: &Command, error: &clap::Error, argv: &[Stri
     };
     let typed = context(ContextKind::InvalidArg);
     let complaint = match error.kind() {
-        ErrorKind::DisplayHelp => return Wrong::Help,
+        ErrorKind::DisplayHelp => return Wrong::Help { is_short: false },
+        // Docker still takes it, where it is not another flag's.
+        ErrorKind::UnknownArgument if flag_name(&typed) == "-h" => {
+            return Wrong::Help { is_short: true };
+        }
         ErrorKind::UnknownArgument => {
             if let Some(long) = refused::find(syntax.refused, flag_name(&typed)) {
                 let name = syntax.name();

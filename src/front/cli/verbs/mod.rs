@@ -14,7 +14,7 @@ use clap::{ArgMatches, Command};
 
 use super::args::usage::{self, Wrong};
 use super::args::{self, Syntax};
-use super::exit::{Failure, Outcome};
+use super::exit::{self, Failure, Outcome};
 use super::help;
 use crate::engine::Engine;
 
@@ -53,7 +53,12 @@ impl Verb {
     pub fn call(&self, front: &Front, argv: &[String]) -> Outcome {
         let matches = match usage::parse(&self.syntax, self.parser(), argv) {
             Ok(matches) => matches,
-            Err(Wrong::Help) => return Err(Failure::Help(help::verb(self))),
+            Err(Wrong::Help { is_short }) => {
+                if is_short {
+                    exit::say("Flag shorthand -h has been deprecated, use --help");
+                }
+                return Err(Failure::Help(help::verb(self)));
+            }
             Err(Wrong::Usage { message, code }) => {
                 return Err(Failure::Message {
                     text: message,
