@@ -225,6 +225,15 @@ impl Network {
                 "Published ports are discarded when using {mode} network mode"
             ));
         }
+        if let Some(leg) = network.legs.iter().find(|leg| leg.is_passthru())
+            && !record.config.publish.is_empty()
+        {
+            network.warnings.push(format!(
+                "in passthru mode all that comes to the parent of network {} is the container's: \
+                 its published ports cannot be reached by the host's address there",
+                leg.spec.name
+            ));
+        }
         Ok(network)
     }
 
