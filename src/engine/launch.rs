@@ -6,8 +6,9 @@
 //! journal first. Meanwhile the command makes the network namespace for it. The
 //! child is cloned before the network exists, so that its mounts (one core) and
 //! the netlink work (another) overlap; it waits for the namespace's fd before
-//! it mounts /sys, and for Go before it execs. The command learns of the outcome through a SEQPACKET pair: one message, or end
-//! of file if the supervisor was killed; then the command itself recovers.
+//! it mounts /sys, and for Go before it execs. The command learns of the outcome
+//! through a SEQPACKET pair: one message, or end of file if the supervisor was
+//! killed; then the command itself recovers.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
@@ -149,13 +150,14 @@ impl Engine {
                     Ok(_) => owned.clear_away(),
                     Err(error) => owned.abandon(error),
                 };
+                owned.leave();
             }
             Err(error) => {
                 let errors = self.unwind(&record.id);
                 send(&report, &Report::Failed(error.with_undo(errors)));
+                process::exit_now(0)
             }
         }
-        process::exit_now(0)
     }
 
     /// Starts over where an address that nobody has asked for turned out to be

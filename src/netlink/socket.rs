@@ -417,6 +417,12 @@ pub struct Rtnl<P: Place> {
     place: PhantomData<fn() -> P>,
 }
 
+impl<P: Place> AsFd for Rtnl<P> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
 impl Rtnl<Host> {
     /// Opened in the caller's namespace.
     pub fn host() -> Result<Self> {

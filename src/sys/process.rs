@@ -192,7 +192,8 @@ pub fn fork(_token: &SingleThreaded) -> Result<Fork> {
 }
 
 /// close_range(2) on everything from 3 up except `keep`. Every other fd of
-/// the process is dead afterwards: only for a child on its way to exec.
+/// the process is dead afterwards: only for a child on its way to exec, and for
+/// a process on its way to [`exit_now`].
 pub fn close_all_except(keep: &[BorrowedFd<'_>]) -> Result<()> {
     let mut numbers: Vec<u32> = keep
         .iter()

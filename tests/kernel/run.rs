@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(thirty_two_at_once_on_a_small_subnet).limit_s(120),
         Test::new(docker_s_marks_are_there),
         Test::new(passthru_follows_others_and_gives_the_parent_back),
+        Test::new(no_link_outlives_its_container),
     ]
 }
 
@@ -374,6 +375,25 @@ fn passthru_follows_others_and_gives_the_parent_back() -> Verdict {
         assert_eq!(code, Some(125), "{err}");
         assert!(err.contains("invalid argument"), "{err}");
         remove()?;
+    }
+    Ok(())
+}
+
+/// A packet that waits for an ARP answer keeps the namespace of its socket for
+/// two seconds more: longer than anybody waits for a parent.
+fn no_link_outlives_its_container() -> Verdict {
+    let _lan = Lab::here(0)?;
+    let nobody = "10.0.2.99";
+    for _ in 0..3 {
+        network_in("bridge", "10.0.2.0/24")?;
+        let run = ["run", "--rm", "--network", "mac1", "tester"];
+        let ping = ["ping", "-c", "1", "-W", "1", nobody];
+        let (code, out, err) = dockless(&[&run[..], &ping].concat())?;
+        assert_eq!(code, Some(1), "{out}{err}");
+        said(&["network", "rm", "mac1"])?;
+        network_in("passthru", "10.0.2.0/24")?;
+        said(&[&run[..], &["ip", "link"]].concat())?;
+        said(&["network", "rm", "mac1"])?;
     }
     Ok(())
 }

@@ -88,6 +88,7 @@ pub fn read(
 /// The log's files that exist, oldest first.
 fn open_all(log: &Path) -> Result<Vec<File>> {
     let mut files: Vec<(u64, File)> = Vec::new();
+    let mut is_gap = false;
     for n in 0.. {
         let path = if n == 0 {
             log.to_owned()
@@ -96,14 +97,16 @@ fn open_all(log: &Path) -> Result<Vec<File>> {
         };
         match File::open(&path) {
             Ok(file) => {
+                is_gap = false;
                 let inode = inode(&file, &path)?;
                 // Rotated between two opens: this is the file we have.
                 if files.last().is_none_or(|(last, _)| *last != inode) {
                     files.push((inode, file));
                 }
             }
-            // The newest is missing for a moment while it is rotated.
-            Err(e) if e.kind() == ErrorKind::NotFound && n == 0 => {}
+            // A rotation moves one after the other, the oldest first: for a
+            // moment one is missing, and those behind it are there.
+            Err(e) if e.kind() == ErrorKind::NotFound && !is_gap => is_gap = true,
             Err(e) if e.kind() == ErrorKind::NotFound => break,
             Err(e) => return Err(Error::sys("open log", &path, e)),
         }
@@ -450,6 +453,22 @@ mod tests {
     }
 
     #[test]
+    fn a_rotation_under_way_hides_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = ten(dir.path());
+        let all = show(&path, &Query::default());
+        let there = (1..).take_while(|n| rotated(&path, *n).exists());
+        let oldest = there.last().unwrap();
+        // As the writer does it, stopped after each of its renames.
+        for n in (1..=oldest).rev() {
+            std::fs::rename(rotated(&path, n), rotated(&path, n + 1)).unwrap();
+            assert_eq!(show(&path, &Query::default()), all, "{n}");
+        }
+        std::fs::rename(&path, rotated(&path, 1)).unwrap();
+        assert_eq!(show(&path, &Query::default()), all);
+    }
+
+    #[test]
     fn tail_counts_across_rotated_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = ten(dir.path());
@@ -541,7 +560,7 @@ mod tests {
     fn follows_through_rotation_to_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = Writer::open(&path, Some(20_000), 50).unwrap();
+        let mut log = Writer::open(&path, Some(20_000), 200).unwrap();
         log.write(Stream::Stdout, b"0\n", SystemTime::now());
         let (end, signal): (OwnedFd, OwnedFd) = nix::unistd::pipe().unwrap();
         let writer = std::thread::spawn(move || {

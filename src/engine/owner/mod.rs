@@ -138,7 +138,7 @@ impl Owned {
 
     /// The loop failed: what the journal says is undone. A command that still
     /// waits for the start does the rest; else the record says why.
-    pub(super) fn abandon(mut self, why: Error) -> Result<()> {
+    pub(super) fn abandon(&mut self, why: Error) -> Result<()> {
         let mut errors = self.network.close(&self.engine);
         errors.extend(self.kill_all().err());
         drop(self.cgroup.take());
@@ -236,19 +236,17 @@ impl Owned {
 
     /// What nobody needs to wait for: deleting files, once every client has
     /// been told. Killed on the way, it leaves the rest to the next command.
-    pub(super) fn clear_away(self) -> Result<()> {
-        let Self {
-            engine,
-            record,
-            finished,
-            ..
-        } = self;
-        if finished {
-            engine.clear_away(&record.id)?;
+    pub(super) fn clear_away(&self) -> Result<()> {
+        if self.finished {
+            self.engine.clear_away(&self.record.id)?;
             // Lock last: until it is gone, nobody may take the id for free.
-            file::remove(&engine.dirs.lock(&record.id))?;
+            file::remove(&self.engine.dirs.lock(&self.record.id))?;
         }
         Ok(())
+    }
+
+    pub(super) fn leave(self) -> ! {
+        self.network.bury()
     }
 }
 

@@ -10,15 +10,23 @@
 //!
 //! Not on the socket that the report comes back on: who closes that with a
 //! message unread takes the report away with it (ECONNRESET, unix(7)).
+//!
+//! It does not always die with its processes: a TCP connection that the program
+//! has left with data that nobody takes, or a packet that waits for an ARP
+//! answer, keeps it alive for seconds or minutes, and the LAN would find the
+//! dead container's address all the time. So its links are deleted when all else
+//! is done.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::network::Network;
 use crate::base::{Error, Family, Result};
 use crate::engine::record::Record;
+use crate::net::driver;
 use crate::netlink::Rtnl;
 use crate::sys::fd;
 use crate::sys::netns::{Netns, Sandbox};
+use crate::sys::process;
 use crate::sys::sysctl::NetSysctl;
 
 /// What goes with the fds.
@@ -78,5 +86,20 @@ impl Network {
         self.sandbox = Some(sandbox);
         self.sysctl = Some(sysctl);
         Ok(())
+    }
+
+    /// Ends the supervisor, and before it the container's links. What others wait
+    /// for (the lock, the clients' connections) is let go of first.
+    pub(super) fn bury(mut self) -> ! {
+        let links = std::mem::take(&mut self.ended);
+        if let Some(sandbox) = &mut self.sandbox
+            && process::close_all_except(&[sandbox.as_fd()]).is_ok()
+        {
+            for attachment in links.iter().filter_map(|leg| leg.attachment.as_ref()) {
+                // One that stays makes whoever wants its MAC wait.
+                let _ = driver::delete(attachment, sandbox);
+            }
+        }
+        process::exit_now(0)
     }
 }

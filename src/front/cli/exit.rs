@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::args::usage::{BAD_COUNT, BAD_FLAG};
 use super::args::{Syntax, usage};
-use super::render::safe;
+use super::render::{inspect, safe};
 use crate::base::{Cause, Error};
 
 /// dockless itself failed, as `docker run` says it.
@@ -14,6 +14,9 @@ pub const OURS: u8 = 125;
 /// The program is there but cannot be run.
 pub const NOT_EXECUTABLE: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
+/// A template of `--format` that cannot be read, where one object is shown at a
+/// time (EX_USAGE, sysexits(3)). Docker's lists end with 1.
+pub const BAD_TEMPLATE: u8 = 64;
 
 /// The code of a command that has done what it was asked.
 pub type Outcome = Result<u8, Failure>;
@@ -84,6 +87,11 @@ pub fn count(syntax: &Syntax, names: usize) -> Result<(), Failure> {
         text,
         code: BAD_COUNT,
     })
+}
+
+/// Refuses a template that cannot be read, before anything is looked up.
+pub fn template(format: Option<&str>) -> Result<(), Failure> {
+    inspect::check(format.unwrap_or_default()).map_err(|e| Failure::coded(&e, BAD_TEMPLATE))
 }
 
 /// The code of `run`, and of `exec` with `ours` = 1: that of the program's

@@ -36,7 +36,7 @@ pub fn event(event: &Event, format: &str) -> Result<String> {
                 time: event.time,
                 time_nano: event.time_nano,
             };
-            let line = one(&fields, template, "template parsing error: ")?;
+            let line = one(&fields, template, "Error parsing format: ")?;
             Ok(line.strip_suffix('\n').unwrap_or(&line).to_owned())
         }
     }
@@ -103,5 +103,13 @@ mod tests {
             "container start web 1700000000000000001"
         );
         assert!(event(&start, "{{.Nope}}").is_err());
+        // Which attributes there are is different from event to event.
+        for format in ["{{.Actor.Attributes.exitCode}}", "{{.Actor.Attributes}}"] {
+            event(&Event::default(), format).unwrap();
+        }
+        assert_eq!(
+            event(&start, "{{.Actor.Attributes.exitCode}}").unwrap(),
+            "<no value>"
+        );
     }
 }

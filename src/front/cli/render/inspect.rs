@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use gotmpl::Value;
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
 use super::ordered::Ordered;
-use super::template::{Parsed, json_function, refused, unescape};
+use super::template::{Failed, Parsed, json_function, refused, unescape};
 use crate::base::{Error, Result};
 
 /// Everything as one text. An empty `format` is indented JSON, `json` compact.
@@ -26,6 +27,20 @@ pub fn inspect<T: Serialize>(objects: &[T], format: &str) -> Result<String> {
             .iter()
             .map(|object| one(object, template, "template parsing error: "))
             .collect(),
+    }
+}
+
+/// Refuses a template that cannot be read, whatever it would be filled with.
+pub fn check(format: &str) -> Result<()> {
+    if matches!(format, "" | "json") {
+        return Ok(());
+    }
+    let refused = |text: &str| refused("template parsing error: ", text);
+    let functions = json_function(Arc::new(Ordered::Map(Vec::new())), false);
+    let parsed = Parsed::new(&unescape(format), &functions).map_err(|e| refused(&e))?;
+    match parsed.execute(&Value::Nil, str::to_owned) {
+        Err(Failed::Unparsed(text)) => Err(refused(&text)),
+        _ => Ok(()),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::base::{Error, Result};
 /// Fields of the views whose keys are the user's.
 const DICTIONARIES: &[&str] = &[
     "Labels",
+    "Actor.Attributes",
     "Options",
     "Ports",
     "PortBindings",

@@ -89,6 +89,7 @@ fn show<T: Serialize>(
     format: Option<&str>,
     find: &dyn Fn(&str) -> Result<T>,
 ) -> Outcome {
+    exit::template(format)?;
     let (found, missing): (Vec<_>, Vec<_>) =
         names.iter().map(|name| find(name)).partition(Result::is_ok);
     let found: Vec<T> = found.into_iter().flatten().collect();

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::super::args::Syntax;
 use super::super::args::machine as args;
 use super::super::demo;
-use super::super::exit::{self, Failure, Outcome, print_line};
+use super::super::exit::{self, BAD_TEMPLATE, Failure, Outcome, print_line};
 use super::super::generate;
 use super::super::render::doctor::diagnosis as diagnosis_text;
 use super::super::render::events::event as event_text;
@@ -15,13 +15,14 @@ use super::super::resolve::{filter, time};
 use super::Front;
 use crate::base::{Error, Result};
 use crate::engine::EventsRequest;
-use crate::engine::view::{ClientVersion, Info, Verdict, Version};
+use crate::engine::view::{ClientVersion, Event, Info, Verdict, Version};
 
 /// The Engine API whose JSON is printed.
 const API: &str = "1.52";
 
 pub(super) fn version(_: &Front, syntax: &Syntax, a: args::Show) -> Outcome {
     exit::count(syntax, a.names.len())?;
+    exit::template(a.format.as_deref())?;
     exit::print(&version_text(&our_version(), a.format.as_deref())?)?;
     Ok(0)
 }
@@ -77,6 +78,7 @@ pub(super) fn formatted<T: serde::Serialize>(
 
 pub(super) fn info(front: &Front, syntax: &Syntax, a: args::Show) -> Outcome {
     exit::count(syntax, a.names.len())?;
+    exit::template(a.format.as_deref())?;
     let info = front.engine.info()?;
     exit::print(&info_text(&info, a.format.as_deref())?)?;
     Ok(0)
@@ -99,6 +101,8 @@ pub(super) fn events(front: &Front, syntax: &Syntax, a: args::Events) -> Outcome
     };
     let filter = filter::Events::new(&a.filter)?;
     let format = a.format.unwrap_or_default();
+    // Not only when the first one comes.
+    event_text(&Event::default(), &format).map_err(|e| Failure::coded(&e, BAD_TEMPLATE))?;
     let mut failure = None;
     let ended = front.engine.events(&request, &mut |event| {
         if !filter.allows(&event) {
