@@ -20,7 +20,7 @@ use crate::judge::{self, Answer};
 
 /// How long the kernel may take to bury what was killed: a network namespace
 /// is taken apart in the background.
-const BURIAL: Duration = Duration::from_secs(3);
+const BURIAL: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
     _lab: Lab,

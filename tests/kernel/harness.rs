@@ -415,9 +415,10 @@ fn reap_until(test: Pid) -> Verdict<u8> {
     }
 }
 
-/// Waits a moment for processes that are on their way out.
+/// Waits for processes that are on their way out: a supervisor deletes its links
+/// last, and all namespaces share the lock for that (RTNL).
 fn none_left() -> Verdict {
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         while matches!(
             waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG)),
