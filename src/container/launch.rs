@@ -159,9 +159,9 @@ impl Cloned {
     }
 
     /// Waits until the child is filtered and ready, lets it exec, does something
-    /// else `meanwhile`, and returns when exec has worked. A failed stage is that stage's error; a failed
-    /// exec `Cause::Exec { errno, text }` with Docker's text
-    /// (`exec: "x": executable file not found in $PATH`).
+    /// else `meanwhile`, and returns when exec has worked. A failed stage is that
+    /// stage's error; a failed exec `Cause::Exec { errno, text }` with Docker's
+    /// text (`exec: "x": executable file not found in $PATH`).
     pub fn go(mut self, meanwhile: impl FnOnce() -> Result<()>) -> Result<Running> {
         self.end.go()?;
         let done = meanwhile();
