@@ -92,6 +92,15 @@ impl Engine {
         }
     }
 
+    /// Lets go of one that has ended: whose supervisor failed with `--rm`, that
+    /// goes.
+    pub(super) fn leave_ended(&self, record: &Record, lock: Lock) -> Result<()> {
+        match record.config.auto_remove {
+            true => self.recover(&record.id, lock).map(drop),
+            false => lock.unlink(),
+        }
+    }
+
     /// Its supervisor is dead, and what that did is still to be undone.
     fn is_unfinished(&self, record: &Record) -> bool {
         record.state.status.is_live() || self.dirs.journal(&record.id).exists()

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::counters::Counters;
 use super::launch::Report;
-use super::record::{Record, Status};
+use super::record::{KILLED, Record, Status};
 use super::set::Change;
 use super::stats::Usage;
 use super::{EndpointRequest, Engine, events, view};
@@ -147,7 +147,7 @@ impl Owned {
             super::launch::send(&report, &Report::Failed(why.with_undo(errors)));
             return Ok(());
         }
-        self.record.state.end(137);
+        self.record.state.end(KILLED);
         self.record.state.error = format!("its supervisor failed: {why}");
         errors.extend(self.record.save(&self.engine.dirs).err());
         // A container that must go is the next command's.
