@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde_json::Value;
@@ -166,6 +166,13 @@ impl Client {
             Some(fd) if fds.is_empty() => Ok(PidFd::from_fd(fd)),
             _ => Err(Error::state("get", "pidfd", "the supervisor sent none")),
         }
+    }
+
+    /// The supervisor's process, of a connection made by `connect`. `None`: it
+    /// has ended, or its number is not known here.
+    pub fn supervisor(&self) -> Option<PidFd> {
+        let who = getsockopt(&self.fd, sockopt::PeerCredentials).ok()?;
+        PidFd::open(who.pid()).ok()
     }
 
     /// How long to wait for an answer from now on: for what is not worth

@@ -64,6 +64,7 @@ use crate::sys::process::SingleThreaded;
 
 pub use crate::container::init::docker_init;
 use counters::Counters;
+pub use hold::Leaving;
 use hold::{Found, Held};
 pub use listing::Listing;
 use record::{KILLED, Record, Status};
@@ -323,7 +324,9 @@ impl Engine {
         }
     }
 
-    pub fn remove(&self, wanted: &str, force: bool) -> Result<()> {
+    /// Supervisors that this ends are still closing their sockets when it
+    /// returns: they are added to `leaving`.
+    pub fn remove(&self, wanted: &str, force: bool, leaving: &mut Leaving) -> Result<()> {
         self.make_folders()?;
         let id = self.find(wanted)?;
         loop {
@@ -344,6 +347,7 @@ impl Engine {
                     if !force {
                         return Err(not_removable(&record?));
                     }
+                    leaving.add(client.supervisor());
                     match client.stop(Some(libc::SIGKILL), Some(0)) {
                         Err(e) if e.is_errno(libc::ECONNRESET) => {}
                         other => other?,

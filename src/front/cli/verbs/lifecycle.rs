@@ -10,7 +10,7 @@ use super::super::resolve::{self, keys};
 use super::{Front, Real};
 use crate::base::{Cause, ContainerId, Error, Result};
 use crate::engine::view::Container;
-use crate::engine::{Client, Relay};
+use crate::engine::{Client, Leaving, Relay};
 
 pub(super) fn run(front: &Front, syntax: &Syntax, a: Run) -> Outcome {
     if a.rootfs.is_none() {
@@ -242,8 +242,9 @@ pub(super) fn streams(container: &Container) -> Relay {
 pub(super) fn rm(front: &Front, syntax: &Syntax, a: args::Rm) -> Outcome {
     exit::count(syntax, a.names.len())?;
     let mut failed = 0;
+    let mut leaving = Leaving::default();
     for name in &a.names {
-        match front.engine.remove(name, a.force) {
+        match front.engine.remove(name, a.force, &mut leaving) {
             Ok(()) => exit::print_line(name)?,
             Err(e) => {
                 complain(&e.to_string());
@@ -254,6 +255,7 @@ pub(super) fn rm(front: &Front, syntax: &Syntax, a: args::Rm) -> Outcome {
             }
         }
     }
+    leaving.wait();
     Ok(failed)
 }
 
