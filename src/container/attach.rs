@@ -135,13 +135,33 @@ impl Client {
     /// negative: never). Returns when it has ended.
     pub fn stop(&mut self, signal: Option<i32>, timeout_s: Option<i64>) -> Result<()> {
         let timeout = timeout_s;
-        self.ask(Op::Stop(Stop { signal, timeout })).map(drop)
+        self.ask(Op::Stop(Stop {
+            signal,
+            timeout,
+            removal: false,
+        }))
+        .map(drop)
+    }
+
+    /// SIGKILL, so that it can be removed. Returns when it has ended.
+    pub fn end(&mut self) -> Result<()> {
+        self.ask(Op::Stop(Stop {
+            signal: Some(libc::SIGKILL),
+            timeout: Some(0),
+            removal: true,
+        }))
+        .map(drop)
     }
 
     /// Returns when the program runs again.
     pub fn restart(&mut self, signal: Option<i32>, timeout_s: Option<i64>) -> Result<()> {
         let timeout = timeout_s;
-        self.ask(Op::Restart(Stop { signal, timeout })).map(drop)
+        self.ask(Op::Restart(Stop {
+            signal,
+            timeout,
+            removal: false,
+        }))
+        .map(drop)
     }
 
     pub fn pause(&mut self, on: bool) -> Result<()> {

@@ -348,7 +348,7 @@ impl Engine {
                         return Err(not_removable(&record?));
                     }
                     leaving.add(client.supervisor());
-                    match client.stop(Some(libc::SIGKILL), Some(0)) {
+                    match client.end() {
                         Err(e) if e.is_errno(libc::ECONNRESET) => {}
                         other => other?,
                     }
