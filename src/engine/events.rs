@@ -158,20 +158,25 @@ impl Engine {
     ) -> Result<()> {
         self.dirs.make()?;
         let folder = self.events_folder();
-        // Watched before the first look, so that no change falls in between.
-        let changes = watch(&folder)?;
-        let mut logs = Logs::open(folder, request.since.is_some())?;
+        let mut logs = Logs::open(folder.clone(), request.since.is_some())?;
+        let mut changes = None;
         loop {
             let is_over = request.until.is_some_and(|end| end <= SystemTime::now());
+            // Watched before the first look, so that no change falls in
+            // between. For what lies in the past there is no watch: to let go
+            // of one, the kernel waits for its readers (SRCU).
+            if !is_over && changes.is_none() {
+                changes = Some(watch(&folder)?);
+            }
             for event in logs.news()? {
                 if is_within(request, &event) {
                     each(event)?;
                 }
             }
-            if is_over {
-                return Ok(());
+            match &changes {
+                Some(changes) if !is_over => wait(changes, request.until)?,
+                _ => return Ok(()),
             }
-            wait(&changes, request.until)?;
         }
     }
 }

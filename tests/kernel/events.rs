@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(a_follower_hears_of_it_at_once),
         Test::new(a_killed_supervisor_s_container_has_died),
         Test::new(the_end_of_one_that_is_removed),
+        Test::new(the_past_needs_no_watch).needs(&["unshare"]),
     ]
 }
 
@@ -233,6 +234,19 @@ fn the_end_of_one_that_is_removed() -> Verdict {
     let times = so_far(&["--format={{.TimeNano}}"])?;
     let times: Vec<u64> = times.iter().map(|t| t.parse()).collect::<Result<_, _>>()?;
     assert!(times.is_sorted(), "{times:?}");
+    Ok(())
+}
+
+/// In a user namespace of its own, where no inotify instance can be had.
+fn the_past_needs_no_watch() -> Verdict {
+    said(&["run", "--rm", "--network=none", "tester", "ip", "link"])?;
+    let none = "echo 0 >/proc/sys/user/max_inotify_instances && exec \"$@\"";
+    let program = judge::dockless().to_string_lossy();
+    let within = ["unshare", "-Ur", "sh", "-c", none, "sh", &program, "events"];
+    let past = judge::run(&[&within[..], &["--since=1h", "--until=0s"]].concat())?.success()?;
+    assert!(past.stdout.contains("container destroy"), "{past:?}");
+    let to_come = judge::run(&[&within[..], &["--until=2100-01-01"]].concat())?;
+    assert!(to_come.stderr.contains("inotify"), "{to_come:?}");
     Ok(())
 }
 
