@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde_json::Value;
@@ -135,13 +135,33 @@ impl Client {
     /// negative: never). Returns when it has ended.
     pub fn stop(&mut self, signal: Option<i32>, timeout_s: Option<i64>) -> Result<()> {
         let timeout = timeout_s;
-        self.ask(Op::Stop(Stop { signal, timeout })).map(drop)
+        self.ask(Op::Stop(Stop {
+            signal,
+            timeout,
+            removal: false,
+        }))
+        .map(drop)
+    }
+
+    /// SIGKILL, so that it can be removed. Returns when it has ended.
+    pub fn end(&mut self) -> Result<()> {
+        self.ask(Op::Stop(Stop {
+            signal: Some(libc::SIGKILL),
+            timeout: Some(0),
+            removal: true,
+        }))
+        .map(drop)
     }
 
     /// Returns when the program runs again.
     pub fn restart(&mut self, signal: Option<i32>, timeout_s: Option<i64>) -> Result<()> {
         let timeout = timeout_s;
-        self.ask(Op::Restart(Stop { signal, timeout })).map(drop)
+        self.ask(Op::Restart(Stop {
+            signal,
+            timeout,
+            removal: false,
+        }))
+        .map(drop)
     }
 
     pub fn pause(&mut self, on: bool) -> Result<()> {
@@ -166,6 +186,13 @@ impl Client {
             Some(fd) if fds.is_empty() => Ok(PidFd::from_fd(fd)),
             _ => Err(Error::state("get", "pidfd", "the supervisor sent none")),
         }
+    }
+
+    /// The supervisor's process, of a connection made by `connect`. `None`: it
+    /// has ended, or its number is not known here.
+    pub fn supervisor(&self) -> Option<PidFd> {
+        let who = getsockopt(&self.fd, sockopt::PeerCredentials).ok()?;
+        PidFd::open(who.pid()).ok()
     }
 
     /// How long to wait for an answer from now on: for what is not worth

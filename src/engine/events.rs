@@ -19,6 +19,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -64,6 +65,18 @@ pub(super) fn of_container(record: &Record, action: &str, more: &[(&str, &str)])
         attributes.insert((*key).to_owned(), (*value).to_owned());
     }
     event("container", action, record.id.as_str(), attributes)
+}
+
+/// The end of the program, and how long it ran.
+pub(super) fn of_end(record: &Record, code: i32) -> view::Event {
+    let started = humantime::parse_rfc3339(&record.state.started).ok();
+    let ran = started.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+    let more = [
+        ("execDuration", ran.as_secs().to_string()),
+        ("exitCode", code.to_string()),
+    ];
+    let more = more.each_ref().map(|(key, value)| (*key, value.as_str()));
+    of_container(record, "die", &more)
 }
 
 /// Something that happened to a network; for `connect` and `disconnect`, with
@@ -114,11 +127,20 @@ impl Engine {
         self.dirs.state().join("events")
     }
 
-    /// Notes what has happened.
+    /// Notes what has happened. What one process writes is in order of time,
+    /// whenever each event was put together and whatever the clock does.
     pub(super) fn note(&self, events: &[view::Event]) {
+        static LAST: Mutex<u64> = Mutex::new(0);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines = Vec::new();
         for event in events {
-            if serde_json::to_writer(&mut lines, event).is_ok() {
+            *last = event.time_nano.max(*last);
+            let event = view::Event {
+                time: *last / 1_000_000_000,
+                time_nano: *last,
+                ..event.clone()
+            };
+            if serde_json::to_writer(&mut lines, &event).is_ok() {
                 lines.push(b'\n');
             }
         }
@@ -136,20 +158,25 @@ impl Engine {
     ) -> Result<()> {
         self.dirs.make()?;
         let folder = self.events_folder();
-        // Watched before the first look, so that no change falls in between.
-        let changes = watch(&folder)?;
-        let mut logs = Logs::open(folder, request.since.is_some())?;
+        let mut logs = Logs::open(folder.clone(), request.since.is_some())?;
+        let mut changes = None;
         loop {
             let is_over = request.until.is_some_and(|end| end <= SystemTime::now());
+            // Watched before the first look, so that no change falls in
+            // between. For what lies in the past there is no watch: to let go
+            // of one, the kernel waits for its readers (SRCU).
+            if !is_over && changes.is_none() {
+                changes = Some(watch(&folder)?);
+            }
             for event in logs.news()? {
                 if is_within(request, &event) {
                     each(event)?;
                 }
             }
-            if is_over {
-                return Ok(());
+            match &changes {
+                Some(changes) if !is_over => wait(changes, request.until)?,
+                _ => return Ok(()),
             }
-            wait(&changes, request.until)?;
         }
     }
 }

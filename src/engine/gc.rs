@@ -27,8 +27,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::names::list;
-use super::record::Record;
-use super::{Engine, events};
+use super::record::{KILLED, Record};
+use super::{Engine, events, view};
 use crate::base::{ContainerId, Error, IfName, Result, Step};
 use crate::image::tester;
 use crate::net::{host_access, publish};
@@ -175,15 +175,14 @@ impl Engine {
         if errors.is_empty() {
             errors.extend(self.release_all(id).err());
         }
+        let mut happened = record.as_ref().map_or_else(Vec::new, |r| self.unseen(r));
         if keep {
             if let Some(mut record) = record
                 && record.state.status.is_live()
             {
                 record.state.end_unwatched();
                 errors.extend(record.save(&self.dirs).err());
-                let code = record.state.exit_code.to_string();
-                let more = [("exitCode", code.as_str())];
-                self.note(&[events::of_container(&record, "die", &more)]);
+                self.note(&happened);
                 let text = format!("{}: marked {} exited", id.short(), record.name);
                 found.did.push(text);
             }
@@ -202,6 +201,10 @@ impl Engine {
             errors.extend(file::remove_tree(&self.dirs.container(id)).err());
             errors.extend(file::remove_tree(&self.gone(id)).err());
             errors.extend(self.unreserve_all(id, None).err());
+            if let Some(record) = record.filter(|_| errors.is_empty()) {
+                happened.push(events::of_container(&record, "destroy", &[]));
+                self.note(&happened);
+            }
         }
         if errors.is_empty() {
             file::remove_tree(&self.dirs.live(id))?;
@@ -216,6 +219,20 @@ impl Engine {
             };
             Err(first.with_undo(errors).hint(hint))
         }
+    }
+
+    /// What its supervisor would have noted of the end of a container that ran.
+    fn unseen(&self, record: &Record) -> Vec<view::Event> {
+        if !record.state.status.is_live() {
+            return Vec::new();
+        }
+        let mut happened = vec![events::of_end(record, KILLED)];
+        for attachment in &record.state.attachments {
+            let network = self.find_network(attachment.network.as_str());
+            let id = Some(record.id.as_str());
+            happened.extend(network.map(|n| events::of_network(&n, "disconnect", id)));
+        }
+        happened
     }
 
     /// Where a container's folder waits to be removed.

@@ -7,6 +7,7 @@ use super::record::Record;
 use super::{Client, Engine, missing};
 use crate::base::{ContainerId, Error, Result};
 use crate::store::Lock;
+use crate::sys::process::PidFd;
 
 /// A container, and the right to change it.
 pub(super) enum Held {
@@ -21,6 +22,33 @@ pub(super) enum Found {
     Held(Held),
     /// It does not run, but its record cannot be read; the lock is ours.
     Damaged(Error, Lock),
+}
+
+/// Supervisors that have nothing left to do but to end. Their sockets take the
+/// kernel some ten milliseconds (RCU grace periods), those of several at the
+/// same time: so they are waited for together, last of all.
+#[derive(Debug, Default)]
+pub struct Leaving(Vec<PidFd>);
+
+impl Leaving {
+    /// What they take at most; beyond it they are not worth waiting for.
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    /// `None`: it has ended already, or nobody knows it.
+    pub(super) fn add(&mut self, supervisor: Option<PidFd>) {
+        // Of thousands that are removed only a few are there at any time.
+        self.0
+            .retain(|one| matches!(one.ended(Duration::ZERO), Ok(false)));
+        self.0.extend(supervisor);
+    }
+
+    /// Returns when they are gone. One that stays on changes nothing.
+    pub fn wait(self) {
+        let end = Instant::now() + Self::PATIENCE;
+        for supervisor in self.0 {
+            let _ = supervisor.ended(end.saturating_duration_since(Instant::now()));
+        }
+    }
 }
 
 impl Engine {
@@ -89,6 +117,15 @@ impl Engine {
                 )));
             }
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Lets go of one that has ended: whose supervisor failed with `--rm`, that
+    /// goes.
+    pub(super) fn leave_ended(&self, record: &Record, lock: Lock) -> Result<()> {
+        match record.config.auto_remove {
+            true => self.recover(&record.id, lock).map(drop),
+            false => lock.unlink(),
         }
     }
 

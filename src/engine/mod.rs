@@ -54,7 +54,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use crate::base::{ContainerId, Error, NetworkId, Result};
+use crate::base::{Cause, ContainerId, Error, NetworkId, Result};
 use crate::container::exec::{self, ExecStdio};
 use crate::container::interact::interact;
 use crate::container::logs::{self as container_logs, Query};
@@ -64,9 +64,10 @@ use crate::sys::process::SingleThreaded;
 
 pub use crate::container::init::docker_init;
 use counters::Counters;
+pub use hold::Leaving;
 use hold::{Found, Held};
 pub use listing::Listing;
-use record::{Record, Status};
+use record::{KILLED, Record, Status};
 pub use request::*;
 pub use stats::{LinkUsage, Sample};
 
@@ -167,7 +168,7 @@ impl Engine {
             match self.remove_network(&spec) {
                 Ok(()) => removed.items.push(network.name),
                 // Somebody has just started a container on it.
-                Err(e) if matches!(e.cause, crate::base::Cause::Conflict(_)) => {}
+                Err(e) if matches!(e.cause, Cause::Conflict(_)) => {}
                 Err(e) => removed.problems.push(e),
             }
         }
@@ -289,14 +290,43 @@ impl Engine {
 
     pub fn wait(&self, wanted: &str) -> Result<i32> {
         let id = self.find(wanted)?;
-        let wait = |client: &mut Client| Ok(client.wait()?.code());
-        self.ask_or(&id, wait, |record, lock| {
-            lock.unlink()?;
+        let mut is_waiting = false;
+        let wait = |client: &mut Client| {
+            // Whoever has had an answer while it runs will be told its end.
+            is_waiting |= client.state().is_ok();
+            Ok(client.wait()?.code())
+        };
+        let ended = self.ask_or(&id, wait, |record, lock| {
+            self.leave_ended(&record, lock)?;
             Ok(record.state.exit_code)
-        })
+        });
+        match ended {
+            // It ended unseen, and has been removed since.
+            Err(e) if is_waiting && is_not_found(&e) => Ok(KILLED),
+            ended => ended,
+        }
     }
 
-    pub fn remove(&self, wanted: &str, force: bool) -> Result<()> {
+    /// How a container ended whose supervisor has gone without saying it: the
+    /// exit code, and why. Cleans up after it, as the next command would.
+    /// `None`: it runs.
+    pub fn unseen_end(&self, id: &ContainerId) -> Result<Option<(i32, String)>> {
+        let lives = |client: &mut Client| client.state().map(|_| None);
+        let ended = self.ask_or(id, lives, |record, lock| {
+            self.leave_ended(&record, lock)?;
+            Ok(Some((record.state.exit_code, record.state.error)))
+        });
+        match ended {
+            Err(e) if is_not_found(&e) => Ok(Some((KILLED, record::UNSEEN.to_owned()))),
+            // Killed between its last note and its last word.
+            Ok(Some((code, why))) if why.is_empty() => Ok(Some((code, record::UNSEEN.to_owned()))),
+            ended => ended,
+        }
+    }
+
+    /// Supervisors that this ends are still closing their sockets when it
+    /// returns: they are added to `leaving`.
+    pub fn remove(&self, wanted: &str, force: bool, leaving: &mut Leaving) -> Result<()> {
         self.make_folders()?;
         let id = self.find(wanted)?;
         loop {
@@ -317,7 +347,8 @@ impl Engine {
                     if !force {
                         return Err(not_removable(&record?));
                     }
-                    match client.stop(Some(libc::SIGKILL), Some(0)) {
+                    leaving.add(client.supervisor());
+                    match client.end() {
                         Err(e) if e.is_errno(libc::ECONNRESET) => {}
                         other => other?,
                     }
@@ -479,6 +510,10 @@ impl Engine {
 
 fn missing(id: &ContainerId) -> Error {
     Error::not_found(format!("No such container: {id}"))
+}
+
+fn is_not_found(error: &Error) -> bool {
+    matches!(error.cause, Cause::NotFound(_))
 }
 
 fn not_removable(record: &Record) -> Error {

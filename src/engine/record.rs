@@ -27,6 +27,11 @@ use crate::net::publish::{Path as Via_, PortRequest, Via};
 use crate::store::Dirs;
 use crate::store::file::{self, Durability};
 
+/// The exit code of a program that SIGKILL has ended.
+pub(super) const KILLED: i32 = 137;
+/// Why nobody saw it end.
+pub(super) const UNSEEN: &str = "its supervisor was killed";
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     pub id: ContainerId,
@@ -349,8 +354,8 @@ impl State {
 
     /// Nobody saw how: its supervisor is dead.
     pub(super) fn end_unwatched(&mut self) {
-        self.end(137);
-        self.error = "its supervisor was killed".to_owned();
+        self.end(KILLED);
+        self.error = UNSEEN.to_owned();
     }
 
     pub(super) fn end(&mut self, exit_code: i32) {

@@ -5,6 +5,7 @@
 //! a network, an address. From its removal on there is only the way forward.
 
 use super::Engine;
+use super::hold::Leaving;
 use super::owner::check_families;
 use super::record::Config;
 use super::set::check_gateways;
@@ -40,7 +41,7 @@ impl Engine {
                 endpoint.last_ips = had.last_ips;
             }
         }
-        match self.remove(old.id.as_str(), true) {
+        match self.remove(old.id.as_str(), true, &mut Leaving::default()) {
             // Another command has removed it meanwhile.
             Err(e) if gone(&e) => {}
             removed => removed?,

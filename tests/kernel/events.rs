@@ -15,6 +15,8 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(a_life_in_docker_s_words),
         Test::new(a_follower_hears_of_it_at_once),
         Test::new(a_killed_supervisor_s_container_has_died),
+        Test::new(the_end_of_one_that_is_removed),
+        Test::new(the_past_needs_no_watch).needs(&["unshare"]),
     ]
 }
 
@@ -28,14 +30,7 @@ fn so_far(more: &[&str]) -> Verdict<Vec<String>> {
 
 fn a_life_in_docker_s_words() -> Verdict {
     let _lan = Lab::here(0)?;
-    let create = ["network", "create", "-d", "macvlan", "--subnet=10.0.2.0/24"];
-    said(
-        &[
-            &create[..],
-            &["--gateway=10.0.2.1", "-o", "parent=eth1", "mac1"],
-        ]
-        .concat(),
-    )?;
+    network()?;
     // A pid 1 that has not caught SIGTERM yet ignores it; `--init` keeps it.
     let run = ["run", "-d", "--init", "--name=web", "--label=tier=front"];
     let id = said(&[&run[..], &["--network=mac1", "tester"]].concat())?;
@@ -175,7 +170,9 @@ fn a_follower_hears_of_it_at_once() -> Verdict {
 }
 
 fn a_killed_supervisor_s_container_has_died() -> Verdict {
-    said(&["run", "-d", "--name=one", "--network=none", "tester"])?;
+    let _lan = Lab::here(0)?;
+    network()?;
+    said(&["run", "-d", "--name=one", "--network=mac1", "tester"])?;
     let pid = said(&["inspect", "-f", "{{.Dockless.SupervisorPid}}", "one"])?;
     let supervisor = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
     nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL)?;
@@ -183,7 +180,78 @@ fn a_killed_supervisor_s_container_has_died() -> Verdict {
         std::thread::sleep(Duration::from_millis(10));
     }
     let died = so_far(&["--filter=event=die"])?;
+    assert!(died[0].contains("(execDuration="), "{died:?}");
     assert!(died[0].contains("exitCode=137"), "{died:?}");
     said(&["rm", "one"])?;
+    let all = so_far(&["--format", SHORT])?;
+    let end = [
+        "container start one",
+        "container die one",
+        "network disconnect mac1",
+        "container destroy one",
+    ];
+    assert!(all.ends_with(&end.map(str::to_owned)), "{all:?}");
     Ok(())
+}
+
+/// As with Docker: no stop, and whatever was created is destroyed.
+fn the_end_of_one_that_is_removed() -> Verdict {
+    let _lan = Lab::here(0)?;
+    network()?;
+    let run = ["run", "-d", "--network=mac1", "--ip=10.0.2.9"];
+    for rm in ["--rm=false", "--rm"] {
+        said(&[&run[..], &[rm, "--name=one", "tester"]].concat())?;
+        said(&["rm", "-f", "one"])?;
+    }
+    said(&[&run[..], &["--name=one", "tester"]].concat())?;
+    let taken = judge::ask(&[&run[..], &["--rm", "--name=two", "tester"]].concat())?;
+    assert_eq!(taken.code, Some(125), "{}", taken.stderr);
+    said(&["rm", "-f", "one"])?;
+    let life = [
+        "container create one",
+        "network connect mac1",
+        "container start one",
+        "container kill one",
+        "container die one",
+        "network disconnect mac1",
+        "container destroy one",
+    ];
+    let failed = ["container create two", "container destroy two"];
+    let wanted = [
+        &["network create mac1"],
+        &life[..],
+        &life,
+        &life[..3],
+        &failed,
+        &life[3..],
+    ];
+    assert_eq!(so_far(&["--format", SHORT])?, wanted.concat());
+    let kills = so_far(&["--filter=event=kill"])?;
+    assert!(
+        kills.iter().all(|line| line.contains("signal=9")),
+        "{kills:?}"
+    );
+    let times = so_far(&["--format={{.TimeNano}}"])?;
+    let times: Vec<u64> = times.iter().map(|t| t.parse()).collect::<Result<_, _>>()?;
+    assert!(times.is_sorted(), "{times:?}");
+    Ok(())
+}
+
+/// In a user namespace of its own, where no inotify instance can be had.
+fn the_past_needs_no_watch() -> Verdict {
+    said(&["run", "--rm", "--network=none", "tester", "ip", "link"])?;
+    let none = "echo 0 >/proc/sys/user/max_inotify_instances && exec \"$@\"";
+    let program = judge::dockless().to_string_lossy();
+    let within = ["unshare", "-Ur", "sh", "-c", none, "sh", &program, "events"];
+    let past = judge::run(&[&within[..], &["--since=1h", "--until=0s"]].concat())?.success()?;
+    assert!(past.stdout.contains("container destroy"), "{past:?}");
+    let to_come = judge::run(&[&within[..], &["--until=2100-01-01"]].concat())?;
+    assert!(to_come.stderr.contains("inotify"), "{to_come:?}");
+    Ok(())
+}
+
+fn network() -> Verdict {
+    let create = ["network", "create", "-d", "macvlan", "--subnet=10.0.2.0/24"];
+    let more = ["--gateway=10.0.2.1", "-o", "parent=eth1", "mac1"];
+    said(&[&create[..], &more].concat()).map(drop)
 }

@@ -13,6 +13,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         Test::new(rm_is_over_when_run_returns),
+        Test::new(rm_returns_when_the_supervisors_are_gone),
         Test::new(ports_follow_the_networks),
         Test::new(the_dead_are_in_nobody_s_way),
         Test::new(without_the_state_folder_nothing_runs_on),
@@ -213,6 +214,30 @@ fn rm_is_over_when_run_returns() -> Verdict {
         assert_eq!(dockless(&["ps", "-aq"])?.1, "");
         let (code, _, err) = dockless(&["network", "rm", "mac1"])?;
         assert_eq!(code, Some(0), "{err}");
+    }
+    Ok(())
+}
+
+/// Not a process is left, with many sockets to close as well.
+fn rm_returns_when_the_supervisors_are_gone() -> Verdict {
+    let _lan = Lab::here(0)?;
+    network("10.0.2.0/24")?;
+    for rm in ["--rm=false", "--rm"] {
+        let names = ["one", "two", "three"];
+        let mut stats = Vec::new();
+        for name in names {
+            let run = ["run", "-d", rm, "--name", name, "--network=mac1", "tester"];
+            said(&run)?;
+            let pid = said(&["inspect", "-f", "{{.Dockless.SupervisorPid}}", name])?;
+            stats.push(format!("/proc/{}/stat", pid.trim()));
+        }
+        assert!(stats.iter().all(|stat| Path::new(stat).exists()));
+        said(&[&["rm", "-f"], &names[..]].concat())?;
+        for stat in stats {
+            // A zombie is its new parent's to reap.
+            let left = std::fs::read_to_string(stat).unwrap_or_default();
+            assert!(left.is_empty() || left.contains(") Z "), "{left}");
+        }
     }
     Ok(())
 }

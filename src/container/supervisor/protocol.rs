@@ -79,6 +79,9 @@ pub(in crate::container) struct Stop {
     pub(in crate::container) signal: Option<i32>,
     /// Seconds until SIGKILL. `None`: the container's own; negative: never.
     pub(in crate::container) timeout: Option<i64>,
+    /// It is to be removed: Docker does not call that a stop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(in crate::container) removal: bool,
 }
 
 /// What the supervisor says of its container.
@@ -228,6 +231,7 @@ mod tests {
             op: Op::Stop(Stop {
                 signal: Some(2),
                 timeout: Some(-1),
+                removal: false,
             }),
         };
         let bytes = encode(&request).unwrap();

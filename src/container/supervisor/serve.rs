@@ -205,16 +205,19 @@ impl Supervisor {
     pub(super) fn stop(&mut self, how: Stop, restart: bool, owner: &mut dyn Owner) -> Result<()> {
         let signal = how.signal.unwrap_or(self.settings.stop_signal);
         if self.signal(signal, owner)? {
-            owner.signalled(signal, true);
+            owner.signalled(signal, !how.removal);
         }
         if self.paused {
             owner.pause(false)?;
             self.paused = false;
         }
         let timeout = how.timeout.unwrap_or(self.settings.stop_timeout_s);
-        self.stopping
-            .get_or_insert_with(|| Stopping::new(restart))
-            .join(Instant::now(), timeout, restart);
+        let stopping = self.stopping.get_or_insert_with(|| Stopping::new(restart));
+        stopping.join(Instant::now(), timeout, restart);
+        if signal == libc::SIGKILL && timeout == 0 {
+            // Nothing is left to be tried.
+            stopping.killed(Instant::now());
+        }
         Ok(())
     }
 

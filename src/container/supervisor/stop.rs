@@ -56,9 +56,16 @@ impl Stopping {
             self.deadline = None;
             return Due::GiveUp;
         }
-        self.killed = true;
-        self.deadline = Some(now + KILL_TAKES);
+        self.killed(now);
         Due::Kill
+    }
+
+    /// SIGKILL has been sent.
+    pub(super) fn killed(&mut self, now: Instant) {
+        if !self.killed {
+            self.killed = true;
+            self.deadline = Some(now + KILL_TAKES);
+        }
     }
 }
 
@@ -93,5 +100,15 @@ mod tests {
         assert_eq!(stopping.on_time(now), Due::Nothing);
         stopping.join(now, 0, false);
         assert_eq!(stopping.on_time(now), Due::Kill);
+    }
+
+    #[test]
+    fn a_signal_9_is_not_sent_again() {
+        let now = Instant::now();
+        let mut stopping = Stopping::new(false);
+        stopping.join(now, 0, false);
+        stopping.killed(now);
+        assert_eq!(stopping.on_time(now), Due::Nothing);
+        assert_eq!(stopping.on_time(now + KILL_TAKES), Due::GiveUp);
     }
 }

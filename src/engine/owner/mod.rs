@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::counters::Counters;
 use super::launch::Report;
-use super::record::{Record, Status};
+use super::record::{KILLED, Record, Status};
 use super::set::Change;
 use super::stats::Usage;
-use super::{EndpointRequest, Engine, events, view};
+use super::{EndpointRequest, Engine, events};
 use crate::base::{Cidr, ContainerName, Error, NetworkId, Result};
 use crate::container::launch::{self, Running};
 use crate::container::supervisor::{Owner, Settings};
@@ -139,6 +139,8 @@ impl Owned {
     /// The loop failed: what the journal says is undone. A command that still
     /// waits for the start does the rest; else the record says why.
     pub(super) fn abandon(&mut self, why: Error) -> Result<()> {
+        let mut happened = vec![events::of_end(&self.record, KILLED)];
+        happened.extend(self.network.events("disconnect"));
         let mut errors = self.network.close(&self.engine);
         errors.extend(self.kill_all().err());
         drop(self.cgroup.take());
@@ -147,8 +149,9 @@ impl Owned {
             super::launch::send(&report, &Report::Failed(why.with_undo(errors)));
             return Ok(());
         }
-        self.record.state.end(137);
+        self.record.state.end(KILLED);
         self.record.state.error = format!("its supervisor failed: {why}");
+        self.engine.note(&happened);
         errors.extend(self.record.save(&self.engine.dirs).err());
         // A container that must go is the next command's.
         self.finished = errors.is_empty() && !self.record.config.auto_remove;
@@ -169,7 +172,8 @@ impl Owned {
         if self.record.config.auto_remove {
             self.network.give_leases_back(&self.engine);
         }
-        let left = self.network.events("disconnect");
+        let mut happened = vec![events::of_end(&self.record, code)];
+        happened.extend(self.network.events("disconnect"));
         let mut errors = self.network.close(&self.engine);
         if let Some(cgroup) = self.cgroup.take() {
             let folders = cgroup.folders().to_vec();
@@ -191,15 +195,12 @@ impl Owned {
             errors.extend(leases.into_iter().filter_map(release));
         }
         self.network.publisher = None;
-        let died = self.died(code);
         self.record.state.end(code);
         if self.record.config.auto_remove {
             errors.extend(self.engine.retire(&self.record).err());
         } else {
             errors.extend(self.record.save(&dirs).err());
         }
-        let mut happened = vec![died];
-        happened.extend(left);
         if self.stopped {
             happened.push(events::of_container(&self.record, "stop", &[]));
         }
@@ -215,18 +216,6 @@ impl Owned {
             let first = errors.remove(0);
             Err(first.with_undo(errors))
         }
-    }
-
-    /// The end of the program, and how long it ran.
-    fn died(&self, code: i32) -> view::Event {
-        let started = humantime::parse_rfc3339(&self.record.state.started).ok();
-        let ran = started.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-        let more = [
-            ("execDuration", ran.as_secs().to_string()),
-            ("exitCode", code.to_string()),
-        ];
-        let more = more.each_ref().map(|(key, value)| (*key, value.as_str()));
-        events::of_container(&self.record, "die", &more)
     }
 
     fn note(&self, action: &str, more: &[(&str, &str)]) {
@@ -506,7 +495,8 @@ impl Owner for Owned {
     fn exited(&mut self, status: ExitStatus, restart: bool) -> Result<()> {
         if restart {
             let stop = events::of_container(&self.record, "stop", &[]);
-            self.engine.note(&[self.died(status.code()), stop]);
+            let died = events::of_end(&self.record, status.code());
+            self.engine.note(&[died, stop]);
             return Ok(());
         }
         self.finish(status.code())

@@ -1,6 +1,8 @@
 //! Starts that do not come to their end, and ends that nobody asked for. The
 //! harness looks for mounts and processes that are left.
 
+use std::process::{Child, Output};
+
 use dockless::container::launch::{self, Cloned};
 use dockless::container::spec::{LaunchSpec, ProcessSpec, RootfsSpec};
 use dockless::sys::cgroup::{self, Hierarchies};
@@ -16,6 +18,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(a_child_killed_at_any_time_is_an_error),
         Test::new(a_failed_start_leaves_a_record_and_no_more),
         Test::new(a_killed_supervisor_takes_the_program_along),
+        Test::new(whoever_waits_for_a_killed_supervisor_learns_the_end),
         Test::new(a_killed_program_is_an_exit),
         Test::new(restart_of_what_goes_with_its_end),
         Test::new(a_failed_restart_is_recorded),
@@ -161,6 +164,67 @@ fn a_killed_supervisor_takes_the_program_along() -> Verdict {
     }
     // Undoing what is not there is no error.
     cgroup::remove(&folders)?;
+    Ok(())
+}
+
+/// Attached from the start, later, or only waiting: the exit code is the same,
+/// and what ran with `--rm` has gone.
+fn whoever_waits_for_a_killed_supervisor_learns_the_end() -> Verdict {
+    let image = image()?;
+    let image = image.to_str().unwrap_or_default();
+    for rm in [false, true] {
+        let mut run = vec!["run", "--network=none", "--name=box", "--rootfs", image];
+        if rm {
+            run.insert(1, "--rm");
+        }
+        let run = command(&[&run[..], &["/probe", "sleep", "60"]].concat()).spawn()?;
+        eventually("it runs", || {
+            Ok(!dockless(&["ps", "-q", "--filter", "name=box"])?
+                .stdout
+                .is_empty())
+        })?;
+        let mut others = vec![
+            command(&["attach", "box"]).spawn()?,
+            command(&["wait", "box"]).spawn()?,
+        ];
+        if !rm {
+            others.push(command(&["start", "-a", "box"]).spawn()?);
+        }
+        // They have begun when each has a socket that is connected.
+        for child in &others {
+            let folder = format!("/proc/{}/fd", child.id());
+            let is_socket = |fd: std::io::Result<fs::DirEntry>| {
+                fd.and_then(|fd| fs::read_link(fd.path()))
+                    .is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+            };
+            eventually("it waits", || Ok(fs::read_dir(&folder)?.any(is_socket)))?;
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        let format = "{{.Dockless.SupervisorPid}}";
+        let pid = dockless(&["inspect", "-f", format, "box"])?.success()?;
+        let supervisor = PidFd::open(pid.stdout.trim().parse()?)?;
+        assert!(supervisor.signal(libc::SIGKILL)?);
+        others.push(run);
+        let ends = others.into_iter().map(Child::wait_with_output);
+        let mut ends: Vec<Output> = ends.collect::<Result<_, _>>()?;
+        let waited = ends.remove(1);
+        for out in ends {
+            let err = String::from_utf8_lossy(&out.stderr);
+            assert_eq!(out.status.code(), Some(137), "{err}");
+            assert!(
+                err.lines().count() == 1 && err.contains("its supervisor was killed"),
+                "{err}"
+            );
+        }
+        let err = String::from_utf8_lossy(&waited.stderr);
+        assert_eq!((waited.status.code(), &*err), (Some(0), ""));
+        assert_eq!(waited.stdout, b"137\n");
+        let id = dockless(&["ps", "-aq"])?.success()?.stdout;
+        assert_eq!(id.is_empty(), rm, "{id}");
+        if !rm {
+            dockless(&["rm", "box"])?.success()?;
+        }
+    }
     Ok(())
 }
 

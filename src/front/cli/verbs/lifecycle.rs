@@ -8,9 +8,9 @@ use super::super::args::run::Run;
 use super::super::exit::{self, Failure, OURS, Outcome, complain, each, say, status_code};
 use super::super::resolve::{self, keys};
 use super::{Front, Real};
-use crate::base::{Cause, Error};
+use crate::base::{Cause, ContainerId, Error, Result};
 use crate::engine::view::Container;
-use crate::engine::{Client, Relay};
+use crate::engine::{Client, Leaving, Relay};
 
 pub(super) fn run(front: &Front, syntax: &Syntax, a: Run) -> Outcome {
     if a.rootfs.is_none() {
@@ -43,7 +43,9 @@ pub(super) fn run(front: &Front, syntax: &Syntax, a: Run) -> Outcome {
     };
     warn(&run.warnings);
     match run.client.as_mut() {
-        Some(client) => attached(client, run.relay).map_err(|e| Failure::coded(&e, OURS)),
+        Some(client) => {
+            attached(front, &run.id, client, run.relay).map_err(|e| Failure::coded(&e, OURS))
+        }
         None => {
             exit::print_line(run.id.as_str())?;
             Ok(0)
@@ -58,14 +60,26 @@ fn warn(warnings: &[String]) {
 }
 
 /// Relays until the program ends or the user detaches.
-pub(super) fn attached(client: &mut Client, how: Relay) -> crate::base::Result<u8> {
-    Ok(client
-        .relay(how)?
-        .map_or(0, |status| status_code(status.code())))
+pub(super) fn attached(
+    front: &Front,
+    id: &ContainerId,
+    client: &mut Client,
+    how: Relay,
+) -> Result<u8> {
+    match client.relay(how) {
+        Err(lost) if lost.is_errno(libc::ECONNRESET) => match front.engine.unseen_end(id)? {
+            Some((code, why)) => {
+                complain(&format!("container {} has ended: {why}", id.short()));
+                Ok(status_code(code))
+            }
+            None => Err(lost),
+        },
+        ended => Ok(ended?.map_or(0, |status| status_code(status.code()))),
+    }
 }
 
 /// A terminal for the program must come from a terminal of ours.
-pub(super) fn need_tty(interactive: bool, tty: bool) -> Result<(), Failure> {
+pub(super) fn need_tty(interactive: bool, tty: bool) -> std::result::Result<(), Failure> {
     if interactive && tty && !std::io::stdin().is_terminal() {
         return Err(Failure::from(Error::invalid(
             "cannot attach stdin to a TTY-enabled container because stdin is not a terminal",
@@ -75,7 +89,7 @@ pub(super) fn need_tty(interactive: bool, tty: bool) -> Result<(), Failure> {
 }
 
 /// `--timeout`, or `--time`, as it was called.
-fn timeout(a: &args::Stop) -> Result<Option<i64>, Failure> {
+fn timeout(a: &args::Stop) -> std::result::Result<Option<i64>, Failure> {
     if a.time.is_some() {
         say("Flag --time has been deprecated, use --timeout instead");
     }
@@ -191,7 +205,8 @@ pub(super) fn start(front: &Front, syntax: &Syntax, a: args::Start) -> Outcome {
             // It had been running already: nobody holds a connection for us.
             None => front.engine.attach(name)?,
         };
-        return Ok(attached(&mut client, how)?);
+        let id = ContainerId::new(container.id)?;
+        return Ok(attached(front, &id, &mut client, how)?);
     }
     let mut failed = Vec::new();
     each(&a.names, |name| {
@@ -227,8 +242,9 @@ pub(super) fn streams(container: &Container) -> Relay {
 pub(super) fn rm(front: &Front, syntax: &Syntax, a: args::Rm) -> Outcome {
     exit::count(syntax, a.names.len())?;
     let mut failed = 0;
+    let mut leaving = Leaving::default();
     for name in &a.names {
-        match front.engine.remove(name, a.force) {
+        match front.engine.remove(name, a.force, &mut leaving) {
             Ok(()) => exit::print_line(name)?,
             Err(e) => {
                 complain(&e.to_string());
@@ -239,6 +255,7 @@ pub(super) fn rm(front: &Front, syntax: &Syntax, a: args::Rm) -> Outcome {
             }
         }
     }
+    leaving.wait();
     Ok(failed)
 }
 

@@ -9,6 +9,7 @@ use super::super::exit::{self, Failure, Outcome, status_code};
 use super::super::resolve::{self, keys};
 use super::lifecycle::{attached, need_tty, streams};
 use super::{Front, Real};
+use crate::base::ContainerId;
 use crate::engine::{Engine, Relay};
 
 pub(super) fn exec(front: &Front, syntax: &Syntax, a: args::Exec) -> Outcome {
@@ -39,7 +40,9 @@ pub(super) fn attach(front: &Front, syntax: &Syntax, a: args::Attach) -> Outcome
         ..how
     };
     need_tty(how.stdin, how.tty)?;
-    Ok(attached(&mut front.engine.attach(wanted)?, how)?)
+    let mut client = front.engine.attach(wanted)?;
+    let id = ContainerId::new(container.id)?;
+    Ok(attached(front, &id, &mut client, how)?)
 }
 
 pub(super) fn logs(front: &Front, syntax: &Syntax, a: args::Logs) -> Outcome {
