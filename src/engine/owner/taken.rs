@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use crate::base::{Error, OfFamily, PortMap, Result};
+use crate::base::{Error, PortMap, Result};
 use crate::engine::Engine;
 use crate::net::acd::Acd;
 use crate::net::driver::HostView;
@@ -21,40 +21,32 @@ pub(super) fn addresses(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<
     Ok(addresses.iter().map(|a| a.cidr.addr()).collect())
 }
 
-/// An address that this host has on the parent: the container's announcements
-/// would take it from the host, and the host off the LAN. Without conflict
-/// detection it goes as in Docker, with a warning.
+/// An address that this host has on the parent, and a container is to have: its
+/// announcements would take it from the host, and the host off the LAN. Who asks
+/// for it is refused, unless by `--acd=off`; by itself it is given as in Docker,
+/// when there is no other. Both with a warning.
 pub(super) fn hosts_own(
     network: &NetworkSpec,
     ip: IpAddr,
     is_asked_for: bool,
     acd: Acd,
 ) -> Result<String> {
-    let name = &network.name;
     let why = match is_asked_for {
+        true if acd != Acd::Off => {
+            return Err(
+                Error::conflict(format!("Address already in use: {ip}")).hint(
+                    "it is this host's own: give another --ip (with --acd=off the container gets \
+                     it, and the LAN may not find the host any more)",
+                ),
+            );
+        }
         true => String::new(),
-        false => format!(", and network {name} had no other left"),
+        false => format!(", and network {} had no other left", network.name),
     };
-    if acd == Acd::Off {
-        return Ok(format!(
-            "{ip} is this host's own address{why}: both will be hard to reach"
-        ));
-    }
-    Err(match is_asked_for {
-        true => Error::conflict(format!("Address already in use: {ip}")).hint(
-            "it is this host's own: give another --ip (with --acd=off the container gets it, and \
-             both are hard to reach)",
-        ),
-        false => Error::conflict(format!(
-            "no available {} addresses on this network's address pools: {name} ({})",
-            ip.family(),
-            network.id
-        ))
-        .hint(format!(
-            "{ip}, the only one that is left, is this host's own: give the network a wider \
-             --ip-range or one more --subnet"
-        )),
-    })
+    Ok(format!(
+        "{ip} is this host's own address{why}: the LAN may not find the host any more; keep it \
+         out with --aux-address"
+    ))
 }
 
 /// The container of ours that has one of these ports.
