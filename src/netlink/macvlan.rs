@@ -365,13 +365,12 @@ impl<P: Place> Rtnl<P> {
             .iter()
             .find(|l| Some(l.index.get()) == own.lower && l.mac == Some(mac))
             .filter(|_| own.lower_netns.is_none());
+        // From a container neither the parent nor others' links are seen.
         let holder = holder.or(parent).map_or_else(
-            || "a link in another network namespace".to_owned(),
-            |l| l.name.to_string(),
+            || "the parent itself, or by a link on it in another network namespace".to_owned(),
+            |l| format!("{} on the same parent", l.name),
         );
-        Some(format!(
-            "its MAC address {mac} is already used by {holder} on the same parent"
-        ))
+        Some(format!("its MAC address {mac} is already used by {holder}"))
     }
 }
 

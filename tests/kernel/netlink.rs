@@ -458,7 +458,7 @@ fn busy_mac_names_its_holder() {
         let index = host.link_into(&new, &target, &mut sandbox)?;
         let error = sandbox.set_up(index).unwrap_err().to_string();
         assert!(
-            error.contains("a link in another network namespace"),
+            error.contains("a link on it in another network namespace"),
             "{error}"
         );
         Ok(())
