@@ -249,6 +249,9 @@ impl Scenario {
             return Ok(());
         }
         let _ = std::fs::remove_file(CIDFILE);
+        // A supervisor that could not clean up is still at it when its client
+        // has the answer.
+        std::thread::sleep(UNDOING);
         let away = world.dockless(self.away)?;
         let second = world.dockless(self.again)?;
         if away.is_success() && second.is_success() {
@@ -295,6 +298,10 @@ impl Scenario {
         ))
     }
 }
+
+/// What undoing a start takes at most, with a lock that all namespaces share
+/// (RTNL).
+const UNDOING: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// The command cannot know what has been done: the answer is what fails, or
 /// the supervisor gives up: rather than work in the wrong namespace, or because

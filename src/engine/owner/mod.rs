@@ -139,6 +139,8 @@ impl Owned {
     /// The loop failed: what the journal says is undone. A command that still
     /// waits for the start does the rest; else the record says why.
     pub(super) fn abandon(&mut self, why: Error) -> Result<()> {
+        // Or it has ended before, and been told of: what failed is to clean up.
+        let ran = self.record.state.status.is_live();
         let mut happened = vec![events::of_end(&self.record, KILLED)];
         happened.extend(self.network.events("disconnect"));
         let mut errors = self.network.close(&self.engine);
@@ -149,9 +151,11 @@ impl Owned {
             super::launch::send(&report, &Report::Failed(why.with_undo(errors)));
             return Ok(());
         }
-        self.record.state.end(KILLED);
+        if ran {
+            self.record.state.end(KILLED);
+            self.engine.note(&happened);
+        }
         self.record.state.error = format!("its supervisor failed: {why}");
-        self.engine.note(&happened);
         errors.extend(self.record.save(&self.engine.dirs).err());
         // A container that must go is the next command's.
         self.finished = errors.is_empty() && !self.record.config.auto_remove;

@@ -179,9 +179,11 @@ impl Network {
         if let Some(attachment) = self.legs[at].attachment.clone() {
             self.legs[at].say_goodbye();
             if let Some(sandbox) = &mut self.sandbox {
-                driver::detach(&attachment, sandbox, &mut self.guard)?;
+                driver::delete(&attachment, sandbox)?;
             }
+            // Whatever fails from here on, it has to be made again.
             self.legs[at].attachment = None;
+            driver::unguard(&attachment, &mut self.guard)?;
             self.pending.retain(|p| p.ifname != attachment.ifname);
             self.drop_route(&attachment)?;
             // Its rules; its routes have gone with it, and the index comes back.

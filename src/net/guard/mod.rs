@@ -242,6 +242,8 @@ impl Guard {
         let name = table_name(link.ifname);
         let mut batch = Batch::new();
         if self.links.contains(link.ifname) {
+            // It may be gone: when the kernel's answer to that was lost.
+            batch.add_owned_table(table(&name), self.owned);
             batch.delete_table(table(&name));
         }
         batch.create_owned_table(table(&name), self.owned);

@@ -236,13 +236,18 @@ impl Batch {
     /// it may change it or what is in it; everybody else gets EPERM, and `nft
     /// flush ruleset` passes it over.
     pub fn create_owned_table(&mut self, table: Table<'_>, owned: Owned) {
+        self.add_owned_table(table, owned);
+        if let Some(item) = self.items.last_mut() {
+            item.flags |= NLM_F_EXCL;
+        }
+    }
+
+    /// The same; there already is fine, if it is this socket's.
+    pub fn add_owned_table(&mut self, table: Table<'_>, owned: Owned) {
         self.item(NEWTABLE, NLM_F_CREATE, table, "add table", "", |out| {
             attr::text(out, 1, table.name);
             attr::be32(out, 2, owned.flags());
         });
-        if let Some(item) = self.items.last_mut() {
-            item.flags |= NLM_F_EXCL;
-        }
     }
 
     /// With everything in it. ENOENT if it is not there (to delete without
