@@ -141,8 +141,7 @@ impl Network {
             return Err(error.with_undo(undo.into_iter().collect()));
         }
         if own.contains(&ip) {
-            let is_asked_for = matches!(wish, Wish::Exactly(_));
-            match taken::hosts_own(spec, ip, is_asked_for, self.acd) {
+            match taken::hosts_own(spec, ip, wish, self.acd) {
                 Ok(warning) => self.warnings.push(warning),
                 Err(error) => {
                     let undo = engine.release(spec, addr).err();

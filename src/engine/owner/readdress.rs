@@ -129,12 +129,12 @@ impl Network {
             let leased = engine.lease(&spec, ip.family(), wish, &self.id, &names, &host);
             let addr = leased.and_then(|(_, addr)| {
                 fresh.push(addr);
-                let others = self.legs.iter().enumerate().filter(|(n, _)| *n != at);
-                let theirs = others.filter_map(|(_, leg)| leg.addrs.of(ip.family()));
                 if host.contains(&ip) {
-                    let warning = taken::hosts_own(&spec, ip, true, self.acd)?;
+                    let warning = taken::hosts_own(&spec, ip, wish, self.acd)?;
                     self.warnings.push(warning);
                 }
+                let others = self.legs.iter().enumerate().filter(|(n, _)| *n != at);
+                let theirs = others.filter_map(|(_, leg)| leg.addrs.of(ip.family()));
                 match theirs
                     .map(Cidr::network)
                     .find(|net| net.overlaps(addr.network()))

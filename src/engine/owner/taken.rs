@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::base::{Error, PortMap, Result};
 use crate::engine::Engine;
+use crate::engine::lease::Wish;
 use crate::net::acd::Acd;
 use crate::net::driver::HostView;
 use crate::net::publish::PortRequest;
@@ -25,28 +26,25 @@ pub(super) fn addresses(network: &NetworkSpec, host: &mut Rtnl<Host>) -> Result<
 /// announcements would take it from the host, and the host off the LAN. Who asks
 /// for it is refused, unless by `--acd=off`; by itself it is given as in Docker,
 /// when there is no other. Both with a warning.
-pub(super) fn hosts_own(
-    network: &NetworkSpec,
-    ip: IpAddr,
-    is_asked_for: bool,
-    acd: Acd,
-) -> Result<String> {
-    let why = match is_asked_for {
-        true if acd != Acd::Off => {
-            return Err(
-                Error::conflict(format!("Address already in use: {ip}")).hint(
-                    "it is this host's own: give another --ip (with --acd=off the container gets \
-                     it, and the LAN may not find the host any more)",
-                ),
-            );
-        }
-        true => String::new(),
-        false => format!(", and network {} had no other left", network.name),
-    };
-    Ok(format!(
-        "{ip} is this host's own address{why}: the LAN may not find the host any more; keep it \
-         out with --aux-address"
-    ))
+pub(super) fn hosts_own(network: &NetworkSpec, ip: IpAddr, wish: Wish, acd: Acd) -> Result<String> {
+    let is_asked_for = matches!(wish, Wish::Exactly(_));
+    if is_asked_for && acd != Acd::Off {
+        return Err(
+            Error::conflict(format!("Address already in use: {ip}")).hint(
+                "it is this host's own: give another --ip (with --acd=off the container gets it, \
+                 and the LAN may not find the host any more)",
+            ),
+        );
+    }
+    let mut warning = format!("{ip} is this host's own address");
+    if !is_asked_for {
+        warning += &format!(", and network {} had no other left", network.name);
+    }
+    warning += ": the LAN may not find the host any more";
+    if !is_asked_for {
+        warning += "; --aux-address keeps it out";
+    }
+    Ok(warning)
 }
 
 /// The container of ours that has one of these ports.
