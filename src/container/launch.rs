@@ -162,11 +162,10 @@ impl Cloned {
     /// else `meanwhile`, and returns when exec has worked. A failed stage is that
     /// stage's error; a failed exec `Cause::Exec { errno, text }` with Docker's
     /// text (`exec: "x": executable file not found in $PATH`).
-    pub fn go(mut self, meanwhile: impl FnOnce() -> Result<()>) -> Result<Running> {
+    pub fn go(mut self, meanwhile: impl FnOnce()) -> Result<Running> {
         self.end.go()?;
-        let done = meanwhile();
+        meanwhile();
         let pty = executed(self.end.outcome()?)?;
-        done?;
         if own_file::is_run_by(self.child.pid)? {
             return Err(Error::state(
                 "start container",

@@ -229,7 +229,7 @@ impl Engine {
             }
             network.settle(Duration::ZERO, taken)?;
             network.tell_names()?;
-            cloned.go(|| network.announce_claimed())
+            cloned.go(|| network.announce_or_warn())
         };
         let running = start().map_err(|error| {
             network.give_new_leases_back(self, &kept);

@@ -261,7 +261,7 @@ impl Network {
 
     /// Says so to the LANs, once. A broadcast comes to every other container of
     /// the parent before the call returns.
-    pub(in crate::engine) fn announce_claimed(&mut self) -> Result<()> {
+    pub(super) fn announce_claimed(&mut self) -> Result<()> {
         for at in 0..self.legs.len() {
             let leg = &mut self.legs[at];
             if leg.standing == Standing::Claimed
@@ -273,6 +273,14 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// The same while the program is executed: too late to refuse the start.
+    pub(in crate::engine) fn announce_or_warn(&mut self) {
+        if let Err(error) = self.announce_claimed() {
+            self.warnings
+                .push(format!("the LAN was not told of the container: {error}"));
+        }
     }
 
     /// The first announcement now, the rest from the loop.

@@ -516,7 +516,7 @@ impl Owner for Owned {
             self.record.config.open_stdin,
         )?;
         cloned.join(self.network.netns()?)?;
-        let running = cloned.go(|| Ok(()))?;
+        let running = cloned.go(|| ())?;
         let state = &mut self.record.state;
         state.pid = running.pid;
         state.status = Status::Running;

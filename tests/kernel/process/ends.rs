@@ -72,7 +72,7 @@ fn a_clone_let_go_of_is_gone() -> Verdict {
     // And what is not let go of runs.
     let mut cloned = clone(&spec)?;
     cloned.join(&Netns::<Sandbox>::create()?)?;
-    let running = cloned.go(|| Ok(()))?;
+    let running = cloned.go(|| ())?;
     assert!(running.pidfd.signal(libc::SIGKILL)?);
     running.pidfd.wait(true)?;
     Ok(())
@@ -90,7 +90,7 @@ fn a_child_killed_at_any_time_is_an_error() -> Verdict {
         });
         let outcome = Netns::<Sandbox>::create()
             .and_then(|netns| cloned.join(&netns))
-            .and_then(|()| cloned.go(|| Ok(())));
+            .and_then(|()| cloned.go(|| ()));
         assert!(killer.join().is_ok_and(|k| k.is_ok()));
         match outcome {
             Ok(running) => {
