@@ -390,7 +390,7 @@ fn filter(socket: &OwnedFd, mac: MacAddr, ip: Ipv4Addr, claim: Claim) -> Result<
 }
 
 /// The first of these that hears something, and from whom; at the latest when
-/// the time is up.
+/// the time is up. Where there is none, nothing is waited for.
 fn wait(
     watches: &mut [&mut Watch],
     own: &[MacAddr],
@@ -404,7 +404,7 @@ fn wait(
             }
         }
         let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if watches.is_empty() || left.is_zero() {
             return Ok(None);
         }
         let mut fds: Vec<PollFd<'_>> = watches
@@ -483,5 +483,11 @@ mod tests {
             let pause = random_within(PROBE_MIN, PROBE_MAX).unwrap();
             assert!((PROBE_MIN..=PROBE_MAX).contains(&pause), "{pause:?}");
         }
+    }
+
+    /// An hour would be noticed.
+    #[test]
+    fn with_no_address_to_ask_for_there_is_no_wait() {
+        assert_eq!(verdict(&mut [], &[], Duration::from_secs(3600)), Ok(None));
     }
 }
