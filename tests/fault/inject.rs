@@ -29,7 +29,8 @@
 //!    cgroups, processes, locks, sysctls, and every file of both folders.
 //!
 //! In the short form, each attack takes some points, evenly spread; which,
-//! depends on `DOCKLESS_FAULT_SEED` (0). `DOCKLESS_FAULTS=full` takes each.
+//! depends on `DOCKLESS_FAULT_SEED` (0). `DOCKLESS_FAULTS=full` takes each,
+//! `DOCKLESS_FAULT_POINT=Supervisor:recvfrom:22` this one of a role's calls.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -156,12 +157,17 @@ fn points(steps: &[Step], attack: &Attack) -> Vec<Point> {
 fn all(scenario: &Scenario, attack: &Attack) -> Verdict {
     let mut world = World::new()?;
     let mut problems = String::new();
-    let points = points(&scenario.steps(&mut world, attack)?, attack);
+    let mut points = points(&scenario.steps(&mut world, attack)?, attack);
     let stride = match is_full() {
         true => 1,
         false => points.len().div_ceil(attack.few).max(1),
     };
-    let chosen = points.iter().skip(seed() % stride).step_by(stride);
+    let mut offset = seed() % stride;
+    if let Ok(only) = std::env::var("DOCKLESS_FAULT_POINT") {
+        points.retain(|point| point.to_string() == only);
+        offset = 0;
+    }
+    let chosen = points.iter().skip(offset).step_by(stride);
     let mut counts = Counts {
         points: points.len(),
         ..Counts::default()
@@ -170,7 +176,11 @@ fn all(scenario: &Scenario, attack: &Attack) -> Verdict {
         counts.tried += 1;
         if let Err(stop) = scenario.attempt(&mut world, attack, *point, turn, &mut counts) {
             counts.problems += 1;
-            let _ = writeln!(problems, "{} {point:?}: {stop:?}", scenario.name);
+            let _ = writeln!(
+                problems,
+                "{} {point} ({:?}): {stop:?}",
+                scenario.name, point.fault
+            );
             world.reset()?;
         }
     }

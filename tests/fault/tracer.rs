@@ -89,6 +89,14 @@ pub(crate) struct Point {
     pub(crate) fault: Fault,
 }
 
+/// `Supervisor:recvfrom:22`.
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { role, nth, .. } = self;
+        write!(f, "{role:?}:{}:{nth}", self.call.unwrap_or("*"))
+    }
+}
+
 /// One selected call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {

@@ -142,6 +142,9 @@ pub struct Guard {
     nft: Nft<Sandbox>,
     owned: Owned,
     links: Vec<IfName>,
+    /// Not among these, but may have a table all the same: its batch failed,
+    /// perhaps in its answer alone (a full receive buffer).
+    in_doubt: Vec<IfName>,
     /// The link that answers for published ports, and its rule's handle.
     aliases: Option<(IfName, Cidr, u64)>,
     /// `--allow` and `--deny`, once they are in force.
@@ -174,6 +177,7 @@ impl Guard {
             nft: Nft::sandbox(netns)?,
             owned,
             links: Vec::new(),
+            in_doubt: Vec::new(),
             aliases: None,
             filter: None,
             limited: Vec::new(),
@@ -241,14 +245,18 @@ impl Guard {
     pub fn install(&mut self, link: &Identity<'_>) -> Result<()> {
         let name = table_name(link.ifname);
         let mut batch = Batch::new();
-        if self.links.contains(link.ifname) {
-            // It may be gone: when the kernel's answer to that was lost.
+        if self.may_be_there(link.ifname) {
+            // Or it may be gone: when the kernel's answer to that was lost.
             batch.add_owned_table(table(&name), self.owned);
             batch.delete_table(table(&name));
         }
         batch.create_owned_table(table(&name), self.owned);
         rules::write(&mut batch, table(&name), link);
-        self.nft.commit(&batch)?;
+        if let Err(error) = self.nft.commit(&batch) {
+            self.in_doubt.push(link.ifname.clone());
+            return Err(error);
+        }
+        self.in_doubt.retain(|l| l != link.ifname);
         if self
             .aliases
             .as_ref()
@@ -265,13 +273,18 @@ impl Guard {
     /// The link is gone; one without a guard is fine.
     pub fn remove(&mut self, ifname: &IfName) -> Result<()> {
         self.unlimit(ifname)?;
-        if !self.links.contains(ifname) {
+        if !self.may_be_there(ifname) {
             return Ok(());
         }
         self.nft.delete_table(table(&table_name(ifname)))?;
         self.links.retain(|l| l != ifname);
+        self.in_doubt.retain(|l| l != ifname);
         self.aliases.take_if(|(l, ..)| l == ifname);
         Ok(())
+    }
+
+    fn may_be_there(&self, ifname: &IfName) -> bool {
+        self.links.contains(ifname) || self.in_doubt.contains(ifname)
     }
 
     /// Published ports answer on this link from a block of aliases; `None`: on
