@@ -21,6 +21,8 @@ pub enum Step {
     Unlink { path: PathBuf, content: String },
     /// Remove a folder and all below it (one file system, no link followed).
     RemoveTree { path: PathBuf },
+    /// Delete the links of a network namespace that has outlived its processes.
+    Namespace { nsid: i32 },
     /// Take these ports' elements out of the parent's publishing maps, and
     /// the table with the last of them.
     Unpublish {

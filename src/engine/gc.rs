@@ -73,6 +73,7 @@ impl Engine {
             Step::Cgroup { paths } => cgroup::remove(paths),
             Step::Unlink { path, content } => unlink(path, content),
             Step::RemoveTree { path } => file::remove_tree(path),
+            Step::Namespace { nsid } => Rtnl::host()?.delete_links_in(*nsid),
             Step::Unpublish {
                 parent,
                 aliases,

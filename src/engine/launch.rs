@@ -207,6 +207,8 @@ impl Engine {
         record.state.conflicts = taken.iter().map(Taken::conflict).collect();
         let etc = network.etc(&record)?;
         let names = self.write_etc(&mut record, &etc)?;
+        // Undone last, when the container's processes are dead.
+        let nsid = network.choose_number(&mut journal)?;
         let cgroup = self.make_cgroup(&record, &mut journal)?;
         let mut spec = self.launch_spec(&record)?;
         spec.process.size = size;
@@ -214,7 +216,7 @@ impl Engine {
         let token = SingleThreaded::prove()?;
         let mut cloned = launch::clone(&token, &spec, cgroup.as_ref(), record.config.open_stdin)?;
         let reserved = network.reserve_ports(self, &record)?;
-        network.make_namespace(namespace)?;
+        network.make_namespace(namespace, nsid)?;
         network.filter(&record)?;
         cloned.join(network.netns()?)?;
         let kept = network.kept_leases();

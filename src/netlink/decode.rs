@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::names::{
-    self, ADDR, LINK, NEIGH, NFT_CHAIN, NFT_ELEMENTS, NFT_GEN, NFT_RULE, NFT_SET, NFT_TABLE, Names,
-    ROUTE, Shape,
+    self, ADDR, LINK, NEIGH, NFT_CHAIN, NFT_ELEMENTS, NFT_GEN, NFT_RULE, NFT_SET, NFT_TABLE, NSID,
+    Names, ROUTE, Shape,
 };
 use super::trace::Direction;
 use super::wire::{self, Message};
@@ -129,21 +129,25 @@ fn verdict(message: &Message<'_>, error: bool) -> Vec<(String, Node)> {
     fields
 }
 
-/// rtnetlink kinds come in fours (NEW, DEL, GET, SET) from 16 up.
+/// rtnetlink kinds come in fours (NEW, DEL, GET, SET), each object's from a
+/// multiple of four up.
 fn route(message: &Message<'_>) -> (String, Vec<(String, Node)>) {
-    const OBJECTS: [(&str, usize, Names); 5] = [
-        ("LINK", 16, LINK),
-        ("ADDR", 8, ADDR),
-        ("ROUTE", 12, ROUTE),
-        ("NEIGH", 12, NEIGH),
-        ("RULE", 12, &[]),
+    const OBJECTS: [(u16, &str, usize, Names); 6] = [
+        (16, "LINK", 16, LINK),
+        (20, "ADDR", 8, ADDR),
+        (24, "ROUTE", 12, ROUTE),
+        (28, "NEIGH", 12, NEIGH),
+        (32, "RULE", 12, &[]),
+        (88, "NSID", 4, NSID),
     ];
     const VERBS: [&str; 4] = ["NEW", "DEL", "GET", "SET"];
-    let from_first = usize::from(message.kind).wrapping_sub(16);
-    let Some((object, header, names)) = OBJECTS.get(from_first / 4) else {
+    let known = OBJECTS
+        .iter()
+        .find(|(first, ..)| *first == message.kind & !3);
+    let Some((_, object, header, names)) = known else {
         return (message.kind.to_string(), Vec::new());
     };
-    let name = format!("{}{object}", VERBS[from_first % 4]);
+    let name = format!("{}{object}", VERBS[usize::from(message.kind & 3)]);
     let (head, attributes) = message
         .payload
         .split_at_checked(*header)
@@ -177,6 +181,7 @@ fn header_fields(object: &str, head: &[u8]) -> Vec<(String, Node)> {
             ("scope", byte(3)),
         ]),
         "NEIGH" => named(vec![("index", number(4))]),
+        "NSID" => Vec::new(),
         _ => named(vec![
             ("family", byte(0)),
             ("prefix", byte(1)),

@@ -39,8 +39,10 @@ pub(super) const LINK: Names = &[
     (29, "EXT_MASK", Number),
     (33, "CARRIER", Number),
     (37, "LINK_NETNSID", Number),
+    (46, "TARGET_NETNSID", Number),
     (52, "PROP_LIST", Nest(PROPERTIES)),
 ];
+pub(super) const NSID: Names = &[(1, "NSID", Number), (3, "FD", Number)];
 const PROPERTIES: Names = &[(53, "ALT_IFNAME", Text)];
 const LINK_INFO: Names = &[(1, "KIND", Text), (2, "DATA", Hex), (4, "SLAVE_KIND", Text)];
 /// IFLA_LINKINFO of a kind of link: each calls its data differently.

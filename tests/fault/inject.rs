@@ -181,7 +181,10 @@ fn all(scenario: &Scenario, attack: &Attack) -> Verdict {
                 "{} {point} ({:?}): {stop:?}",
                 scenario.name, point.fault
             );
-            world.reset()?;
+            if let Err(stop) = world.reset() {
+                let _ = writeln!(problems, "and the rest was not tried: {stop:?}");
+                break;
+            }
         }
     }
     println!("NOTE: {counts}");

@@ -3,8 +3,10 @@
 use crate::harness::{Test, Verdict, skipped};
 use crate::judge;
 use dockless::lab::{Lab, Machine};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const PUBLISHED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 4), 5000);
@@ -23,11 +25,12 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(docker_s_marks_are_there),
         Test::new(passthru_follows_others_and_gives_the_parent_back),
         Test::new(no_link_outlives_its_container),
+        Test::new(no_link_outlives_a_killed_supervisor).needs(&["nft"]),
     ]
 }
 
 fn dockless(args: &[&str]) -> Verdict<(Option<i32>, String, String)> {
-    let out = std::process::Command::new(judge::dockless())
+    let out = Command::new(judge::dockless())
         .args(args)
         .stdin(std::process::Stdio::null())
         .output()?;
@@ -420,5 +423,49 @@ fn no_link_outlives_its_container() -> Verdict {
         said(&[&run[..], &["ip", "link"]].concat())?;
         said(&["network", "rm", "mac1"])?;
     }
+    Ok(())
+}
+
+fn asker(server: SocketAddrV4) -> std::io::Result<TcpStream> {
+    let mut client = TcpStream::connect(server)?;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: c1\r\n\r\n")?;
+    Ok(client)
+}
+
+/// A connection whose data nobody takes keeps the namespace of a container that
+/// is dead, and with it a link that answers: until the next command.
+fn no_link_outlives_a_killed_supervisor() -> Verdict {
+    let lan = Lab::here(0)?;
+    network("10.0.2.0/24")?;
+    let run = ["run", "-d", "--name", "c1", "--network", "mac1"];
+    said(&[&run[..], &["--ip", "10.0.2.9", "tester"]].concat())?;
+    let pid = said(&["inspect", "-f", "{{.State.Pid}}", "c1"])?;
+    let ip = Ipv4Addr::new(10, 0, 2, 9);
+    let deaf = "add table inet deaf; add chain inet deaf input { type filter hook input priority 0; }; \
+                add rule inet deaf input tcp sport 5000 meta length > 60 drop";
+    let deaf = lan.gateway.output(Command::new("nft").arg(deaf))?;
+    assert!(deaf.status.success(), "{deaf:?}");
+    let _client = lan
+        .gateway
+        .run(|| Ok(asker(SocketAddrV4::new(ip, 5000))))??;
+    let has_unsent = || {
+        let table = |name| std::fs::read_to_string(format!("/proc/{}/net/{name}", pid.trim()));
+        let sockets = table("tcp")? + &table("tcp6")?;
+        let mut queues = sockets.lines().filter_map(|l| l.split_whitespace().nth(4));
+        Verdict::Ok(queues.any(|q| q != "tx_queue" && !q.starts_with("00000000:")))
+    };
+    let end = Instant::now() + LIMIT;
+    while !has_unsent()? {
+        assert!(Instant::now() < end, "nothing is under way");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    kill_supervisor("c1")?;
+    let answers = || {
+        let tell = Ipv4Addr::new(10, 0, 2, 1);
+        lan.gateway.who_has(ip, tell, Duration::from_millis(200))
+    };
+    assert_eq!(answers()?.len(), 1, "nothing keeps the namespace");
+    said(&["ps"])?;
+    assert_eq!(answers()?, []);
     Ok(())
 }

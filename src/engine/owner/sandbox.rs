@@ -15,18 +15,21 @@
 //! has left with data that nobody takes, or a packet that waits for an ARP
 //! answer, keeps it alive for seconds or minutes, and the LAN would find the
 //! dead container's address all the time. So its links are deleted when all else
-//! is done.
+//! is done. Where the supervisor was killed, the next command deletes them: it
+//! finds them by the number that the host has for the namespace, chosen at
+//! random so that no other ever had it, and in the journal before it is given.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::network::Network;
-use crate::base::{Error, Family, Result};
+use crate::base::{Error, Family, Journal, Result, Step};
 use crate::engine::record::Record;
 use crate::net::driver;
 use crate::netlink::Rtnl;
 use crate::sys::fd;
 use crate::sys::netns::{Netns, Sandbox};
 use crate::sys::process;
+use crate::sys::random;
 use crate::sys::sysctl::NetSysctl;
 
 /// What goes with the fds.
@@ -54,21 +57,39 @@ fn handed(from: OwnedFd) -> Option<(Netns<Sandbox>, NetSysctl)> {
 }
 
 impl Network {
+    /// What the host is to call the namespace; `None` in host mode.
+    pub(in crate::engine) fn choose_number(
+        &self,
+        journal: &mut dyn Journal,
+    ) -> Result<Option<i32>> {
+        if self.host_mode {
+            return Ok(None);
+        }
+        let nsid = i32::from_ne_bytes(random::bytes()?) & i32::MAX;
+        journal.record(&Step::Namespace { nsid })?;
+        Ok(Some(nsid))
+    }
+
     /// The sandbox, which the command hands over, with Docker's sysctls; in host
     /// mode the host's own.
-    pub(in crate::engine) fn make_namespace(&mut self, command: Option<OwnedFd>) -> Result<()> {
-        if self.host_mode {
+    pub(in crate::engine) fn make_namespace(
+        &mut self,
+        command: Option<OwnedFd>,
+        nsid: Option<i32>,
+    ) -> Result<()> {
+        let Some(nsid) = nsid else {
             let own = Netns::current()?
                 .as_fd()
                 .try_clone_to_owned()
                 .map_err(|e| Error::sys("share network namespace", "host", e))?;
             self.netns = Some(Netns::from_fd(own)?);
             return Ok(());
-        }
+        };
         let (netns, sysctl) = match command.and_then(handed) {
             Some(handed) => handed,
             None => Netns::create_with(NetSysctl::open)?,
         };
+        self.host.number_namespace(&netns, nsid)?;
         sysctl.write(Family::Ipv4, "ip_unprivileged_port_start", "0")?;
         // In a user namespace with one group mapped, the whole range is not
         // this namespace's to give.
