@@ -441,13 +441,13 @@ fn no_link_outlives_a_killed_supervisor() -> Verdict {
     said(&[&run[..], &["--ip", "10.0.2.9", "tester"]].concat())?;
     let pid = said(&["inspect", "-f", "{{.State.Pid}}", "c1"])?;
     let ip = Ipv4Addr::new(10, 0, 2, 9);
+    let server = SocketAddrV4::new(ip, 5000);
+    lan.gateway.get_soon(server, "/json", LIMIT)?;
     let deaf = "add table inet deaf; add chain inet deaf input { type filter hook input priority 0; }; \
                 add rule inet deaf input tcp sport 5000 meta length > 60 drop";
     let deaf = lan.gateway.output(Command::new("nft").arg(deaf))?;
     assert!(deaf.status.success(), "{deaf:?}");
-    let _client = lan
-        .gateway
-        .run(|| Ok(asker(SocketAddrV4::new(ip, 5000))))??;
+    let _client = lan.gateway.run(|| Ok(asker(server)))??;
     let has_unsent = || {
         let table = |name| std::fs::read_to_string(format!("/proc/{}/net/{name}", pid.trim()));
         let sockets = table("tcp")? + &table("tcp6")?;
