@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use dockless::lab::{Lab, Machine};
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict, failed};
+use crate::harness::{Test, Verdict, failed, patience};
 use crate::judge::{self, inside, pid_of, said};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -53,8 +53,8 @@ fn shown(name: &str) -> Verdict<Value> {
 }
 
 /// Waits until the LAN knows a container by this name.
-fn known_as(container: &str, network: &str, name: &str) -> Verdict {
-    let end = Instant::now() + Duration::from_secs(15);
+pub(crate) fn known_as(container: &str, network: &str, name: &str) -> Verdict {
+    let end = Instant::now() + patience(15);
     loop {
         let shown = shown(container)?;
         if shown[network]["Name"] == name && shown[network]["State"] == "announced" {
@@ -68,7 +68,7 @@ fn known_as(container: &str, network: &str, name: &str) -> Verdict {
 }
 
 /// What the LAN answers to one who asks as resolvers do.
-fn lookup(machine: &Machine, name: &str, kind: &str) -> Verdict<String> {
+pub(crate) fn lookup(machine: &Machine, name: &str, kind: &str) -> Verdict<String> {
     let own = machine.ip.to_string();
     Ok(python(machine, &["lookup", &own, name, kind])?
         .trim()
@@ -109,7 +109,7 @@ fn tap(machine: &Machine) -> Verdict<Program> {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let child = Program(machine.spawn(&mut command)?);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + patience(10);
     while fs::metadata(WIRE).map_or(0, |m| m.len()) < 24 {
         assert!(Instant::now() < end, "dumpcap does not listen");
         sleep(Duration::from_millis(20));
@@ -129,7 +129,7 @@ fn read(filter: &str, fields: &[&str]) -> Verdict<Vec<Vec<String>>> {
 
 /// Ends a capture when the last that is wanted is in its file.
 fn end(wire: Program, filter: &str, count: usize) -> Verdict {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + patience(10);
     let argv = ["tshark", "-n", "-r", WIRE, "-Y", filter];
     // A file that is being written may end within a packet.
     while judge::run(&argv)?.stdout.lines().count() < count && Instant::now() < end {

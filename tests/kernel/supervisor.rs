@@ -21,7 +21,7 @@ use dockless::sys::process::{self, ExitStatus, Fork, PidFd, SingleThreaded};
 use dockless::sys::{fd, raw};
 use serde_json::{Value, json};
 
-use crate::harness::{Test, Verdict, need_root};
+use crate::harness::{Test, Verdict, need_root, patience, slow};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -292,7 +292,7 @@ impl Up {
 }
 
 fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + patience(20);
     loop {
         if let Some(found) = look() {
             return found;
@@ -552,7 +552,7 @@ fn stop_waits_then_kills() {
         let took = start.elapsed();
         let expected = Duration::from_millis(millis);
         assert!(
-            took >= expected && took < expected + Duration::from_millis(700),
+            took >= expected && took < expected + Duration::from_millis(700) * slow(),
             "{took:?}"
         );
         assert_eq!(it.calls(), ["exited 137 false"]);
@@ -697,7 +697,7 @@ fn stalled_observer_is_dropped_and_foreground_is_not() {
     it.await_log("\ndone\n");
     let took = start.elapsed();
     assert!(
-        took > Duration::from_secs(4) && took < Duration::from_secs(9),
+        took > Duration::from_secs(4) && took < patience(9),
         "{took:?}"
     );
     // It is told why, behind what it could have had.
@@ -849,7 +849,7 @@ fn a_reader_that_goes_lets_the_client_go() {
     assert_eq!(code(&child), DETACHED);
     // The container goes on, and nothing of what it says is lost.
     let lines = || it.logged().0.lines().count();
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + patience(20);
     while lines() < 100_001 {
         assert!(Instant::now() < end, "{} lines", lines());
         sleep(Duration::from_millis(20));
