@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use dockless::lab::{Lab, Machine};
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict, failed, patience};
+use crate::harness::{Test, Verdict, failed, patience, slow};
 use crate::judge::{self, inside, pid_of, said};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -175,6 +175,7 @@ fn announced_answered_and_taken_back() -> Verdict {
     // One by each family.
     end(wire, GOODBYE, 2)?;
     let mac = said_mac("10.0.3.5")?;
+    let late = f64::from(slow());
     for (family, source) in [("ip", "ip.src == 10.0.3.5"), ("ipv6", "ipv6")] {
         let ours = format!("eth.src == {mac} && {source} && mdns");
         let hops = match family {
@@ -196,7 +197,7 @@ fn announced_answered_and_taken_back() -> Verdict {
             assert_eq!(probe[1..], ["my-web-1.local", "255", "2", "255"]);
         }
         assert!(
-            gaps(&probes).iter().all(|g| (0.24..0.6).contains(g)),
+            gaps(&probes).iter().all(|g| (0.24..0.6 * late).contains(g)),
             "{probes:?}"
         );
         let told = read(
@@ -223,7 +224,7 @@ fn announced_answered_and_taken_back() -> Verdict {
             );
             assert_eq!(row[5], name);
         }
-        assert!((0.9..1.6).contains(&gaps(&told)[0]), "{told:?}");
+        assert!((0.9..1.6 * late).contains(&gaps(&told)[0]), "{told:?}");
     }
     // Nothing else of it went by this port.
     let stray = read(

@@ -926,10 +926,12 @@ fn out_of_fds_it_waits() -> Verdict {
     setrlimit(Resource::RLIMIT_NOFILE, fds + 3, 4096)?;
     let first = connect((HOST, 5000))?;
     sleep(Duration::from_millis(300));
-    let rounds = published.rounds();
+    let (rounds, began) = (published.rounds(), Instant::now());
     sleep(Duration::from_millis(500));
-    // Ten looks a second, no more.
-    assert!(published.rounds() - rounds < 20, "it spins");
+    // Ten looks a second, and some for what else there is.
+    let looks = published.rounds() - rounds;
+    let most = began.elapsed().as_millis() / 25;
+    assert!(u128::from(looks) < most, "it spins: {looks}, not {most}");
     setrlimit(Resource::RLIMIT_NOFILE, 4096, 4096)?;
     drop(first);
     // The first connection may have been cut short at either end.

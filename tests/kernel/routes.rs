@@ -438,7 +438,7 @@ fn a_lease_has_its_table() -> Verdict {
             "--dhcp-authoritative",
         ])
         .args([
-            "--dhcp-range=10.0.3.50,10.0.3.60,300",
+            "--dhcp-range=10.0.3.50,10.0.3.59,300",
             "--user=root",
             "--leasefile-ro",
         ])
