@@ -12,7 +12,7 @@ use dockless::lab::{Lab, Machine};
 use dockless::sys::{arp, raw};
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict};
+use crate::harness::{Test, Verdict, patience};
 use crate::judge;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -375,7 +375,7 @@ fn strict_takes_the_standard_s_time() -> Verdict {
     });
     let mut times = Vec::new();
     for count in 1..=4 {
-        let seen = capture.wait(Duration::from_secs(5), |frames| {
+        let seen = capture.wait(patience(5), |frames| {
             askers(frames, "10.0.2.2").len() >= count
         })?;
         assert!(seen, "{times:?}");

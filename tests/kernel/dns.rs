@@ -19,7 +19,7 @@ use serde_json::Value;
 use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, RCODE, ResourceRecord};
 
-use crate::harness::{Test, Verdict, is_real_root};
+use crate::harness::{Test, Verdict, is_real_root, patience, slow};
 use crate::judge::{self, ask, file_in, inside, path_in, pid_of, said};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -390,7 +390,7 @@ fn names_come_and_go_at_once() -> Verdict {
     said(&["network", "connect", "two", "ask"])?;
     assert_eq!(short("ask", &["zwei"])?, ["10.0.3.50"]);
     judge::run(&["kill", "-9", &supervisor("other")?.to_string()])?.success()?;
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + patience(5);
     while short("ask", &["zwei"])? == ["10.0.3.50"] {
         assert!(Instant::now() < end, "a dead container answers");
     }
@@ -471,7 +471,8 @@ fn name_servers_take_turns() -> Verdict {
     let start = Instant::now();
     assert_eq!(short("ask", &["silent.example"])?, ["192.0.2.7"]);
     let took = start.elapsed().as_secs_f64();
-    assert!((3.9..6.5).contains(&took), "{took} s");
+    let most = 3.9 + 2.6 * f64::from(slow());
+    assert!((3.9..most).contains(&took), "{took} s");
     let none = dig("ask", &["none.example"])?;
     assert!(none.contains("status: SERVFAIL"), "{none}");
     assert_eq!(fourth.asked(), 0);

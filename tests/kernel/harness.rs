@@ -59,6 +59,20 @@ pub(crate) fn need_root() -> Verdict {
     }
 }
 
+/// How many times slower than an ordinary machine this one is, by
+/// `DOCKLESS_TEST_SLOW`, which `scripts/vm-test` sets: what waits for something
+/// to happen, and passes as soon as it has, waits so much longer. What must
+/// not happen, and what measures, goes by the clock everywhere.
+pub(crate) fn slow() -> u32 {
+    let told = std::env::var("DOCKLESS_TEST_SLOW").ok();
+    told.and_then(|factor| factor.parse().ok()).unwrap_or(1)
+}
+
+/// So many seconds of an ordinary machine, for what is to come about.
+pub(crate) fn patience(seconds: u64) -> Duration {
+    Duration::from_secs(seconds) * slow()
+}
+
 /// What a test function may return.
 pub(crate) trait IntoVerdict {
     fn into_verdict(self) -> Verdict;
@@ -116,7 +130,8 @@ impl Test {
         (self.run)()
     }
 
-    /// Time limit; a test that runs longer is killed and failed.
+    /// Time limit on an ordinary machine ([`slow`]); a test that runs longer
+    /// is killed and failed.
     pub(crate) fn limit_s(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
         self
@@ -184,7 +199,7 @@ fn run_all(tests: Vec<Test>, on_each: usize, sum_up: impl FnOnce(&BTreeSet<Strin
     let trials = tests
         .into_iter()
         .map(|test| {
-            let (name, limit) = (test.name, test.limit);
+            let (name, limit) = (test.name, test.limit * slow());
             let is_required = required.names(&name);
             let (skips, notes) = (Arc::clone(&skips), Arc::clone(&notes));
             Trial::ignorable_test(name.clone(), move || match run_one(&name, limit, &notes) {
@@ -355,7 +370,7 @@ fn init(test: &Test) -> Verdict<u8> {
     let tmpfs = Some("tmpfs");
     mount(tmpfs, "/run", tmpfs, MsFlags::empty(), Some("mode=755"))?;
     fs::create_dir("/run/tmp")?;
-    watch_lifeline_and_clock(test.limit);
+    watch_lifeline_and_clock(test.limit * slow());
 
     let mounts = mount_points()?;
     let child = stage("test", &test.name)
@@ -418,7 +433,7 @@ fn reap_until(test: Pid) -> Verdict<u8> {
 /// Waits for processes that are on their way out: a supervisor deletes its links
 /// last, and all namespaces share the lock for that (RTNL).
 fn none_left() -> Verdict {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + patience(10);
     loop {
         while matches!(
             waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG)),

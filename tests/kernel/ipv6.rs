@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict};
+use crate::harness::{Test, Verdict, patience};
 use crate::judge::{self, ask, file_in, inside, ip_in, refused, said};
 use dockless::lab::Lab;
 
@@ -367,7 +367,7 @@ fn announcements() -> Verdict {
             .stderr(Stdio::null()),
     )?;
     // It captures once frames of ours come through.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + patience(20);
     let probe = ["run", "--rm", "--network", "dual", "tester", "ip", "link"];
     loop {
         said(&probe)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dockless::lab::Machine;
 use serde_json::Value;
 
-use crate::harness::{Verdict, failed, skipped};
+use crate::harness::{Verdict, failed, patience, skipped};
 
 /// What a program answered.
 #[derive(Debug)]
@@ -135,13 +135,13 @@ pub(crate) fn refused(args: &[&str], phrase: &str) -> Verdict {
     Ok(())
 }
 
-/// Looks again and again, for so long.
+/// Looks again and again, for so long (on a slow machine, longer).
 pub(crate) fn eventually(
     what: &str,
     limit_s: u64,
     mut is: impl FnMut() -> Verdict<bool>,
 ) -> Verdict {
-    let end = Instant::now() + Duration::from_secs(limit_s);
+    let end = Instant::now() + patience(limit_s);
     while !is()? {
         if Instant::now() > end {
             return failed(format!("after {limit_s} s not yet: {what}"));

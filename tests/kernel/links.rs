@@ -12,7 +12,7 @@ use dockless::lab::capture::{Capture, Content, Frame};
 use dockless::netlink::{LinkKind, Rtnl};
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict, failed};
+use crate::harness::{Test, Verdict, failed, patience};
 use crate::judge::{self, ask, ip_in, refused, said};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -89,7 +89,7 @@ fn carrier_of(name: &str) -> Verdict<bool> {
 }
 
 fn eventually<T>(what: &str, look: impl Fn() -> Verdict<Option<T>>) -> Verdict<T> {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + patience(10);
     loop {
         if let Some(found) = look()? {
             return Ok(found);
@@ -360,7 +360,7 @@ fn it_goes_and_comes_back_as_it_was() -> Verdict {
     assert_eq!(id, same);
     pings("web", "10.0.2.7")?;
     let ip_of = Ipv4Addr::new(10, 0, 2, 50);
-    let thrice = capture.wait(Duration::from_secs(4), |f| announcements(f, ip_of) >= 3)?;
+    let thrice = capture.wait(patience(4), |f| announcements(f, ip_of) >= 3)?;
     assert!(
         thrice,
         "announced {}",
@@ -459,7 +459,7 @@ fn another_one_takes_over() -> Verdict {
     has_state("web", "up", "lan1")?;
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1), "{took:?}");
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < patience(4), "{took:?}");
     let over = event("failover")?;
     assert_eq!(
         (&over["from"], &over["to"]),
@@ -468,7 +468,7 @@ fn another_one_takes_over() -> Verdict {
     assert_eq!(identity("web")?, before);
     pings("web", "10.0.2.7")?;
     let ip_of = Ipv4Addr::new(10, 0, 2, 50);
-    let thrice = capture.wait(Duration::from_secs(4), |f| announcements(f, ip_of) >= 3)?;
+    let thrice = capture.wait(patience(4), |f| announcements(f, ip_of) >= 3)?;
     assert!(
         thrice,
         "announced {}",

@@ -21,6 +21,8 @@
 //! a comma list of names, `prefix*`, `*`, and exceptions that start with `!`
 //! (`DOCKLESS_REQUIRE='*,!netlink::vlan*'`). The last line of the output is
 //! `N passed, N failed, N skipped`.
+//! On a slow machine `DOCKLESS_TEST_SLOW=4` lets all that must come about, and
+//! each test, take four times as long.
 //! As root, `DOCKLESS_TEST_USERNS=1` runs the tests as an ordinary user would.
 //!
 //! # Adding tests

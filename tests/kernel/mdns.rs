@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use dockless::lab::{Lab, Machine};
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict, failed};
+use crate::harness::{Test, Verdict, failed, patience, slow};
 use crate::judge::{self, inside, pid_of, said};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -53,8 +53,8 @@ fn shown(name: &str) -> Verdict<Value> {
 }
 
 /// Waits until the LAN knows a container by this name.
-fn known_as(container: &str, network: &str, name: &str) -> Verdict {
-    let end = Instant::now() + Duration::from_secs(15);
+pub(crate) fn known_as(container: &str, network: &str, name: &str) -> Verdict {
+    let end = Instant::now() + patience(15);
     loop {
         let shown = shown(container)?;
         if shown[network]["Name"] == name && shown[network]["State"] == "announced" {
@@ -68,7 +68,7 @@ fn known_as(container: &str, network: &str, name: &str) -> Verdict {
 }
 
 /// What the LAN answers to one who asks as resolvers do.
-fn lookup(machine: &Machine, name: &str, kind: &str) -> Verdict<String> {
+pub(crate) fn lookup(machine: &Machine, name: &str, kind: &str) -> Verdict<String> {
     let own = machine.ip.to_string();
     Ok(python(machine, &["lookup", &own, name, kind])?
         .trim()
@@ -109,7 +109,7 @@ fn tap(machine: &Machine) -> Verdict<Program> {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let child = Program(machine.spawn(&mut command)?);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + patience(10);
     while fs::metadata(WIRE).map_or(0, |m| m.len()) < 24 {
         assert!(Instant::now() < end, "dumpcap does not listen");
         sleep(Duration::from_millis(20));
@@ -129,7 +129,7 @@ fn read(filter: &str, fields: &[&str]) -> Verdict<Vec<Vec<String>>> {
 
 /// Ends a capture when the last that is wanted is in its file.
 fn end(wire: Program, filter: &str, count: usize) -> Verdict {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + patience(10);
     let argv = ["tshark", "-n", "-r", WIRE, "-Y", filter];
     // A file that is being written may end within a packet.
     while judge::run(&argv)?.stdout.lines().count() < count && Instant::now() < end {
@@ -175,6 +175,7 @@ fn announced_answered_and_taken_back() -> Verdict {
     // One by each family.
     end(wire, GOODBYE, 2)?;
     let mac = said_mac("10.0.3.5")?;
+    let late = f64::from(slow());
     for (family, source) in [("ip", "ip.src == 10.0.3.5"), ("ipv6", "ipv6")] {
         let ours = format!("eth.src == {mac} && {source} && mdns");
         let hops = match family {
@@ -196,7 +197,7 @@ fn announced_answered_and_taken_back() -> Verdict {
             assert_eq!(probe[1..], ["my-web-1.local", "255", "2", "255"]);
         }
         assert!(
-            gaps(&probes).iter().all(|g| (0.24..0.6).contains(g)),
+            gaps(&probes).iter().all(|g| (0.24..0.6 * late).contains(g)),
             "{probes:?}"
         );
         let told = read(
@@ -223,7 +224,7 @@ fn announced_answered_and_taken_back() -> Verdict {
             );
             assert_eq!(row[5], name);
         }
-        assert!((0.9..1.6).contains(&gaps(&told)[0]), "{told:?}");
+        assert!((0.9..1.6 * late).contains(&gaps(&told)[0]), "{told:?}");
     }
     // Nothing else of it went by this port.
     let stray = read(

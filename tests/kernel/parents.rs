@@ -10,12 +10,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict, failed, skipped};
+use crate::harness::{Test, Verdict, failed, patience, skipped};
 use crate::judge::{self, Answer, ask, ip_in, refused, said};
 use dockless::lab::{Lab, Machine};
 
+mod beside;
 mod ipvlan;
 mod macvlan;
+mod ovs;
 
 pub(crate) fn tests() -> Vec<Test> {
     let mut all = vec![
@@ -33,6 +35,8 @@ pub(crate) fn tests() -> Vec<Test> {
     ];
     all.extend(macvlan::tests());
     all.extend(ipvlan::tests());
+    all.extend(beside::tests());
+    all.extend(ovs::tests());
     all
 }
 
@@ -182,7 +186,11 @@ fn dummy(name: &str, kinds: &[&str]) -> Verdict {
 
 /// A LAN whose host link can carry `kinds`.
 fn lan(kinds: &[&str]) -> Verdict<Lab> {
-    let lan = Lab::here(0)?;
+    lan_of(0, kinds)
+}
+
+fn lan_of(others: usize, kinds: &[&str]) -> Verdict<Lab> {
+    let lan = Lab::here(others)?;
     need("eth1", kinds)?;
     Ok(lan)
 }

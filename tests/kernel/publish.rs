@@ -19,7 +19,7 @@ use dockless::sys::epoll::Epoll;
 use dockless::sys::netns::{Netns, Sandbox};
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict};
+use crate::harness::{Test, Verdict, slow};
 use crate::judge;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -474,7 +474,7 @@ fn send_raw(machine: &Machine, to: Ipv4Addr, packet: &[u8]) {
 
 /// Until it holds, or the test fails.
 fn soon(mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
+    let end = Instant::now() + LIMIT * slow();
     while !holds() {
         assert!(Instant::now() < end, "it did not come about");
         sleep(Duration::from_millis(5));
@@ -926,10 +926,12 @@ fn out_of_fds_it_waits() -> Verdict {
     setrlimit(Resource::RLIMIT_NOFILE, fds + 3, 4096)?;
     let first = connect((HOST, 5000))?;
     sleep(Duration::from_millis(300));
-    let rounds = published.rounds();
+    let (rounds, began) = (published.rounds(), Instant::now());
     sleep(Duration::from_millis(500));
-    // Ten looks a second, no more.
-    assert!(published.rounds() - rounds < 20, "it spins");
+    // Ten looks a second, and some for what else there is.
+    let looks = published.rounds() - rounds;
+    let most = began.elapsed().as_millis() / 25;
+    assert!(u128::from(looks) < most, "it spins: {looks}, not {most}");
     setrlimit(Resource::RLIMIT_NOFILE, 4096, 4096)?;
     drop(first);
     // The first connection may have been cut short at either end.

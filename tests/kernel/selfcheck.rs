@@ -99,6 +99,7 @@ fn bad_ends_are_seen() -> Verdict {
             .env(DELIBERATE, "1")
             .env("DOCKLESS_REQUIRE", require)
             .env_remove("DOCKLESS_KERNEL_STAGE")
+            .env_remove("DOCKLESS_TEST_SLOW")
             .output()
     };
     let output = again("")?;

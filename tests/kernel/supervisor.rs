@@ -21,7 +21,7 @@ use dockless::sys::process::{self, ExitStatus, Fork, PidFd, SingleThreaded};
 use dockless::sys::{fd, raw};
 use serde_json::{Value, json};
 
-use crate::harness::{Test, Verdict, need_root};
+use crate::harness::{Test, Verdict, need_root, patience, slow};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -292,7 +292,7 @@ impl Up {
 }
 
 fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + patience(20);
     loop {
         if let Some(found) = look() {
             return found;
@@ -363,14 +363,14 @@ fn file(dir: &Path, name: &str) -> File {
 
 // ---- streams ------------------------------------------------------------------
 
-/// 100 MB through pipes to a foreground client, an observer and the log; each
+/// 100 MB (on a slow machine, less) through pipes to a foreground client, an observer and the log; each
 /// gets every byte once and in order.
 fn output_reaches_log_and_clients_whole() {
-    const LINES: u64 = 6_000_000;
+    let lines = 6_000_000 / u64::from(slow());
     let mut up = up(Case {
         foreground: true,
         ..case(&format!(
-            "read go; echo error >&2; seq -f %015.0f {LINES}; echo last >&2"
+            "read go; echo error >&2; seq -f %015.0f {lines}; echo last >&2"
         ))
     }
     .input());
@@ -411,15 +411,15 @@ fn output_reaches_log_and_clients_whole() {
         chunk.copy_within(whole..filled, 0);
         filled -= whole;
     }
-    assert_eq!(next, LINES + 1);
+    assert_eq!(next, lines + 1);
     assert_eq!((code(&first), code(&second)), (0, 0));
-    println!("{} MB in {:?}", LINES * 16 / 1_000_000, start.elapsed());
+    println!("{} MB in {:?}", lines * 16 / 1_000_000, start.elapsed());
     assert_eq!(
         fs::read_to_string(dir.path().join("err")).unwrap(),
         "error\nlast\n"
     );
     let copy = fs::read(dir.path().join("out")).unwrap();
-    assert_eq!(copy.len() as u64, LINES * 16);
+    assert_eq!(copy.len() as u64, lines * 16);
     let expected = |n: u64| format!("{n:015}\n");
     for (n, line) in (1..).zip(copy.chunks_exact(16)) {
         assert_eq!(line, expected(n).as_bytes());
@@ -552,7 +552,7 @@ fn stop_waits_then_kills() {
         let took = start.elapsed();
         let expected = Duration::from_millis(millis);
         assert!(
-            took >= expected && took < expected + Duration::from_millis(700),
+            took >= expected && took < expected + Duration::from_millis(700) * slow(),
             "{took:?}"
         );
         assert_eq!(it.calls(), ["exited 137 false"]);
@@ -697,7 +697,7 @@ fn stalled_observer_is_dropped_and_foreground_is_not() {
     it.await_log("\ndone\n");
     let took = start.elapsed();
     assert!(
-        took > Duration::from_secs(4) && took < Duration::from_secs(9),
+        took > Duration::from_secs(4) && took < patience(9),
         "{took:?}"
     );
     // It is told why, behind what it could have had.
@@ -849,7 +849,7 @@ fn a_reader_that_goes_lets_the_client_go() {
     assert_eq!(code(&child), DETACHED);
     // The container goes on, and nothing of what it says is lost.
     let lines = || it.logged().0.lines().count();
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + patience(20);
     while lines() < 100_001 {
         assert!(Instant::now() < end, "{} lines", lines());
         sleep(Duration::from_millis(20));
@@ -861,11 +861,11 @@ fn a_reader_that_goes_lets_the_client_go() {
 // ---- terminal -----------------------------------------------------------------------
 
 fn terminal_has_size_and_detach_keys() {
-    let mut it = up(
-        case("stty size; read a; echo got $a; stty size; read b; echo end")
-            .terminal()
-            .attached(),
-    );
+    let mut it = up(case(
+        "stty size; echo ready; read a; echo got $a; stty size; read b; echo end",
+    )
+    .terminal()
+    .attached());
     let ours = nix::pty::openpty(None, None).unwrap();
     raw::tty_set_size(ours.master.as_fd(), 31, 97).unwrap();
     let how = Relay {
@@ -877,10 +877,10 @@ fn terminal_has_size_and_detach_keys() {
     let tty = ours.slave.as_fd();
     let first = relay(it.first.take().unwrap(), how, tty, tty, tty);
     let mut typed = File::from(ours.master.try_clone().unwrap());
-    sleep(Duration::from_millis(300));
+    it.await_log("ready");
     raw::tty_set_size(ours.master.as_fd(), 32, 98).unwrap();
     first.signal(libc::SIGWINCH).unwrap();
-    sleep(Duration::from_millis(100));
+    sleep(Duration::from_millis(100) * slow());
     typed.write_all(b"hello\r").unwrap();
     it.await_log("32 98");
     let echo = it.logged().0;

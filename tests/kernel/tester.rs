@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict, failed};
+use crate::harness::{Test, Verdict, failed, patience};
 use crate::judge::{self, Answer};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -189,7 +189,7 @@ fn page_tells_who_asks() -> Verdict {
         .stdout(Stdio::piped())
         .spawn()?;
     let at: SocketAddrV4 = "10.0.2.4:5001".parse()?;
-    let limit = Duration::from_secs(5);
+    let limit = patience(5);
     let json = client.get_soon(at, "/json", limit)?;
     let json: Value = serde_json::from_str(&json.body)?;
     assert_eq!(json["client"]["address"], "10.0.2.7");
@@ -208,7 +208,7 @@ fn page_tells_who_asks() -> Verdict {
     let started = Instant::now();
     kill(Pid::from_raw(i32::try_from(server.id())?), Signal::SIGTERM)?;
     assert_eq!(server.wait()?.code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(1));
+    assert!(started.elapsed() < patience(1));
     let log = std::io::read_to_string(server.stdout.take().ok_or_else(lost)?)?;
     assert!(log.starts_with("listening on port 5001\n"), "{log}");
     assert!(log.contains("10.0.2.7 GET \"/json\" 200"), "{log}");
@@ -225,8 +225,7 @@ fn first_process_ends_on_sigterm() -> Verdict {
         .stdout(Stdio::null())
         .spawn()?;
     let server = "10.0.2.4:5000".parse()?;
-    lan.gateway
-        .get_soon(server, "/healthz", Duration::from_secs(5))?;
+    lan.gateway.get_soon(server, "/healthz", patience(5))?;
     let children = format!("/proc/{0}/task/{0}/children", outer.id());
     let first: i32 = std::fs::read_to_string(children)?.trim().parse()?;
     kill(Pid::from_raw(first), Signal::SIGTERM)?;
@@ -253,7 +252,7 @@ fn capture_sees_both_ways() -> Verdict {
     let mut capture = capture::Capture::start(&lan.host)?;
     let answers = client.who_has(lan.host.ip, client.ip, Duration::from_millis(200))?;
     assert_eq!(answers.len(), 1, "{answers:?}");
-    assert!(capture.wait(Duration::from_secs(2), |f| f.len() >= 2)?);
+    assert!(capture.wait(patience(2), |f| f.len() >= 2)?);
     let frames = capture.frames()?;
     let text: Vec<_> = frames.iter().map(ToString::to_string).collect();
     assert!(
@@ -305,10 +304,10 @@ fn macvlan_meets_a_client_behind_the_gateway() -> Verdict {
     let client = Ipv4Addr::new(192, 0, 2, 9);
     lan.gateway.route_for(client, Ipv4Addr::new(10, 0, 2, 5))?;
     let at = "10.0.2.5:5000".parse()?;
-    let page = lan.gateway.get_soon(at, "/json", Duration::from_secs(5))?;
+    let page = lan.gateway.get_soon(at, "/json", patience(5))?;
     let json: Value = serde_json::from_str(&page.body)?;
     assert_eq!(json["client"]["address"], "192.0.2.9");
-    assert!(capture.wait(Duration::from_secs(2), |frames| {
+    assert!(capture.wait(patience(2), |frames| {
         let seen = |text: &str| {
             frames
                 .iter()
@@ -376,7 +375,7 @@ fn nothing_outlives_a_contained_run() -> Verdict {
 }
 
 fn until<T>(mut ready: impl FnMut() -> Option<T>) -> Verdict<T> {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + patience(10);
     while Instant::now() < end {
         if let Some(found) = ready() {
             return Ok(found);

@@ -238,7 +238,7 @@ fn on_the_lan() -> Verdict {
     assert!(way.contains("proxy"), "{way}");
     for port in [Ipv4Addr::new(10, 0, 2, 4), Ipv4Addr::new(10, 0, 2, 5)] {
         let at = SocketAddrV4::new(port, 5000);
-        let page = lan.gateway.get_soon(at, "/json", Duration::from_secs(5))?;
+        let page = lan.gateway.get_soon(at, "/json", patience(5))?;
         assert!(page.body.contains("10.0.2.5"), "{}", page.body);
     }
     remove_all(&["c1"])?;

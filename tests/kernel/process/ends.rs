@@ -151,7 +151,7 @@ fn a_killed_supervisor_takes_the_program_along() -> Verdict {
     let parent = status.lines().find_map(|l| l.strip_prefix("PPid:"));
     let supervisor = PidFd::open(parent.unwrap_or_default().trim().parse()?)?;
     assert!(supervisor.signal(libc::SIGKILL)?);
-    assert!(init.ended(Duration::from_secs(5))?, "the program lives on");
+    assert!(init.ended(patience(5))?, "the program lives on");
     let left = dockless(&["ps", "-a", "--format", "{{.Status}}"])?.success()?;
     assert!(left.stdout.starts_with("Exited (137)"), "{left:?}");
     dockless(&["start", "box"])?.success()?;
@@ -234,7 +234,7 @@ fn a_killed_program_is_an_exit() -> Verdict {
     assert_eq!(dockless(&["wait", "box"])?.stdout, "137\n");
     dockless(&["start", "box"])?.success()?;
     let init = PidFd::open(pid_of("box")?)?;
-    assert!(init.signal(libc::SIGKILL)? && init.ended(Duration::from_secs(5))?);
+    assert!(init.signal(libc::SIGKILL)? && init.ended(patience(5))?);
     eventually("the end", || {
         Ok(dockless(&["wait", "box"])?.stdout == "137\n")
     })?;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Test, Verdict, failed, is_real_root};
+use crate::harness::{Test, Verdict, failed, is_real_root, patience};
 use crate::judge::{self, Answer};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -99,7 +99,7 @@ fn pid_of(name: &str) -> Verdict<i32> {
 
 /// Fails unless `condition` comes true within five seconds.
 fn eventually(what: &str, mut condition: impl FnMut() -> Verdict<bool>) -> Verdict {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + patience(5);
     while !condition()? {
         if Instant::now() > end {
             return failed(format!("{what}: not within 5 s"));

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use dockless::lab::Lab;
 
-use crate::harness::{LEFT_OUT, Verdict, failed, is_real_root};
+use crate::harness::{LEFT_OUT, Verdict, failed, is_real_root, patience};
 use crate::judge;
 
 /// Plays every row; fails with all that went wrong.
@@ -344,7 +344,7 @@ impl World {
     /// What is not as it is between rows. The kernel takes namespaces apart
     /// when it has time, one after the other for the whole machine.
     pub(super) fn stays(&self) -> Verdict<String> {
-        let end = Instant::now() + Duration::from_secs(15);
+        let end = Instant::now() + patience(15);
         loop {
             let stays = differences(&self.clean, &self.look()?);
             if stays.is_empty() || Instant::now() > end {
