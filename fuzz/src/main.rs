@@ -33,9 +33,12 @@ const TARGETS: &[(&str, Target)] = &[
     ("dhcp4", net::dhcp::fuzzing::dhcp4),
     ("dhcp6", net::dhcp6::fuzzing::dhcp6),
     ("dns_query", net::dns::fuzzing::query),
+    ("dns_stream", net::dns::fuzzing::stream),
     ("dns_upstream", net::dns::fuzzing::upstream),
+    ("mdns", net::mdns::fuzzing::mdns),
     ("nd", net::fuzzing::nd),
     ("netlink", netlink::fuzzing::netlink),
+    ("netlink_exchange", netlink::fuzzing::exchange),
     ("state", engine::fuzzing::state),
 ];
 
