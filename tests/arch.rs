@@ -446,6 +446,26 @@ fn files_say_what_they_are_for_and_stay_small() {
     });
 }
 
+/// The fuzz targets compile the layers with libraries of their own manifest.
+#[test]
+fn the_fuzz_targets_use_the_same_libraries() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dependencies = |manifest: &str| -> BTreeSet<String> {
+        let text = fs::read_to_string(root.join(manifest)).unwrap();
+        let lines = text.lines().skip_while(|line| *line != "[dependencies]");
+        let section = lines.skip(1).take_while(|line| !line.starts_with('['));
+        let named = section.filter(|line| line.contains(" = "));
+        named.map(str::to_owned).collect()
+    };
+    let (own, fuzz) = (dependencies("Cargo.toml"), dependencies("fuzz/Cargo.toml"));
+    let others: Vec<&String> = fuzz.difference(&own).collect();
+    assert!(
+        matches!(others[..], [library] if library.starts_with("libfuzzer-sys = ")),
+        "fuzz/Cargo.toml has what Cargo.toml has not: {others:?}"
+    );
+    assert!(fuzz.len() > 5, "{fuzz:?}");
+}
+
 /// docs/features.md names the test of each row; one that is renamed or gone
 /// must not go on proving anything.
 #[test]

@@ -95,10 +95,44 @@ impl Fault {
     }
 }
 
+/// Where datagrams go to and come from: a netlink socket, and what the fuzzer
+/// has in its place. Errors are errnos.
+pub(super) trait Line {
+    fn send(&self, datagram: &[u8]) -> Result<(), i32>;
+
+    /// One datagram; `false` if it did not come from the kernel. EAGAIN: none
+    /// came in time; EMSGSIZE: it was cut off.
+    fn receive(&self, buffer: &mut Vec<u8>) -> Result<bool, i32>;
+}
+
+impl Line for Socket {
+    fn send(&self, datagram: &[u8]) -> Result<(), i32> {
+        if datagram.len() > SEND_ROOM {
+            let room = datagram.len() * 2;
+            // Without CAP_NET_ADMIN in the first user namespace the plain
+            // option still gives what net.core.wmem_max allows.
+            if setsockopt(self, sockopt::SndBufForce, &room).is_err() {
+                setsockopt(self, sockopt::SndBuf, &room).map_err(|e| e as i32)?;
+            }
+        }
+        loop {
+            match Self::send(self, datagram, 0) {
+                Ok(_) => return Ok(()),
+                Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
+                Err(e) => return Err(e.into_errno()),
+            }
+        }
+    }
+
+    fn receive(&self, buffer: &mut Vec<u8>) -> Result<bool, i32> {
+        read_one(self, buffer, 0)
+    }
+}
+
 /// A netlink socket of any protocol, its sequence numbers and its buffers.
 #[derive(Debug)]
-pub(super) struct Channel {
-    socket: Socket,
+pub(super) struct Channel<L = Socket> {
+    line: L,
     protocol: u8,
     refused: Vec<&'static str>,
     tx: Vec<u8>,
@@ -147,16 +181,24 @@ impl Channel {
         .into_iter()
         .filter_map(|(name, outcome)| outcome.is_err().then_some(name))
         .collect();
-        Ok(Self {
-            socket,
+        let mut channel = Self::over(socket, protocol);
+        channel.refused = refused;
+        Ok(channel)
+    }
+}
+
+impl<L: Line> Channel<L> {
+    pub(super) fn over(line: L, protocol: isize) -> Self {
+        Self {
+            line,
             protocol: u8::try_from(protocol).unwrap_or_default(),
-            refused,
+            refused: Vec::new(),
             tx: Vec::with_capacity(1024),
             rx: Vec::new(),
             first: 1,
             last: 0,
             next: 1,
-        })
+        }
     }
 
     /// Starts a new datagram.
@@ -258,22 +300,8 @@ impl Channel {
 
     fn send(&mut self) -> Result<(), Fault> {
         trace::sent(self.protocol, &self.tx);
-        if self.tx.len() > SEND_ROOM {
-            let room = self.tx.len() * 2;
-            // Without CAP_NET_ADMIN in the first user namespace the plain
-            // option still gives what net.core.wmem_max allows.
-            if setsockopt(&self.socket, sockopt::SndBufForce, &room).is_err() {
-                setsockopt(&self.socket, sockopt::SndBuf, &room)
-                    .map_err(|e| Fault::whole(Cause::Errno(e as i32)))?;
-            }
-        }
-        loop {
-            match self.socket.send(&self.tx, 0) {
-                Ok(_) => return Ok(()),
-                Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
-                Err(e) => return Err(Fault::whole(Cause::Errno(e.into_errno()))),
-            }
-        }
+        let sent = self.line.send(&self.tx);
+        sent.map_err(|errno| Fault::whole(Cause::Errno(errno)))
     }
 
     /// One datagram from the kernel. Takes the buffer out of `self`; the
@@ -281,7 +309,7 @@ impl Channel {
     fn receive(&mut self) -> Result<Vec<u8>, Fault> {
         let mut buffer = std::mem::take(&mut self.rx);
         loop {
-            match read_one(&self.socket, &mut buffer, 0) {
+            match self.line.receive(&mut buffer) {
                 Ok(true) => {
                     trace::received(self.protocol, &buffer);
                     return Ok(buffer);
@@ -353,7 +381,7 @@ impl Channel {
 
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.line.as_fd()
     }
 }
 

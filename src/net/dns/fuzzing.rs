@@ -1,12 +1,14 @@
 //! What the resolver does with messages from containers and name servers, for
 //! the fuzzer: see `docs/fuzzing.md`.
 
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::IpAddr;
 
 use simple_dns::{Name, Packet, PacketFlag};
 
 use super::message::{self, Ask, Code, Parsed, Query, Verdict};
 use super::names::{Entry, Table};
+use super::stream::{LONGEST, Received, Stream};
 use crate::base::fuzzing::Input;
 
 /// Response bit; id; codes.
@@ -158,6 +160,115 @@ fn lower(name: &Name<'_>) -> Vec<Vec<u8>> {
     name.as_bytes().map(<[u8]>::to_ascii_lowercase).collect()
 }
 
+/// A connection as the bytes of an input have it.
+struct Wire<'a> {
+    events: Input<'a>,
+    /// Of which one is under way.
+    segment: &'a [u8],
+    /// What was read and written of it.
+    read: Vec<u8>,
+    written: Vec<u8>,
+    is_over: bool,
+}
+
+impl Wire<'_> {
+    /// What one event lets through, in bytes; none: the peer is gone.
+    fn event(&mut self) -> io::Result<u8> {
+        if self.is_over || self.events.is_empty() {
+            self.is_over = true;
+            return Ok(0);
+        }
+        match self.events.byte() {
+            0 => {
+                self.is_over = true;
+                Ok(0)
+            }
+            1 => Err(ErrorKind::WouldBlock.into()),
+            2 => Err(ErrorKind::Interrupted.into()),
+            3 => {
+                self.is_over = true;
+                Err(ErrorKind::ConnectionReset.into())
+            }
+            length => Ok(length - 3),
+        }
+    }
+}
+
+impl Read for Wire<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        assert!(!buffer.is_empty(), "nothing read is taken for the end");
+        if self.segment.is_empty() {
+            let length = self.event()?;
+            self.segment = self.events.take(length.into());
+            self.is_over |= self.segment.is_empty();
+        }
+        let length = self.segment.len().min(buffer.len());
+        let (now, later) = self.segment.split_at(length);
+        buffer[..length].copy_from_slice(now);
+        self.read.extend(now);
+        self.segment = later;
+        Ok(length)
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = usize::from(self.event()?).min(bytes.len());
+        self.written.extend(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// DNS over TCP, cut into segments and held up in any way: what is received is
+/// what was framed, and nothing is read beyond it; what is sent as well.
+pub fn stream(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let mut expected = Vec::new();
+    let answers: Vec<&[u8]> = (0..input.byte() % 4).map(|_| input.part()).collect();
+    let mut stream = Stream::new(Wire {
+        events: input,
+        segment: &[],
+        read: Vec::new(),
+        written: Vec::new(),
+        is_over: false,
+    });
+    stream.push(&vec![0; LONGEST + 1]);
+    assert!(stream.is_flushed(), "what no length can tell of");
+    for answer in &answers {
+        stream.push(answer);
+        expected.extend(
+            u16::try_from(answer.len())
+                .unwrap_or_default()
+                .to_be_bytes(),
+        );
+        expected.extend(*answer);
+    }
+    let mut is_whole = stream.flush();
+    let mut received = Vec::new();
+    loop {
+        let wire = &stream.socket;
+        assert!(expected.starts_with(&wire.written));
+        assert_eq!(stream.is_flushed(), wire.written.len() == expected.len());
+        match stream.receive() {
+            Received::Message(message) => {
+                let length = u16::try_from(message.len()).expect("no longer than it may be");
+                received.extend(length.to_be_bytes());
+                received.extend(message);
+                assert_eq!(received, stream.socket.read, "a byte more or less");
+            }
+            // The connection waits: its turn to send.
+            Received::Part => is_whole = is_whole && stream.flush(),
+            Received::End => break,
+        }
+    }
+    assert!(stream.socket.read.starts_with(&received));
+    assert_eq!(stream.receive(), Received::End, "the end is the end");
+}
+
 #[cfg(test)]
 mod tests {
     use crate::base::fuzzing::replay;
@@ -165,6 +276,11 @@ mod tests {
     #[test]
     fn corpus_of_dns_query() {
         replay("dns_query", super::query);
+    }
+
+    #[test]
+    fn corpus_of_dns_stream() {
+        replay("dns_stream", super::stream);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::net::TcpStream;
 pub(super) const LONGEST: usize = 65_535;
 
 #[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) socket: TcpStream,
+pub(super) struct Stream<S = TcpStream> {
+    pub(super) socket: S,
     input: Vec<u8>,
     output: Vec<u8>,
 }
@@ -24,8 +24,8 @@ pub(super) enum Received {
     End,
 }
 
-impl Stream {
-    pub(super) fn new(socket: TcpStream) -> Self {
+impl<S: Read + Write> Stream<S> {
+    pub(super) fn new(socket: S) -> Self {
         Self {
             socket,
             input: Vec::new(),

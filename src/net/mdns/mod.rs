@@ -21,6 +21,8 @@
 //! dropped. All that an answer of another machine can do is to make us choose
 //! another name ([`Machine`] says how often).
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod machine;
 mod message;
 
