@@ -29,3 +29,6 @@ pub use ipvlan::{IpvlanFlag, IpvlanMode, Mode};
 pub use link::{Ifindex, Link, LinkKind, MacvlanMode, NewLink, Routers};
 pub use macvlan::Broadcast;
 pub use socket::Rtnl;
+
+/// What to do about EPERM.
+const NEEDS_ADMIN: &str = "it needs CAP_NET_ADMIN in this network namespace: run it as root";

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 
+use super::NEEDS_ADMIN;
 use super::link::{LOOPBACK, message};
 use super::socket::Rtnl;
 use super::wire::{self, Malformed};
@@ -28,7 +29,14 @@ impl Rtnl<Host> {
         new.attributes = vec![NsidAttribute::Fd(fd), NsidAttribute::Id(nsid)];
         self.channel
             .request(libc::RTM_NEWNSID, 0, &new)
-            .map_err(|fault| fault.named("number network namespace", Subject::None))
+            .map_err(|fault| {
+                let is_denied = fault.errno() == libc::EPERM;
+                let error = fault.named("number network namespace", Subject::None);
+                match is_denied {
+                    true => error.hint(NEEDS_ADMIN),
+                    false => error,
+                }
+            })
     }
 
     /// Deletes all links but the loopback one in the namespace of this number.

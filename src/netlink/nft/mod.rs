@@ -180,7 +180,7 @@ fn refused(batch: &Batch, fault: Fault) -> Error {
 fn not_supported(error: Error) -> Error {
     let hint = match &error.cause {
         Cause::Netlink { errno, .. } | Cause::Errno(errno) => match *errno {
-            libc::EPERM => "it needs CAP_NET_ADMIN in this network namespace: run it as root",
+            libc::EPERM => super::NEEDS_ADMIN,
             libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT => {
                 "this kernel lacks that part of nf_tables: try \"modprobe nf_tables\""
             }
