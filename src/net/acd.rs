@@ -33,10 +33,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, sockopt,
 };
+use nix::sys::time::TimeSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, MacAddr, Result, Subject};
@@ -412,8 +413,8 @@ fn wait(
             .flat_map(|watch| watch.ears())
             .map(|ear| PollFd::new(ear, PollFlags::POLLIN))
             .collect();
-        let time = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-        match poll(&mut fds, time) {
+        // poll(2) would round up to whole milliseconds.
+        match ppoll(&mut fds, Some(TimeSpec::from_duration(left)), None) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::sys("wait for answers", Subject::None, errno)),
         }

@@ -2,6 +2,7 @@
 //! all goes.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::base::{Cidr, Error, Family, Journal, PerFamily, Result};
 use crate::engine::record::{EndpointConfig, Record};
@@ -72,9 +73,14 @@ impl Network {
         let made = self
             .move_default(&moved, &PerFamily::NONE)
             .and_then(|()| self.attach(engine, at, &default, journal))
-            .and_then(|()| self.settle(JOIN_WAIT, taken))
-            .and_then(|()| self.announce_claimed())
-            .and_then(|()| self.route());
+            .and_then(|()| {
+                // What needs no verdict is done while the LAN may answer.
+                let asked = Instant::now();
+                self.route()?;
+                self.add_host_lines(engine, record, at)?;
+                self.settle(JOIN_WAIT.saturating_sub(asked.elapsed()), taken)?;
+                self.announce_claimed()
+            });
         if let Err(error) = made {
             let mut undo: Vec<Error> = Vec::new();
             if let Some(leg) = self.legs.pop() {
@@ -85,11 +91,10 @@ impl Network {
                     let forgotten = detached.and_then(|()| self.drop_route(attachment));
                     undo.extend(forgotten.err());
                 }
-                let released = leg
-                    .addrs
-                    .values()
-                    .map(|addr| engine.release(&leg.spec, addr));
-                undo.extend(released.filter_map(Result::err));
+                for addr in leg.addrs.values() {
+                    undo.extend(engine.remove_host_line(record, addr).err());
+                    undo.extend(engine.release(&leg.spec, addr).err());
+                }
             }
             undo.extend(self.move_default(&PerFamily::NONE, &moved).err());
             undo.extend(self.route().err());
@@ -100,14 +105,8 @@ impl Network {
             .endpoints
             .retain(|e| !matches!(e.request.network.as_str(), "none"));
         record.config.endpoints.push(self.legs[at].config.clone());
-        let mut addrs = self.legs[at].addrs.values();
-        let named = addrs
-            .try_for_each(|addr| {
-                let warning = engine.add_host_line(record, addr)?;
-                self.warnings.extend(warning);
-                Ok(())
-            })
-            .and_then(|()| self.name_service(engine, record))
+        let named = self
+            .name_service(engine, record)
             .and_then(|()| self.name_servers_of_leases(engine, record));
         let network = self.legs[at].spec.id.clone();
         named
@@ -116,6 +115,19 @@ impl Network {
                 let undone = self.disconnect(engine, record, network.as_str(), journal);
                 error.with_undo(undone.err().into_iter().collect())
             })
+    }
+
+    /// In the container's /etc/hosts, for a leg's addresses.
+    pub(super) fn add_host_lines(
+        &mut self,
+        engine: &Engine,
+        record: &Record,
+        at: usize,
+    ) -> Result<()> {
+        for addr in self.legs[at].addrs.values() {
+            self.warnings.extend(engine.add_host_line(record, addr)?);
+        }
+        Ok(())
     }
 
     /// Published ports lead into the network that they were published on. When

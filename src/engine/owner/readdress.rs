@@ -64,13 +64,7 @@ impl Network {
             if let (None, Some(before)) = (&self.legs[at].attachment, before) {
                 undo.extend(self.lose(at, before).err());
                 // The addresses stay the container's.
-                let lines: Vec<Cidr> = self.legs[at].addrs.values().collect();
-                for addr in lines {
-                    match engine.add_host_line(record, addr) {
-                        Ok(warning) => self.warnings.extend(warning),
-                        Err(error) => undo.push(error),
-                    }
-                }
+                undo.extend(self.add_host_lines(engine, record, at).err());
             }
             let spec = self.legs[at].spec.clone();
             let released = fresh.into_iter().map(|addr| engine.release(&spec, addr));
@@ -213,9 +207,7 @@ impl Network {
         self.settle(JOIN_WAIT, &mut Vec::new())?;
         self.announce_claimed()?;
         self.route()?;
-        for addr in self.legs[at].addrs.values() {
-            self.warnings.extend(engine.add_host_line(record, addr)?);
-        }
+        self.add_host_lines(engine, record, at)?;
         self.name_service(engine, record)?;
         self.republish(engine, record, journal)?;
         self.let_answers_out()
