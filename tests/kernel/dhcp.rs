@@ -855,6 +855,7 @@ fn renewed_lost_and_another_live() -> Verdict {
     eventually("it is renewed", 6, || Ok(expires("web")? != first))?;
     assert_eq!(address("web")?, ip);
     assert_eq!(lease("web")?["State"], "BOUND");
+    eventually("it is captured", 3, || Ok(!wire.asked(REQUEST)?.is_empty()))?;
     // By UDP to the server, from the address, with no word about either.
     let renewal = [&ip, "", "", "10.0.2.1"].map(str::to_owned);
     assert_eq!(wire.asked(REQUEST)?[0], renewal);
