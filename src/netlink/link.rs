@@ -395,7 +395,7 @@ pub(super) fn flags_message(index: u32, up: bool) -> LinkMessage {
 }
 
 /// Counters are most of a link's bytes and never wanted here.
-fn no_stats() -> LinkAttribute {
+pub(super) fn no_stats() -> LinkAttribute {
     LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
 }
 

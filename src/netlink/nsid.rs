@@ -7,11 +7,11 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask};
+use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 
 use super::NEEDS_ADMIN;
-use super::link::{LOOPBACK, message};
+use super::link::{LOOPBACK, message, no_stats};
 use super::socket::Rtnl;
 use super::wire::{self, Malformed};
 use crate::base::{Result, Subject};
@@ -42,11 +42,7 @@ impl Rtnl<Host> {
     /// Deletes all links but the loopback one in the namespace of this number.
     /// Fine if there is none. Each takes an RCU grace period (15 to 30 ms).
     pub fn delete_links_in(&mut self, nsid: i32) -> Result<()> {
-        let failed = |op| move |fault: super::socket::Fault| fault.named(op, Subject::None);
-        let attributes = vec![
-            LinkAttribute::IfNetnsId(nsid),
-            LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
-        ];
+        let attributes = vec![LinkAttribute::IfNetnsId(nsid), no_stats()];
         let links = match self
             .channel
             .dump(libc::RTM_GETLINK, &message(0, attributes), |payload| {
@@ -55,7 +51,7 @@ impl Rtnl<Host> {
             Ok(links) => links,
             // What the kernel says of a number that nobody has.
             Err(fault) if fault.errno() == libc::EINVAL => return Ok(()),
-            Err(fault) => return Err(failed("list links left behind")(fault)),
+            Err(fault) => return Err(fault.named("list links left behind", Subject::None)),
         };
         for index in links {
             let gone = message(index, vec![LinkAttribute::IfNetnsId(nsid)]);
@@ -68,7 +64,7 @@ impl Rtnl<Host> {
                         fault.errno(),
                         libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP
                     ) => {}
-                Err(fault) => return Err(failed("delete link left behind")(fault)),
+                Err(fault) => return Err(fault.named("delete link left behind", Subject::None)),
             }
         }
         Ok(())

@@ -363,8 +363,8 @@ fn file(dir: &Path, name: &str) -> File {
 
 // ---- streams ------------------------------------------------------------------
 
-/// 100 MB (on a slow machine, less) through pipes to a foreground client, an observer and the log; each
-/// gets every byte once and in order.
+/// 100 MB (on a slow machine, less) through pipes to a foreground client, an
+/// observer and the log; each gets every byte once and in order.
 fn output_reaches_log_and_clients_whole() {
     let lines = 6_000_000 / u64::from(slow());
     let mut up = up(Case {

@@ -253,7 +253,9 @@ impl Guard {
         batch.create_owned_table(table(&name), self.owned);
         rules::write(&mut batch, table(&name), link);
         if let Err(error) = self.nft.commit(&batch) {
-            self.in_doubt.push(link.ifname.clone());
+            if !self.may_be_there(link.ifname) {
+                self.in_doubt.push(link.ifname.clone());
+            }
             return Err(error);
         }
         self.in_doubt.retain(|l| l != link.ifname);
