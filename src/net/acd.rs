@@ -133,8 +133,7 @@ struct Twin {
     is_over: bool,
     /// Its own question has come back.
     is_reflected: bool,
-    /// To close it is to wait for an RCU grace period: it stays, and hears
-    /// nothing more.
+    /// It hears nothing more, and stays until there is time ([`Watch::rest`]).
     is_deaf: bool,
 }
 
@@ -250,6 +249,15 @@ impl Watch {
 
     fn say(&self, tell: Ipv4Addr) -> Result<()> {
         ask(&self.mouth, self.mac, tell, self.ip)
+    }
+
+    /// Closes the twin, when no answer can come any more. That waits for an RCU
+    /// grace period (some 15 ms); but as long as it is there, each ARP frame on
+    /// the parent and each change of its links passes by it.
+    pub fn rest(&mut self) {
+        if self.probed.is_none_or(|at| at.elapsed() > LATE) {
+            self.twin.take_if(|twin| twin.is_over);
+        }
     }
 
     /// When the last probe left.

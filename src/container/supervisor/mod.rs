@@ -69,7 +69,7 @@ use super::logs::Writer;
 use crate::base::{Error, Result};
 use crate::store::file;
 use crate::sys::epoll::{Epoll, EpollFlags};
-use crate::sys::process::{ExitStatus, PidFd};
+use crate::sys::process::{self, ExitStatus, PidFd};
 
 pub use self::protocol::State;
 
@@ -86,6 +86,8 @@ pub trait Owner {
     /// Next moment at which `on_time` must be called; `None`: no timer at all.
     fn deadline(&self) -> Option<Instant>;
     fn on_time(&mut self, now: Instant) -> Result<()>;
+    /// Nothing has happened for two seconds: what only takes time can be done.
+    fn rest(&mut self) {}
     /// A request that is not the supervisor's own (`connect`, `disconnect`,
     /// `publish`, …): `verb` and `body` from the control socket, with the fds
     /// that came along.
@@ -143,6 +145,8 @@ const KEY_CLIENT: u64 = 1 << 49;
 
 /// After so much quiet, memory is given back.
 const REST_AFTER: Duration = Duration::from_secs(2);
+/// After so many rounds without, it is busy with the same few things.
+const MANY_ROUNDS: u32 = 500;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long a client that does not read may keep a dead container's
 /// supervisor, where no socket buffer could take the rest of its output.
@@ -213,6 +217,8 @@ struct Supervisor {
     /// Ended for good.
     over: Option<ExitStatus>,
     rest_at: Option<Instant>,
+    /// Of the loop, since it was at rest.
+    rounds: u32,
     /// When to accept again, after the fds had run out.
     accept_at: Option<Instant>,
     /// For one message or chunk; empty at rest.
@@ -252,6 +258,7 @@ impl Supervisor {
             reaped: None,
             over: None,
             rest_at: Some(Instant::now() + REST_AFTER),
+            rounds: 0,
             accept_at: None,
             buffer: Vec::new(),
             settings,
@@ -275,6 +282,10 @@ impl Supervisor {
             }
             if !events.is_empty() {
                 self.rest_at = Some(Instant::now() + REST_AFTER);
+                self.rounds = self.rounds.saturating_add(1);
+                if self.rounds == MANY_ROUNDS {
+                    process::map_sparsely();
+                }
             }
             self.on_time(owner)?;
             // Behind all events of this round: what they read is not lost, and
@@ -352,8 +363,10 @@ impl Supervisor {
     }
 
     /// Nothing has happened for a while: sleeps as small as can be.
-    fn rest(&mut self, owner: &dyn Owner) {
+    fn rest(&mut self, owner: &mut dyn Owner) {
         self.rest_at = None;
+        self.rounds = 0;
+        owner.rest();
         self.buffer = Vec::new();
         self.streams.rest();
         self.epoll.wait_at_rest(self.timeout(owner));

@@ -329,6 +329,12 @@ impl Network {
         Ok(())
     }
 
+    /// Lets go of what only a start needs.
+    pub(super) fn rest_claims(&mut self) {
+        let claims = self.legs.iter_mut().filter_map(|leg| leg.claim.as_mut());
+        claims.for_each(|claim| claim.watch.rest());
+    }
+
     pub(super) fn claims_deadline(&self) -> Option<Instant> {
         let claims = self.legs.iter().filter_map(|leg| leg.claim.as_ref());
         claims.filter_map(|claim| claim.deaf_until).min()

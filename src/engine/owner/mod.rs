@@ -138,7 +138,7 @@ impl Owned {
 
     /// The loop failed: what the journal says is undone. A command that still
     /// waits for the start does the rest; else the record says why.
-    pub(super) fn abandon(&mut self, why: Error) -> Result<()> {
+    pub(super) fn abandon(&mut self, why: Error) -> Result<bool> {
         // Or it has ended before, and been told of: what failed is to clean up.
         let ran = self.record.state.status.is_live();
         let mut happened = vec![events::of_end(&self.record, KILLED)];
@@ -149,7 +149,7 @@ impl Owned {
         errors.extend(self.engine.unwind(&self.record.id));
         if let Some(report) = self.report.take() {
             super::launch::send(&report, &Report::Failed(why.with_undo(errors)));
-            return Ok(());
+            return Ok(false);
         }
         if ran {
             self.record.state.end(KILLED);
@@ -228,14 +228,13 @@ impl Owned {
     }
 
     /// What nobody needs to wait for: deleting files, once every client has
-    /// been told. Killed on the way, it leaves the rest to the next command.
-    pub(super) fn clear_away(&self) -> Result<()> {
+    /// been told. Killed on the way, it leaves the rest to the next command;
+    /// `false`: what is to be undone is that one's, too.
+    pub(super) fn clear_away(&self) -> Result<bool> {
         if self.finished {
             self.engine.clear_away(&self.record.id)?;
-            // Lock last: until it is gone, nobody may take the id for free.
-            file::remove(&self.engine.dirs.lock(&self.record.id))?;
         }
-        Ok(())
+        Ok(self.finished)
     }
 
     pub(super) fn leave(self) -> ! {
@@ -462,6 +461,10 @@ impl Owner for Owned {
             }
             _ => Ok(()),
         }
+    }
+
+    fn rest(&mut self) {
+        self.network.rest_claims();
     }
 
     fn command(&mut self, verb: &str, body: Value, _fds: Vec<OwnedFd>) -> Result<Value> {

@@ -48,20 +48,43 @@ pub fn read_only_segments() -> Vec<(usize, usize)> {
     out
 }
 
+/// Around a page of a file that is asked for, the kernel maps its neighbours, 64
+/// KiB in all, but none across the border of a mapping (`do_fault_around`,
+/// mm/memory.c). Puts a border at every `pages` pages of the segments (as
+/// [`read_only_segments`] gives them); with `None` takes them all away again.
+///
+/// Each second piece gets the advice MADV_RANDOM, so that it differs from its
+/// neighbours: for these segments that says nothing else, as their pages are in
+/// the page cache.
+pub fn fault_around(segments: &[(usize, usize)], pages: Option<usize>) {
+    let advise = |start: usize, end: usize, advice: i32| {
+        // SAFETY: MADV_NORMAL and MADV_RANDOM change how pages are read in, and
+        // nothing that a program can see.
+        unsafe {
+            libc::madvise(
+                ptr::with_exposed_provenance_mut(start),
+                end.saturating_sub(start),
+                advice,
+            )
+        };
+    };
+    for &(start, end) in segments {
+        let Some(pages) = pages else {
+            advise(start, end, libc::MADV_NORMAL);
+            continue;
+        };
+        let piece = pages.saturating_mul(4096).max(4096);
+        for at in (start..end).step_by(piece.saturating_mul(2)) {
+            advise(at, end.min(at.saturating_add(piece)), libc::MADV_RANDOM);
+        }
+    }
+}
+
 /// Lets the kernel forget the page tables of the program's segments (as
 /// [`read_only_segments`] gives them; the next access reads the page cache
-/// again), and waits until `fd` is readable or `timeout_ms` is over, -1 being
-/// for ever. A signal ends it too.
-///
-/// One function, and all through syscall(2)'s one wrapper: whatever code runs
-/// behind the forgetting is mapped again at once, 64 KiB around each fault.
-#[inline(never)]
-pub fn forget_read_only_and_wait(segments: &[(usize, usize)], fd: BorrowedFd<'_>, timeout_ms: i32) {
-    let mut poll = libc::pollfd {
-        fd: fd.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
+/// again).
+#[inline(always)]
+pub fn forget_read_only(segments: &[(usize, usize)]) {
     for &(start, end) in segments {
         // SAFETY: the range is a file-backed segment that the program headers
         // say is never written, so MADV_DONTNEED loses nothing.
@@ -74,6 +97,21 @@ pub fn forget_read_only_and_wait(segments: &[(usize, usize)], fd: BorrowedFd<'_>
             )
         };
     }
+}
+
+/// Forgets as [`forget_read_only`] does, and waits until `fd` is readable or
+/// `timeout_ms` is over, -1 being for ever. A signal ends it too.
+///
+/// One function, and all through syscall(2)'s one wrapper: whatever code runs
+/// behind the forgetting is mapped again at once, 64 KiB around each fault.
+#[inline(never)]
+pub fn forget_read_only_and_wait(segments: &[(usize, usize)], fd: BorrowedFd<'_>, timeout_ms: i32) {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    forget_read_only(segments);
     let timeout = libc::timespec {
         tv_sec: libc::time_t::from(timeout_ms / 1000),
         tv_nsec: libc::c_long::from(timeout_ms % 1000) * 1_000_000,
