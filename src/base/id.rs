@@ -25,7 +25,21 @@ macro_rules! hex_id {
             }
 
             pub fn from_bytes(bytes: [u8; 32]) -> Self {
-                Self(bytes.iter().map(|b| format!("{b:02x}")).collect())
+                let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 15)]);
+                Self(bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect())
+            }
+
+            pub fn to_bytes(&self) -> [u8; 32] {
+                let digit = |b: &u8| match b {
+                    b'0'..=b'9' => b - b'0',
+                    // Nothing else is in an id.
+                    _ => b - b'a' + 10,
+                };
+                let mut bytes = [0; 32];
+                for (byte, digits) in bytes.iter_mut().zip(self.0.as_bytes().chunks_exact(2)) {
+                    *byte = digits.iter().fold(0, |sum, d| sum << 4 | digit(d));
+                }
+                bytes
             }
 
             pub fn as_str(&self) -> &str {

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::base::Proto;
     use crate::engine::EndpointRequest;
-    use crate::store::{Dirs, Lock};
+    use crate::store::Dirs;
 
     fn port(container: u16, proto: Proto) -> PortRequest {
         PortRequest {
@@ -215,10 +215,10 @@ mod tests {
             crate::store::file::make_dir(&dirs.container(&record.id), 0o700).unwrap();
             record.save(&dirs).unwrap();
             if n != 7 {
-                locks.push(Lock::acquire(&dirs.lock(&record.id)).unwrap());
+                locks.push(dirs.roll().acquire(&record.id).unwrap());
             }
         }
-        let held = Lock::survey(&dirs.locks()).unwrap().held;
+        let held = dirs.roll().survey().unwrap().held;
         let lines = engine.parts::<Line>(&held).unwrap();
         assert!(lines.problems.is_empty(), "{:?}", lines.problems);
         let mut lines = lines.items;

@@ -67,7 +67,7 @@ impl Engine {
             Some(name) => name,
             None => self.invent_name()?,
         };
-        let lock = Lock::acquire(&self.dirs.lock(&id))?;
+        let lock = self.dirs.roll().acquire(&id)?;
         let mut record = Record {
             id,
             name,

@@ -325,25 +325,25 @@ impl Engine {
     /// Recovers every container whose lock nobody holds. Part of every verb.
     pub(super) fn sweep(&self) -> Result<Recovered> {
         let mut all = self.sweep_networks()?;
-        let survey = Lock::survey(&self.dirs.locks())?;
+        let survey = self.dirs.roll().survey()?;
         all.held = survey.held;
-        for name in survey.free {
-            let Ok(id) = ContainerId::new(name) else {
-                continue;
-            };
+        self.recover_each(survey.free, &mut all);
+        Ok(all)
+    }
+
+    fn recover_each(&self, dead: Vec<String>, all: &mut Recovered) {
+        for id in dead.into_iter().filter_map(|id| ContainerId::new(id).ok()) {
             match self.recover_dead(&id) {
                 Ok(Some(found)) => all.add(found),
                 Ok(None) => {}
                 Err(error) => all.problems.push(error),
             }
         }
-        Ok(all)
     }
 
     /// `None`: somebody is at work on it.
     fn recover_dead(&self, id: &ContainerId) -> Result<Option<Recovered>> {
-        let path = self.dirs.lock(id);
-        match Lock::try_acquire(&path)? {
+        match self.dirs.roll().try_acquire(id)? {
             Some(lock) => self.recover(id, lock).map(Some),
             None => Ok(None),
         }
@@ -356,6 +356,7 @@ impl Engine {
     pub(super) fn collect(&self) -> Result<Recovered> {
         self.dirs.make()?;
         let mut all = self.sweep()?;
+        self.recover_each(Lock::survey(&self.dirs.locks())?.free, &mut all);
         for id in self.ids()? {
             let stale = match Record::load(&self.dirs, &id) {
                 Ok(None) => true,
@@ -382,6 +383,7 @@ impl Engine {
                 Err(error) => all.problems.push(error),
             }
         }
+        self.dirs.roll().tidy()?;
         for folder in self.undeleted()? {
             file::remove_tree(&folder)?;
             let text = format!("{}: removed the rest of a container", folder.display());

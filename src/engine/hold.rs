@@ -96,7 +96,7 @@ impl Engine {
             if let Some(client) = Client::connect(&self.dirs.live(id))? {
                 return Ok(Found::Held(Held::Live(client)));
             }
-            if let Some(lock) = Lock::try_acquire(&self.dirs.lock(id))? {
+            if let Some(lock) = self.dirs.roll().try_acquire(id)? {
                 match Record::load(&self.dirs, id) {
                     Ok(Some(record)) if !self.is_unfinished(&record) => {
                         return Ok(Found::Held(Held::Still(Box::new(record), lock)));

@@ -52,14 +52,14 @@ pub(super) struct Launched {
 impl Engine {
     /// Starts the container behind `record`. On failure nothing of the start
     /// is left, and the record says why; a `--rm` container goes.
-    pub(super) fn launch(&self, record: &Record, lock: Lock, attach: bool) -> Result<Launched> {
-        self.supervised(record, &lock, attach)
+    pub(super) fn launch(&self, record: &Record, mut lock: Lock, attach: bool) -> Result<Launched> {
+        self.supervised(record, &mut lock, attach)
             .map_err(|error| self.failed(record, lock, error))
     }
 
     /// Forks the supervisor and hears how it went. After an error there is
     /// none (any more).
-    fn supervised(&self, record: &Record, lock: &Lock, attach: bool) -> Result<Launched> {
+    fn supervised(&self, record: &Record, lock: &mut Lock, attach: bool) -> Result<Launched> {
         let token = SingleThreaded::prove()?;
         let (ours, theirs) = fd::seqpacket_pair()?;
         let (give, take) = fd::seqpacket_pair()?;
@@ -127,11 +127,13 @@ impl Engine {
         &self,
         record: &Record,
         size: Option<(u16, u16)>,
-        lock: &Lock,
+        lock: &mut Lock,
         report: OwnedFd,
         namespace: OwnedFd,
         first_client: Option<OwnedFd>,
     ) -> ! {
+        // Without a slot of its own its lock is asked.
+        let _ = lock.adopt();
         let mut keep: Vec<BorrowedFd<'_>> = vec![report.as_fd(), namespace.as_fd(), lock.as_fd()];
         keep.extend(first_client.as_ref().map(AsFd::as_fd));
         let title = format!(
@@ -146,14 +148,22 @@ impl Engine {
                 let settings = owned.settings(first_client);
                 let ended = settings.and_then(|s| supervisor::run(s, running, &mut owned));
                 // Nobody listens any more; what is left is the next command's.
-                let _ = match ended {
+                let cleared = match ended {
                     Ok(_) => owned.clear_away(),
-                    Err(error) => owned.abandon(error),
+                    Err(error) => {
+                        let _ = lock.hand_back();
+                        owned.abandon(error)
+                    }
                 };
+                // Last: until it is gone, nobody may take the id for free.
+                if cleared.is_ok_and(|cleared| cleared) {
+                    let _ = lock.remove();
+                }
                 owned.leave();
             }
             Err(error) => {
                 let errors = self.unwind(&record.id);
+                let _ = lock.hand_back();
                 send(&report, &Report::Failed(error.with_undo(errors)));
                 process::exit_now(0)
             }
@@ -208,7 +218,7 @@ impl Engine {
         let etc = network.etc(&record)?;
         let names = self.write_etc(&mut record, &etc)?;
         // Undone last, when the container's processes are dead.
-        let nsid = network.choose_number(&mut journal)?;
+        let nsid = network.choose_number(self, &mut journal)?;
         let cgroup = self.make_cgroup(&record, &mut journal)?;
         let mut spec = self.launch_spec(&record)?;
         spec.process.size = size;

@@ -69,7 +69,7 @@ impl Engine {
     /// Every container that is recorded. One that ends while we look is left
     /// out; a damaged record is a problem that names its file.
     pub(super) fn records(&self) -> Result<Listing<Record>> {
-        let held = Lock::survey(&self.dirs.locks())?.held;
+        let held = self.dirs.roll().survey()?.held;
         let ids: Vec<ContainerId> = self.ids()?.into_iter().collect();
         Ok(self.read(&ids, &held))
     }

@@ -59,7 +59,6 @@ use crate::container::exec::{self, ExecStdio};
 use crate::container::interact::interact;
 use crate::container::logs::{self as container_logs, Query};
 use crate::container::spec::ProcessSpec;
-use crate::store::Lock;
 use crate::sys::process::SingleThreaded;
 
 pub use crate::container::init::docker_init;
@@ -334,7 +333,7 @@ impl Engine {
                 // A full disk keeps its end from being recorded; to be removed
                 // it need not be.
                 Err(full) if matches!(full.errno(), Some(libc::ENOSPC | libc::EDQUOT)) => {
-                    match Lock::try_acquire(&self.dirs.lock(&id))? {
+                    match self.dirs.roll().try_acquire(&id)? {
                         Some(lock) => return self.discard_damaged(&id, lock),
                         None => return Err(full),
                     }

@@ -11,7 +11,6 @@ use super::record::Config;
 use super::set::check_gateways;
 use crate::base::{Cause, ContainerName, Error, Family, Result};
 use crate::net::endpoint::EndpointOptions;
-use crate::store::Lock;
 
 impl Engine {
     /// Removes the container of that name, if there is one; its last addresses
@@ -47,6 +46,6 @@ impl Engine {
             removed => removed?,
         }
         // The end of one with --rm is its supervisor's.
-        Lock::acquire(&self.dirs.lock(&old.id))?.unlink()
+        self.dirs.roll().acquire(&old.id)?.unlink()
     }
 }

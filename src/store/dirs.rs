@@ -6,6 +6,7 @@ use nix::fcntl::AtFlags;
 use nix::unistd::AccessFlags;
 
 use super::file;
+use super::roll::Roll;
 use crate::base::error::IntoErrno;
 use crate::base::{ContainerId, Error, NetworkId, Result};
 use crate::sys::features;
@@ -64,6 +65,14 @@ impl Dirs {
     /// container is made, and one listing finds all that may need recovery.
     pub fn lock(&self, id: &ContainerId) -> PathBuf {
         self.locks().join(id.as_str())
+    }
+    /// `<state>/roll`: who holds which of the locks.
+    pub fn roll(&self) -> Roll {
+        Roll::new(self.state().join("roll"), self.locks())
+    }
+    /// `<state>/nsid.lock`: the last number of a network namespace.
+    pub fn namespaces(&self) -> PathBuf {
+        self.state().join("nsid.lock")
     }
     /// `<live>/journal`: what to undo when its lock's holder is dead.
     pub fn journal(&self, id: &ContainerId) -> PathBuf {

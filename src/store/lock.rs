@@ -24,6 +24,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
 use nix::sys::stat::Mode;
 
 use super::file::explain;
+use super::roll::Place;
 use crate::base::{Error, Result};
 
 /// An exclusive lock; dropping it lets go, unless a forked process shares it.
@@ -31,6 +32,8 @@ use crate::base::{Error, Result};
 pub struct Lock {
     file: File,
     path: PathBuf,
+    /// On the roll of such locks.
+    place: Option<Place>,
 }
 
 /// Names of the files in a folder, as they were at one moment.
@@ -80,7 +83,11 @@ impl Lock {
             }
             if same_file(&file, path)? {
                 let path = path.to_owned();
-                return Ok(Some(Self { file, path }));
+                return Ok(Some(Self {
+                    file,
+                    path,
+                    place: None,
+                }));
             }
         }
     }
@@ -147,7 +154,32 @@ impl Lock {
                 .try_clone()
                 .map_err(|e| io("share lock", &self.path, &e))?,
             path: self.path.clone(),
+            place: None,
         })
+    }
+
+    pub(super) fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// In a forked process, which has the lock as well: from now on its end is
+    /// what counts.
+    pub fn adopt(&mut self) -> Result<()> {
+        if let Some(place) = &self.place {
+            self.place = Some(place.adopt()?);
+        }
+        Ok(())
+    }
+
+    /// Before that process ends without having removed the file: whom it has the
+    /// lock from does that.
+    pub fn hand_back(&mut self) -> Result<()> {
+        self.place.as_mut().map_or(Ok(()), Place::unmark)
     }
 
     /// What the file says (lease files say whose they are).
@@ -177,8 +209,14 @@ impl Lock {
     }
 
     /// Removes the file while it is still locked, then lets go.
-    pub fn unlink(self) -> Result<()> {
-        super::file::remove(&self.path)
+    pub fn unlink(mut self) -> Result<()> {
+        self.remove()
+    }
+
+    /// Removes the file, which is locked on until the lock is dropped.
+    pub fn remove(&mut self) -> Result<()> {
+        super::file::remove(&self.path)?;
+        self.place.take().map_or(Ok(()), Place::free)
     }
 }
 

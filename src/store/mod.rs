@@ -5,7 +5,9 @@ pub mod dirs;
 pub mod file;
 pub mod journal;
 pub mod lock;
+pub mod roll;
 
 pub use dirs::Dirs;
 pub use journal::FileJournal;
 pub use lock::Lock;
+pub use roll::Roll;

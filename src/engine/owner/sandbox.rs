@@ -16,16 +16,19 @@
 //! answer, keeps it alive for seconds or minutes, and the LAN would find the
 //! dead container's address all the time. So its links are deleted when all else
 //! is done. Where the supervisor was killed, the next command deletes them: it
-//! finds them by the number that the host has for the namespace, chosen at
-//! random so that no other ever had it, and in the journal before it is given.
+//! finds them by the number that the host has for the namespace, one that no other
+//! ever had, and in the journal before it is given. Numbers are counted up from a
+//! random one that each state folder has.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::network::Network;
 use crate::base::{Error, Family, Journal, Result, Step};
+use crate::engine::Engine;
 use crate::engine::record::Record;
 use crate::net::driver;
 use crate::netlink::Rtnl;
+use crate::store::Lock;
 use crate::sys::fd;
 use crate::sys::netns::{Netns, Sandbox};
 use crate::sys::process;
@@ -34,6 +37,16 @@ use crate::sys::sysctl::NetSysctl;
 
 /// What goes with the fds.
 const HANDED: &[u8] = b"n";
+
+/// Above those that a kernel gives by itself, one for each namespace.
+const FIRST: i32 = 1 << 24;
+
+/// The number after the one that a file says; `None`: it says none, or there is
+/// none.
+fn after(last: &[u8]) -> Option<i32> {
+    let last: i32 = std::str::from_utf8(last).ok()?.parse().ok()?;
+    last.checked_add(1).filter(|next| *next > FIRST)
+}
 
 /// The command's part.
 pub(in crate::engine) fn hand_over(record: &Record, to: OwnedFd) {
@@ -60,12 +73,18 @@ impl Network {
     /// What the host is to call the namespace; `None` in host mode.
     pub(in crate::engine) fn choose_number(
         &self,
+        engine: &Engine,
         journal: &mut dyn Journal,
     ) -> Result<Option<i32>> {
         if self.host_mode {
             return Ok(None);
         }
-        let nsid = i32::from_ne_bytes(random::bytes()?) & i32::MAX;
+        let counter = Lock::acquire(&engine.dirs.namespaces())?;
+        let nsid = match after(&counter.read()?) {
+            Some(next) => next,
+            None => i32::from_ne_bytes(random::bytes()?) & i32::MAX | FIRST,
+        };
+        counter.write(format!("{nsid:010}").as_bytes())?;
         journal.record(&Step::Namespace { nsid })?;
         Ok(Some(nsid))
     }
@@ -122,5 +141,18 @@ impl Network {
             }
         }
         process::exit_now(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_counted_up_and_begin_anew_where_there_is_no_next_one() {
+        assert_eq!(after(b"0123456789"), Some(123_456_790));
+        for none in [&b""[..], b"\xff", b"x", b"-5", b"7", b"2147483647"] {
+            assert_eq!(after(none), None, "{none:?}");
+        }
     }
 }

@@ -16,9 +16,11 @@ use super::seccomp::Instruction;
 
 mod memory;
 mod mounts;
+mod robust;
 
 pub use memory::*;
 pub use mounts::*;
+pub use robust::*;
 
 pub type Result<T> = nix::Result<T>;
 
