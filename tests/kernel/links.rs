@@ -504,9 +504,12 @@ fn a_short_loss_moves_nothing() -> Verdict {
     plug(&lan, "lan1")?;
     create("ha", &["-o", "parent=lan0,lan1"])?;
     run("web", "ha", &[])?;
-    cable(&lan, "lan0", false)?;
+    // Short on a slow machine, too: no look at it but the one that counts.
+    let mut switch = Rtnl::sandbox(lan.switch())?;
+    let port = switch.link("plan0")?.unwrap().index;
+    switch.set_down(port)?;
     has_state("web", "no carrier", "lan0")?;
-    cable(&lan, "lan0", true)?;
+    switch.set_up(port)?;
     has_state("web", "up", "lan0")?;
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(link_of("web")?["Parent"], "lan0");
