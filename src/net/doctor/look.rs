@@ -192,7 +192,12 @@ fn judge_wifi_by_sysfs(sys: &Path, link: &Link<Host>, is_unknown_to_nl80211: boo
     match sysfs(sys, link) {
         Some(dir) if dir.join("wireless").exists() || dir.join("phy80211").exists() => {
             let link = link.name.to_string();
-            Obstacle::Wifi { link }.into()
+            Finding {
+                found: format!(
+                    "{link} is Wi-Fi, and if it is a station (nl80211 does not say), the access point takes frames from its own MAC only"
+                ),
+                ..Obstacle::Wifi { link }.into()
+            }
         }
         None if !is_unknown_to_nl80211 => {
             Finding::unknown("/sys does not show this network namespace")
