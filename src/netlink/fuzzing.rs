@@ -11,7 +11,7 @@ use super::nft::read;
 use super::socket::{Channel, Line};
 use super::trace::Direction;
 use super::wire::{self, Message, Verdict};
-use super::{addr, decode, link, neigh, qdisc, route, rule, traffic};
+use super::{addr, decode, link, neigh, nl80211, qdisc, route, rule, traffic};
 use crate::base::Cidr;
 use crate::base::fuzzing::Input;
 use crate::sys::netns::Host;
@@ -77,6 +77,7 @@ fn check_message(message: &Message<'_>) {
     }
     let _ = (neigh::parse(payload), traffic::parse(payload));
     let _ = (qdisc::drops(payload), read::chain(payload));
+    let _ = (nl80211::family(payload), nl80211::parse(payload));
     let _ = (read::rule(payload), read::handle(message));
     let attributes = payload.get(4..).unwrap_or_default();
     if let Ok(elements) = read::elements(wire::find(attributes, 3).unwrap_or_default()) {

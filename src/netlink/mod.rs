@@ -12,6 +12,7 @@ pub mod monitor;
 mod names;
 pub mod neigh;
 pub mod nft;
+pub mod nl80211;
 mod nsid;
 pub mod obstacle;
 pub mod parent;

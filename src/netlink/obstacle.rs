@@ -31,6 +31,10 @@ pub enum Obstacle {
     Wifi {
         link: String,
     },
+    /// Wi-Fi without an access point.
+    AdHoc {
+        link: String,
+    },
     Down {
         link: String,
     },
@@ -83,7 +87,10 @@ impl Obstacle {
                 format!("{link} carries {holder} already, and cannot carry {kind} beside it")
             }
             Self::Wifi { link } => format!(
-                "{link} is Wi-Fi, and an access point takes frames from the station's own MAC only"
+                "{link} is a Wi-Fi station, and an access point takes frames from a station's own MAC only"
+            ),
+            Self::AdHoc { link } => format!(
+                "{link} is in an ad-hoc Wi-Fi network, where each machine hears its own MAC only"
             ),
             Self::Down { link } => format!("{link} is down"),
             Self::NoCarrier { link } => format!("{link} is up and has no carrier"),
@@ -109,7 +116,11 @@ impl Obstacle {
             Self::Taken { link } => format!("dockless doctor {link} lists what it can see"),
             Self::NotEthernet { .. } => "use one that `ip link` shows as link/ether".to_owned(),
             Self::OtherKind { .. } => "remove that first, or use another parent".to_owned(),
-            Self::Wifi { .. } => {
+            Self::Wifi { link } => format!(
+                "use a wired parent, or ipvlan, which has no MACs of its own (or, where the access \
+                 point takes four addresses, too: iw dev {link} set 4addr on)"
+            ),
+            Self::AdHoc { .. } => {
                 "use a wired parent, or ipvlan, which has no MACs of its own".to_owned()
             }
             Self::Down { link } => format!("ip link set {link} up"),

@@ -201,14 +201,15 @@ fn dnsmasq(lan: &Lab, first: u8, last: u8, flags: &[&str]) -> Verdict<Server> {
     Server::start(&lan.gateway, &mut command, leases)
 }
 
-/// Leases of 8 s, to be renewed after 2 and rebound after 5.
-fn kea(lan: &Lab, first: u8, last: u8) -> Verdict<Server> {
+/// Leases for so many seconds; a quarter later they are renewed.
+fn kea(lan: &Lab, first: u8, last: u8, seconds: u32) -> Verdict<Server> {
     let leases = scratch("kea.leases");
     let config = scratch("kea.json");
     let text = serde_json::json!({"Dhcp4": {
         "interfaces-config": {"interfaces": ["eth0"]},
         "lease-database": {"type": "memfile", "persist": true, "name": leases, "lfc-interval": 0},
-        "valid-lifetime": 8, "renew-timer": 2, "rebind-timer": 5,
+        "valid-lifetime": seconds, "renew-timer": seconds / 4,
+        "rebind-timer": seconds * 5 / 8,
         "authoritative": true,
         "subnet4": [{
             "id": 1,
@@ -809,7 +810,7 @@ fn kea_lifetime(server: &Server, ip: &str) -> Option<String> {
 
 fn kea_gives_it_back_and_again() -> Verdict {
     let lan = Lab::here(0)?;
-    let server = kea(&lan, 50, 99)?;
+    let server = kea(&lan, 50, 99, 3600)?;
     network()?;
     up("web", &[])?;
     let ip = address("web")?;
@@ -822,7 +823,7 @@ fn kea_gives_it_back_and_again() -> Verdict {
     let line = line.unwrap_or_default();
     assert!(line.contains(known["ClientID"].as_str().unwrap()), "{line}");
     assert!(line.contains(",web,"), "{line}");
-    assert_eq!(kea_lifetime(&server, &ip).as_deref(), Some("8"));
+    assert_eq!(kea_lifetime(&server, &ip).as_deref(), Some("3600"));
     let wire = Wire::tap(&lan.gateway)?;
     said(&["stop", "-t", "0", "web"])?;
     said(&["start", "web"])?;
@@ -840,7 +841,7 @@ fn kea_gives_it_back_and_again() -> Verdict {
 
 fn renewed_lost_and_another_live() -> Verdict {
     let lan = Lab::here(0)?;
-    let server = kea(&lan, 50, 59)?;
+    let server = kea(&lan, 50, 59, 8)?;
     network()?;
     up("web", &["-p", "5000:5000"])?;
     let ip = address("web")?;
@@ -882,7 +883,7 @@ fn renewed_lost_and_another_live() -> Verdict {
     stays_inside("web", &ip)?;
     // Another one comes, with another range.
     fs::remove_file(scratch("kea.leases"))?;
-    let server = kea(&lan, 70, 79)?;
+    let server = kea(&lan, 70, 79, 8)?;
     eventually("it has another", 40, || {
         Ok(address("web")?.starts_with("10.0.2.7"))
     })?;
@@ -931,7 +932,7 @@ fn refused_while_it_runs() -> Verdict {
 /// that, the lease is kept by broadcasts.
 fn rules_are_for_the_client_too() -> Verdict {
     let lan = Lab::here(0)?;
-    let server = kea(&lan, 50, 59)?;
+    let server = kea(&lan, 50, 59, 8)?;
     network()?;
     up("web", &["--allow", "in:5000/tcp", "--allow", "out:67/udp"])?;
     up("db", &["--allow", "in:5000/tcp"])?;

@@ -112,7 +112,8 @@ fn line_of(server: &Server, ip: &str) -> Option<Vec<String>> {
 }
 
 /// Leases of 8 s, to be renewed after 2 and rebound after 5.
-fn kea(lan: &Lab, first: &str, last: &str) -> Verdict<Server> {
+/// Leases for so many seconds; a quarter later they are renewed.
+fn kea(lan: &Lab, first: &str, last: &str, seconds: u32) -> Verdict<Server> {
     // It gives up on a link that has no address yet.
     eventually("the gateway has its link-local address", 5, || {
         let show = ["ip", "-6", "addr", "show", "dev", "eth0", "scope", "link"];
@@ -125,7 +126,8 @@ fn kea(lan: &Lab, first: &str, last: &str) -> Verdict<Server> {
         "interfaces-config": {"interfaces": ["eth0"]},
         "lease-database": {"type": "memfile", "persist": true, "name": leases, "lfc-interval": 0},
         "server-id": {"type": "LLT", "persist": false, "identifier": "021a0a000201", "time": 1},
-        "preferred-lifetime": 8, "valid-lifetime": 8, "renew-timer": 2, "rebind-timer": 5,
+        "preferred-lifetime": seconds, "valid-lifetime": seconds,
+        "renew-timer": seconds / 4, "rebind-timer": seconds * 5 / 8,
         "subnet6": [{
             "id": 1,
             "interface": "eth0",
@@ -750,7 +752,7 @@ fn managed(lan: &Lab) -> Verdict<impl Drop + use<>> {
 fn kea_gives_it_back_and_again() -> Verdict {
     let lan = lan()?;
     let _radvd = managed(&lan)?;
-    let server = kea(&lan, "50", "99")?;
+    let server = kea(&lan, "50", "99", 3600)?;
     let wire = tap(&lan.gateway)?;
     create("lan", &V4)?;
     up("web", &IP6)?;
@@ -760,8 +762,9 @@ fn kea_gives_it_back_and_again() -> Verdict {
         (&known["DNS"][0], &known["Search"][0]),
         (&ROUTER.into(), &"kea.example".into())
     );
-    // The long way: no rapid commit there.
-    assert_eq!(asked(&wire, SOLICIT)?.len(), 1);
+    // The long way: no rapid commit there. Asked again where Kea takes a second.
+    let solicits = asked(&wire, SOLICIT)?.len();
+    assert!(solicits > 0);
     are_asked(&wire, REQUEST, &[one(&ip)])?;
     let start = format!("{ip},");
     let line = server.known().into_iter().find(|l| l.starts_with(&start));
@@ -771,8 +774,8 @@ fn kea_gives_it_back_and_again() -> Verdict {
     said(&["stop", "-t0", "web"])?;
     said(&["start", "web"])?;
     assert_eq!(address("web")?, ip);
-    assert_eq!(asked(&wire, SOLICIT)?.len(), 1);
-    assert_eq!(asked(&wire, CONFIRM)?.len(), 1);
+    assert_eq!(asked(&wire, SOLICIT)?.len(), solicits);
+    assert!(!asked(&wire, CONFIRM)?.is_empty());
     said(&["rm", "-f", "web"])?;
     eventually("Kea knows", 3, || {
         Ok(kea_lifetime(&server, &ip).as_deref() == Some("0"))
@@ -786,7 +789,7 @@ fn kea_gives_it_back_and_again() -> Verdict {
 fn renewed_lost_and_another_live() -> Verdict {
     let lan = lan()?;
     let _radvd = managed(&lan)?;
-    let server = kea(&lan, "50", "59")?;
+    let server = kea(&lan, "50", "59", 8)?;
     create("lan", &V4)?;
     up("web", &[&IP6[..], &["--allow", "in:icmp"]].concat())?;
     let ip = address("web")?;
@@ -820,7 +823,7 @@ fn renewed_lost_and_another_live() -> Verdict {
     assert!(!file_in("web", "/etc/hosts")?.contains(&ip));
     // Another one comes, with another range.
     fs::remove_file(scratch("kea6.leases"))?;
-    let server = kea(&lan, "70", "79")?;
+    let server = kea(&lan, "70", "79", 8)?;
     eventually("it has another", 40, || {
         Ok(global("web", "lan")?.starts_with("2001:db8:2::7"))
     })?;

@@ -57,6 +57,17 @@ fn ip(args: &[&str]) -> Verdict {
     judge::run(&[&["ip"], args].concat())?.success().map(drop)
 }
 
+/// Skips the test where a link that is up keeps its name: before Linux 6.2.
+fn need_new_names(link: &str) -> Verdict {
+    let rename = ["ip", "link", "set", link, "name", "trial0"];
+    let renamed = judge::run(&rename)?;
+    if renamed.stderr.contains("busy") {
+        return crate::harness::skipped("this kernel renames no link that is up");
+    }
+    renamed.success()?;
+    ip(&["link", "set", "trial0", "name", link])
+}
+
 /// One more link of the host to the LAN's switch.
 pub(crate) fn plug(lan: &Lab, name: &str) -> Verdict {
     let (name, peer) = (IfName::new(name)?, IfName::new(format!("p{name}"))?);
@@ -241,7 +252,9 @@ fn one_link_by_all_its_names() -> Verdict {
         pings("web", "10.0.2.1")?;
         assert_eq!(link_of("web")?["Parent"], "enp9s0");
         nothing_left(&["web"], &[name])?;
+        ip(&["link", "set", "enp9s0", "down"])?;
         ip(&["link", "set", "enp9s0", "name", "lan0"])?;
+        ip(&["link", "set", "lan0", "up"])?;
     }
     // The same subnet twice on one link is refused, whatever it is called.
     create("one", &["-o", &format!("parent={alt}")])?;
@@ -421,7 +434,9 @@ fn back_and_busy() -> Verdict {
     plug(&lan, "new0")?;
     ip(&["link", "add", "br0", "type", "bridge"])?;
     ip(&["link", "set", "new0", "master", "br0"])?;
+    ip(&["link", "set", "new0", "down"])?;
     ip(&["link", "set", "new0", "name", "lan0"])?;
+    ip(&["link", "set", "lan0", "up"])?;
     let trouble = eventually("trouble", || {
         let link = link_of("web")?;
         Ok(link["Trouble"].as_str().map(str::to_owned))
@@ -504,9 +519,12 @@ fn a_short_loss_moves_nothing() -> Verdict {
     plug(&lan, "lan1")?;
     create("ha", &["-o", "parent=lan0,lan1"])?;
     run("web", "ha", &[])?;
-    cable(&lan, "lan0", false)?;
+    // Short on a slow machine, too: no look at it but the one that counts.
+    let mut switch = Rtnl::sandbox(lan.switch())?;
+    let port = switch.link("plan0")?.unwrap().index;
+    switch.set_down(port)?;
     has_state("web", "no carrier", "lan0")?;
-    cable(&lan, "lan0", true)?;
+    switch.set_up(port)?;
     has_state("web", "up", "lan0")?;
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(link_of("web")?["Parent"], "lan0");
@@ -519,6 +537,7 @@ fn a_short_loss_moves_nothing() -> Verdict {
 fn renamed_while_it_runs() -> Verdict {
     let lan = Lab::here(1)?;
     plug(&lan, "lan0")?;
+    need_new_names("lan0")?;
     ip(&["addr", "add", "10.0.2.44/24", "dev", "lan0"])?;
     create("mac1", &["-o", "parent=lan0"])?;
     run("web", "mac1", &["-p", "5000:5000"])?;
@@ -554,6 +573,7 @@ fn renamed_while_it_runs() -> Verdict {
 fn changed_on_a_renamed_parent_and_not_without_one() -> Verdict {
     let lan = Lab::here(1)?;
     plug(&lan, "lan0")?;
+    need_new_names("lan0")?;
     create("mac1", &["-o", "parent=lan0"])?;
     run("web", "mac1", &["--ip", "10.0.2.5"])?;
     // Past the first look.

@@ -62,6 +62,7 @@ mod dhcp6;
 mod dns;
 mod doctor;
 mod events;
+mod generic;
 mod guard;
 mod host_access;
 mod ip6_lan;
@@ -82,6 +83,7 @@ mod selfcheck;
 mod supervisor;
 mod sys;
 mod tester;
+mod wifi;
 
 use std::process::ExitCode;
 
@@ -115,6 +117,7 @@ fn main() -> ExitCode {
         supervisor::tests(),
         sys::tests(),
         tester::tests(),
+        wifi::tests(),
     ]
     .into_iter()
     .flatten()

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Finding, KERNEL_RELEASE, Patient, Use, Verdict, value};
 use crate::netlink::link::{BondMode, Link, LinkKind};
 use crate::netlink::nft::Nft;
+use crate::netlink::nl80211::{self, Wifi};
 use crate::netlink::obstacle::{self, Obstacle};
 use crate::sys::netns::Host;
 
@@ -156,21 +157,52 @@ pub(super) fn wifi(patient: &mut Patient<'_>) -> Finding {
     if !patient.uses.is_empty() && patient.uses.iter().all(ipvlan) {
         return Finding::ok("may be: its networks are ipvlan's");
     }
-    judge_wifi(Path::new("/sys"), &patient.link)
-}
-
-fn judge_wifi(sys: &Path, link: &Link<Host>) -> Finding {
+    let link = &patient.link;
     // Links that a driver of the kernel's own makes have a kind.
     if !matches!(&link.kind, LinkKind::Other(kind) if kind.is_empty()) {
         return Finding::ok(format!("no: it is a {}", kind(link)));
     }
+    match nl80211::interface(link.index) {
+        Ok(Some(wifi)) => judge_wifi(wifi, link),
+        told => judge_wifi_by_sysfs(Path::new("/sys"), link, told.is_ok()),
+    }
+}
+
+/// As the kernel judges whether it may be a bridge's port, for the same reason
+/// (IFF_DONT_BRIDGE, net/wireless/util.c).
+fn judge_wifi(wifi: Wifi, link: &Link<Host>) -> Finding {
+    let name = link.name.to_string();
+    match wifi {
+        Wifi::Station => Obstacle::Wifi { link: name }.into(),
+        Wifi::AdHoc => Obstacle::AdHoc { link: name }.into(),
+        Wifi::FourAddressStation => Finding::ok(
+            "a station with four addresses, which an access point that does so takes from any MAC",
+        ),
+        Wifi::AccessPoint => Finding::ok("an access point's, whose stations hear any MAC of it"),
+        Wifi::Mesh => Finding::ok("in a mesh, which carries frames from and to any MAC"),
+        Wifi::Other(number) => Finding::unknown(format!(
+            "an interface of nl80211's type {number}, of which it is not known which MACs it carries"
+        )),
+    }
+}
+
+/// Where nl80211 does not answer, or does not know the link (drivers that are
+/// older than it).
+fn judge_wifi_by_sysfs(sys: &Path, link: &Link<Host>, is_unknown_to_nl80211: bool) -> Finding {
     match sysfs(sys, link) {
         Some(dir) if dir.join("wireless").exists() || dir.join("phy80211").exists() => {
             let link = link.name.to_string();
-            Obstacle::Wifi { link }.into()
+            Finding {
+                found: format!(
+                    "{link} is Wi-Fi, and if it is a station (nl80211 does not say), the access point takes frames from its own MAC only"
+                ),
+                ..Obstacle::Wifi { link }.into()
+            }
         }
-        Some(_) => Finding::ok("no"),
-        None => Finding::unknown("/sys does not show this network namespace"),
+        None if !is_unknown_to_nl80211 => {
+            Finding::unknown("/sys does not show this network namespace")
+        }
+        _ => Finding::ok("no"),
     }
 }
 
@@ -270,23 +302,24 @@ mod tests {
     #[test]
     fn wifi_is_what_sysfs_says() {
         let mut host = crate::netlink::Rtnl::host().unwrap();
-        let mut link = host.link("lo").unwrap().unwrap();
-        link.kind = LinkKind::Other(String::new());
+        let link = host.link("lo").unwrap().unwrap();
         let sys = tempfile::tempdir().unwrap();
         let dir = sys.path().join("class/net/lo");
         std::fs::create_dir_all(&dir).unwrap();
-        assert_eq!(judge_wifi(sys.path(), &link).verdict, Verdict::Unknown);
+        let verdict = || judge_wifi_by_sysfs(sys.path(), &link, false).verdict;
+        assert_eq!(verdict(), Verdict::Unknown);
         std::fs::write(dir.join("ifindex"), "1\n").unwrap();
         std::fs::write(dir.join("address"), "00:00:00:00:00:00\n").unwrap();
-        assert_eq!(judge_wifi(sys.path(), &link).verdict, Verdict::Ok);
+        assert_eq!(verdict(), Verdict::Ok);
         std::fs::create_dir(dir.join("wireless")).unwrap();
-        let found = judge_wifi(sys.path(), &link);
+        let found = judge_wifi_by_sysfs(sys.path(), &link, true);
         assert_eq!(found.verdict, Verdict::Problem);
         assert!(found.advice.unwrap().contains("ipvlan"));
         // Another namespace's /sys: a link of that name, and not this one.
         std::fs::write(dir.join("ifindex"), "2\n").unwrap();
-        assert_eq!(judge_wifi(sys.path(), &link).verdict, Verdict::Unknown);
-        link.kind = LinkKind::Veth;
-        assert_eq!(judge_wifi(sys.path(), &link).verdict, Verdict::Ok);
+        assert_eq!(verdict(), Verdict::Unknown);
+        // There it is nl80211's word alone.
+        let told = judge_wifi_by_sysfs(sys.path(), &link, true);
+        assert_eq!(told.verdict, Verdict::Ok);
     }
 }

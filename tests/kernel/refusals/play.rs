@@ -103,7 +103,11 @@ fn rows(text: &str) -> Vec<Row<'_>> {
 }
 
 fn can_make(kind: &str) -> bool {
-    let add = ["ip", "link", "add", "trial", "type", kind];
+    let below: &[&str] = match kind {
+        "ipvlan" => &["link", "eth1"],
+        _ => &[],
+    };
+    let add = [&["ip", "link", "add", "trial"], below, &["type", kind]].concat();
     let made = judge::run(&add).is_ok_and(|a| a.is_success());
     if made {
         let _ = judge::run(&["ip", "link", "del", "trial"]);

@@ -290,10 +290,12 @@ fn tree(top: &str) -> BTreeMap<String, String> {
 }
 
 /// Network interfaces as sysfs shows them: of this network namespace, or
-/// somebody else's if /sys was mounted too early.
+/// somebody else's if /sys was mounted too early. A loaded bonding driver has
+/// a file beside them.
 fn links() -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir("/sys/class/net").map_or(Vec::new(), |dir| {
         dir.filter_map(|e| e.ok()?.file_name().into_string().ok())
+            .filter(|name| name != "bonding_masters")
             .collect()
     });
     names.sort();
