@@ -242,6 +242,18 @@ impl Watch {
         }
     }
 
+    /// Says so to the LAN, from the parent: not to the parent's other links, each
+    /// of which a broadcast of ours comes to before the call returns. `false`:
+    /// there is no way to.
+    pub fn announce_outside(&self) -> Result<bool> {
+        match &self.twin {
+            Some(twin) if !twin.is_deaf => {
+                ask(&twin.socket, self.mac, self.ip, self.ip).map(|()| true)
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// Says that the address is ours.
     pub fn announce(&self) -> Result<()> {
         self.say(self.ip)

