@@ -5,8 +5,8 @@
 //! multicast membership.
 //!
 //! The first one goes out before the container's program starts, so that
-//! neighbours that still have an old MAC for the address answer the program's
-//! first packet; the supervisor sends the others.
+//! neighbours on the LAN that still have an old MAC for the address answer the
+//! program's first packet; the supervisor sends the others.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

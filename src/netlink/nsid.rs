@@ -42,6 +42,18 @@ impl Rtnl<Host> {
             })
     }
 
+    /// RTM_GETNSID: whether a namespace has this number here. Before Linux 5.0
+    /// nobody knows: `false`.
+    pub fn is_number(&mut self, nsid: i32) -> Result<bool> {
+        let mut ask = NsidMessage::default();
+        ask.attributes = vec![NsidAttribute::Id(nsid)];
+        match self.channel.get(libc::RTM_GETNSID, &ask, |_| Ok(())) {
+            Ok(_) => Ok(true),
+            Err(fault) if matches!(fault.errno(), libc::ENOENT | libc::EINVAL) => Ok(false),
+            Err(fault) => Err(fault.named("look for network namespace", Subject::None)),
+        }
+    }
+
     /// Deletes all links but the loopback one in the namespace of this number.
     /// Fine if there is none. Each takes an RCU grace period (15 to 30 ms).
     pub fn delete_links_in(&mut self, nsid: i32) -> Result<()> {

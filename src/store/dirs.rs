@@ -66,9 +66,9 @@ impl Dirs {
     pub fn lock(&self, id: &ContainerId) -> PathBuf {
         self.locks().join(id.as_str())
     }
-    /// `<state>/roll`: who holds which of the locks.
+    /// `<state>/roll.lock`: who holds which of the locks.
     pub fn roll(&self) -> Roll {
-        Roll::new(self.state().join("roll"), self.locks())
+        Roll::new(self.state().join("roll.lock"), self.locks())
     }
     /// `<state>/nsid.lock`: the last number of a network namespace.
     pub fn namespaces(&self) -> PathBuf {

@@ -2,7 +2,7 @@
 //! would say, at once.
 //!
 //! *Theory of operation.* Whoever wants a container's lock first takes a slot
-//! of the file `<state>/roll`: the container's id, and a word with its own
+//! of the file `<state>/roll.lock`: the container's id, and a word with its own
 //! process id. The kernel marks that word when the process ends, however it
 //! does (a robust futex). So a slot with a process's id is a live holder's (or
 //! that of one who still waits), and needs no further question; a marked one is
@@ -19,12 +19,15 @@
 //! kernel's mark comes without.
 
 use std::fs::File;
-use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 use super::lock::{Lock, Survey};
 use crate::base::{ContainerId, Error, Result};
@@ -75,7 +78,8 @@ impl Roll {
     pub fn acquire(&self, id: &ContainerId) -> Result<Lock> {
         let place = self.enter(id.to_bytes(), None)?;
         // What fails leaves a marked slot, and the next survey asks.
-        Ok(Lock::acquire(&self.lock_of(id))?.at(place))
+        let lock = Lock::acquire(&self.lock_of(id))?;
+        Ok(lock.at(place.confirmed()?))
     }
 
     /// `None` when somebody else holds it.
@@ -84,26 +88,33 @@ impl Roll {
         if Lock::is_held(&path)? {
             return Ok(None);
         }
-        let place = self.enter(id.to_bytes(), None)?;
+        let place = match self.enter(id.to_bytes(), None) {
+            // A container that is there can be removed on a full disk, too: an
+            // empty lock file takes no room. `gc` looks at the files.
+            Err(full) if matches!(full.errno(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                return Lock::try_acquire(&path);
+            }
+            entered => entered?,
+        };
         match Lock::try_acquire(&path)? {
-            Some(lock) => Ok(Some(lock.at(place))),
-            None => place.free().map(|()| None),
+            Some(lock) => Ok(Some(lock.at(place.confirmed()?))),
+            // It may have been the other's.
+            None => place.hand_back().map(|()| None),
         }
     }
 
     /// The containers whose locks are held, and those that are to be recovered.
     pub fn survey(&self) -> Result<Survey> {
-        let bytes = match std::fs::read(&self.path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
-            other => other.map_err(|e| Error::sys("read", &self.path, e))?,
-        };
+        let bytes = std::fs::read(&self.path).unwrap_or_default();
         if !is_of_this_boot(&bytes) {
             return Lock::survey(&self.locks);
         }
         let mut survey = Survey::default();
         for (_, slot) in slots(&bytes).filter(|(_, slot)| self.is_used(slot)) {
             let id = ContainerId::from_bytes(id_of(slot));
-            if is_live(word_of(slot)) || Lock::is_held(&self.lock_of(&id))? {
+            // What cannot be asked is for who tries to lock it to learn of.
+            let is_held = || Lock::is_held(&self.lock_of(&id)).unwrap_or(false);
+            if is_alive(word_of(slot)) || is_held() {
                 survey.held.insert(id.into());
             } else {
                 survey.free.push(id.into());
@@ -132,11 +143,13 @@ impl Roll {
         let mut bytes = roll.read()?;
         if !is_of_this_boot(&bytes) {
             bytes = self.every_lock()?;
-            if let Err(error) = roll.write(&bytes) {
-                // What is new is not left half-made, what is old is of no use.
-                roll.unlink()?;
-                return Err(error);
-            }
+            // The header last: until it is there, the locks are asked.
+            let slots = bytes.get(SLOT..).unwrap_or_default();
+            let file = roll.file();
+            file.set_len(0)
+                .and_then(|()| file.write_all_at(slots, SLOT as u64))
+                .and_then(|()| file.write_all_at(&header(), 0))
+                .map_err(|e| Error::sys("write", &self.path, e))?;
         }
         let same = slots(&bytes).find(|(_, slot)| {
             let word = word_of(slot);
@@ -189,25 +202,23 @@ impl Roll {
         Ok(bytes)
     }
 
-    /// Cuts off what is of no use, or all of it.
+    /// Cuts off what is of no use.
     pub fn tidy(&self) -> Result<()> {
         if self.path.symlink_metadata().is_err() {
             return Ok(());
         }
-        self.cut(Lock::acquire(&self.path)?)
+        self.cut(&Lock::acquire(&self.path)?)
     }
 
-    fn cut(&self, roll: Lock) -> Result<()> {
+    fn cut(&self, roll: &Lock) -> Result<()> {
         let bytes = roll.read()?;
         let used = slots(&bytes).filter(|(_, slot)| self.is_used(slot));
-        match used.last().map(|(at, _)| at + SLOT) {
-            None => roll.unlink(),
-            Some(length) if length < bytes.len() => {
-                let cut = roll.file().set_len(length as u64);
-                cut.map_err(|e| Error::sys("write", &self.path, e))
-            }
-            Some(_) => Ok(()),
+        let length = used.last().map_or(SLOT, |(at, _)| at + SLOT);
+        if length < bytes.len() {
+            let cut = roll.file().set_len(length as u64);
+            cut.map_err(|e| Error::sys("write", &self.path, e))?;
         }
+        Ok(())
     }
 }
 
@@ -217,12 +228,29 @@ impl Place {
         self.roll.enter(self.id, Some(self.word))
     }
 
+    /// With the lock taken: a slot that nobody could mark may have been another's
+    /// meanwhile.
+    fn confirmed(self) -> Result<Self> {
+        if self.is_marked() {
+            return Ok(self);
+        }
+        self.roll.enter(self.id, Some(self.word))
+    }
+
+    /// Another has the lock.
+    fn hand_back(mut self) -> Result<()> {
+        let roll = Lock::acquire(&self.roll.path)?;
+        self.replace(&roll, &[self.word], &FUTEX_OWNER_DIED.to_ne_bytes())?;
+        self.let_go();
+        self.roll.cut(&roll)
+    }
+
     /// The lock file is gone. So is what a process of ours that had it left.
     pub(super) fn free(mut self) -> Result<()> {
         let roll = Lock::acquire(&self.roll.path)?;
         self.replace(&roll, &[FUTEX_OWNER_DIED, self.word], &[0; SLOT])?;
         self.let_go();
-        self.roll.cut(roll)
+        self.roll.cut(&roll)
     }
 
     /// As if this process were dead.
@@ -233,7 +261,7 @@ impl Place {
         let roll = Lock::acquire(&self.roll.path)?;
         self.replace(&roll, &[self.word], &FUTEX_OWNER_DIED.to_ne_bytes())?;
         self.let_go();
-        self.roll.cut(roll)
+        self.roll.cut(&roll)
     }
 
     /// Writes the beginning of the slot, if one of these words is in it.
@@ -314,6 +342,13 @@ fn is_live(word: u32) -> bool {
     word & FUTEX_OWNER_DIED == 0 && word & FUTEX_TID_MASK != 0
 }
 
+/// A mark that the kernel could not leave (the memory that leads to the word
+/// was the OOM reaper's before, say) is found out by a pid that nobody has.
+fn is_alive(word: u32) -> bool {
+    let pid = i32::try_from(word & FUTEX_TID_MASK).unwrap_or_default();
+    is_live(word) && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,7 +394,7 @@ mod tests {
         roll.try_acquire(&id(1)).unwrap().unwrap().unlink().unwrap();
         assert_eq!(words(&roll), [0, asked]);
         two.unlink().unwrap();
-        assert!(!roll.path.exists());
+        assert!(words(&roll).is_empty());
         assert_eq!(count(&roll), (0, 0));
     }
 
@@ -368,12 +403,15 @@ mod tests {
         let (_dir, roll) = roll();
         drop(roll.acquire(&id(1)).unwrap());
         let file = File::options().write(true).open(&roll.path).unwrap();
-        file.write_all_at(&slot(77, id(1).to_bytes()), SLOT as u64)
-            .unwrap();
+        let put = |word| file.write_all_at(&slot(word, id(1).to_bytes()), SLOT as u64);
+        // A pid that nobody has.
+        put(FUTEX_TID_MASK).unwrap();
+        assert_eq!(count(&roll), (0, 1));
+        put(1).unwrap();
         assert_eq!(count(&roll), (1, 0));
         let other = roll.acquire(&id(1)).unwrap();
         let asked = FUTEX_OWNER_DIED | std::process::id();
-        assert_eq!(words(&roll), [77, asked]);
+        assert_eq!(words(&roll), [1, asked]);
         other.unlink().unwrap();
         file.write_all_at(b"x", HEADER.len() as u64).unwrap();
         assert_eq!(count(&roll), (0, 0));

@@ -89,6 +89,17 @@ pub(super) struct Claim {
     deaf_until: Option<Instant>,
 }
 
+/// Who hears the first announcement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whom {
+    All,
+    /// Where others follow, and the MAC is the address's own: a broadcast comes
+    /// to each of the parent's other links before the call returns, which for a
+    /// thousand takes 3 ms, and most of them know the address by that MAC. Who
+    /// does not hears the second one.
+    Lan,
+}
+
 /// How far a leg's addresses have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -259,9 +270,12 @@ impl Network {
         Ok(())
     }
 
-    /// Says so to the LANs, once. A broadcast comes to every other container of
-    /// the parent before the call returns.
+    /// Says so to the LANs, once.
     pub(super) fn announce_claimed(&mut self) -> Result<()> {
+        self.announce_to(Whom::All)
+    }
+
+    fn announce_to(&mut self, whom: Whom) -> Result<()> {
         for at in 0..self.legs.len() {
             let leg = &mut self.legs[at];
             if leg.standing == Standing::Claimed
@@ -269,7 +283,7 @@ impl Network {
             {
                 leg.standing = Standing::Announced;
                 let spec = leg.spec.clone();
-                self.announce(&attachment, &spec)?;
+                self.announce(&attachment, &spec, whom)?;
             }
         }
         Ok(())
@@ -277,16 +291,19 @@ impl Network {
 
     /// The same while the program is executed: too late to refuse the start.
     pub(in crate::engine) fn announce_or_warn(&mut self) {
-        if let Err(error) = self.announce_claimed() {
+        if let Err(error) = self.announce_to(Whom::Lan) {
             self.warnings
                 .push(format!("the LAN was not told of the container: {error}"));
         }
     }
 
-    /// The first announcement now, the rest from the loop. The first is for the
-    /// LAN alone where others follow: the parent's other links know the address
-    /// by the MAC that follows from it, and a thousand of them take 3 ms.
-    pub(super) fn announce(&mut self, attachment: &Attachment, spec: &NetworkSpec) -> Result<()> {
+    /// The first announcement now, the rest from the loop.
+    pub(super) fn announce(
+        &mut self,
+        attachment: &Attachment,
+        spec: &NetworkSpec,
+        whom: Whom,
+    ) -> Result<()> {
         let Some(netns) = self.netns.as_ref() else {
             return Ok(());
         };
@@ -299,7 +316,8 @@ impl Network {
         for addr in attachment.addrs.values() {
             let (index, mac) = (attachment.ifindex, attachment.mac);
             let announcer = Announcer::new(netns, index, mac, addr.addr())?;
-            let outside = left > 0
+            let outside = whom == Whom::Lan
+                && left > 0
                 && self.watch_of(index, addr.addr()).is_some_and(|watch| {
                     mac == MacAddr::from_ipv4(watch.ip())
                         && watch.announce_outside().is_ok_and(|sent| sent)

@@ -12,7 +12,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
-use super::claims::Standing;
+use super::claims::{Standing, Whom};
 use super::network::{Leg, Network, not_made};
 use super::routing::of_lease;
 use super::{DHCP_BASE, Owned};
@@ -242,7 +242,7 @@ impl Network {
             let parent = Some(attachment.parent_index);
             self.legs[at].claim = self.held_claim(at, &attachment, parent)?;
             self.legs[at].standing = Standing::Announced;
-            self.announce(&attachment, &spec)?;
+            self.announce(&attachment, &spec, Whom::All)?;
         }
         Ok(())
     }

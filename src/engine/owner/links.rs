@@ -43,7 +43,7 @@ use crate::net::{Attachment, Carrier, driver};
 use crate::netlink::watch::{Ear, LinkWatch, Seen};
 use crate::sys::epoll::{Epoll, EpollFlags};
 
-use super::claims::{Claim, Standing};
+use super::claims::{Claim, Standing, Whom};
 
 /// So long a parent of a list may be without carrier, or gone, before another
 /// one takes its place.
@@ -428,7 +428,7 @@ impl Network {
         self.ask_again6(engine, at)?;
         self.route()?;
         if self.legs[at].is_announced() {
-            self.announce(&attachment, &spec)?;
+            self.announce(&attachment, &spec, Whom::All)?;
         }
         self.move_ports(&had.parent, at, journal)
     }

@@ -41,6 +41,11 @@ const HANDED: &[u8] = b"n";
 /// Above those that a kernel gives by itself, one for each namespace.
 const FIRST: i32 = 1 << 24;
 
+/// At random.
+fn first() -> Result<i32> {
+    Ok(i32::from_ne_bytes(random::bytes()?) & i32::MAX | FIRST)
+}
+
 /// The number after the one that a file says; `None`: it says none, or there is
 /// none.
 fn after(last: &[u8]) -> Option<i32> {
@@ -72,7 +77,7 @@ fn handed(from: OwnedFd) -> Option<(Netns<Sandbox>, NetSysctl)> {
 impl Network {
     /// What the host is to call the namespace; `None` in host mode.
     pub(in crate::engine) fn choose_number(
-        &self,
+        &mut self,
         engine: &Engine,
         journal: &mut dyn Journal,
     ) -> Result<Option<i32>> {
@@ -80,10 +85,14 @@ impl Network {
             return Ok(None);
         }
         let counter = Lock::acquire(&engine.dirs.namespaces())?;
-        let nsid = match after(&counter.read()?) {
+        let mut nsid = match after(&counter.read()?) {
             Some(next) => next,
-            None => i32::from_ne_bytes(random::bytes()?) & i32::MAX | FIRST,
+            None => first()?,
         };
+        // Another state folder's: what undoes this start deletes links there.
+        while self.host.is_number(nsid)? {
+            nsid = first()?;
+        }
         counter.write(format!("{nsid:010}").as_bytes())?;
         journal.record(&Step::Namespace { nsid })?;
         Ok(Some(nsid))

@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 
 use nix::errno::Errno;
 
-const PAGE: u64 = 4096;
-
 /// struct `robust_list`
 #[repr(C)]
 struct Node {
@@ -54,15 +52,19 @@ pub fn mark_at_end(file: BorrowedFd<'_>, offset: u64) -> super::Result<()> {
         return Err(Errno::EINVAL);
     }
     let too_far = |_| Errno::EINVAL;
-    let within = usize::try_from(offset % PAGE).map_err(too_far)?;
-    let start = i64::try_from(offset - offset % PAGE).map_err(too_far)?;
+    // SAFETY: takes no pointer.
+    let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let size = usize::try_from(page_size).map_err(too_far)?;
+    let page_size = size as u64;
+    let within = usize::try_from(offset % page_size).map_err(too_far)?;
+    let start = i64::try_from(offset - offset % page_size).map_err(too_far)?;
     // SAFETY: a new mapping at an address of the kernel's choice, which nothing
     // but the kernel ever reads or writes through: a file that is cut short
     // meanwhile faults nobody here.
     let page = unsafe {
         libc::mmap(
             ptr::null_mut(),
-            4096,
+            size,
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_SHARED,
             file.as_raw_fd(),
@@ -87,7 +89,7 @@ pub fn mark_at_end(file: BorrowedFd<'_>, offset: u64) -> super::Result<()> {
     if !old.is_null() {
         // SAFETY: the page that an earlier call has mapped; the list does not
         // lead there any more.
-        unsafe { libc::munmap(old, 4096) };
+        unsafe { libc::munmap(old, size) };
     }
     // SAFETY: HEAD and NODE are statics with the kernel's layout, each pointer
     // of theirs null or to one of them.
