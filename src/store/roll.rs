@@ -12,8 +12,9 @@
 //!
 //! The locks decide; the file only says which of them to ask. What cannot be
 //! marked (a second lock of one process, a thread's, a file system without
-//! shared mappings) is entered as marked from the start, with its process. Where there is no roll
-//! yet, the first who needs one enters all lock files that there are.
+//! shared mappings) is entered as marked from the start, with its process.
+//! Where there is no roll yet, the first who needs one enters all lock files
+//! that there are.
 //!
 //! Slots are taken, handed on and freed under the file's own lock; only the
 //! kernel's mark comes without.
@@ -29,13 +30,15 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
+use super::file::explain;
 use super::lock::{Lock, Survey};
-use crate::base::{ContainerId, Error, Result};
+use crate::base::{ContainerId, Result};
 use crate::sys::raw;
 
 /// `<linux/futex.h>`
 const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
+const DIED: [u8; 4] = FUTEX_OWNER_DIED.to_ne_bytes();
 
 /// Word, four bytes of nothing, id; the rest is nothing.
 const SLOT: usize = 64;
@@ -110,13 +113,13 @@ impl Roll {
             return Lock::survey(&self.locks);
         }
         let mut survey = Survey::default();
-        for (_, slot) in slots(&bytes).filter(|(_, slot)| self.is_used(slot)) {
-            let id = ContainerId::from_bytes(id_of(slot));
+        for (_, slot) in slots(&bytes) {
+            let (word, id) = (word_of(slot), ContainerId::from_bytes(id_of(slot)));
             // What cannot be asked is for who tries to lock it to learn of.
             let is_held = || Lock::is_held(&self.lock_of(&id)).unwrap_or(false);
-            if is_alive(word_of(slot)) || is_held() {
+            if word != 0 && (is_live(word) && has_process(word) || is_held()) {
                 survey.held.insert(id.into());
-            } else {
+            } else if self.is_used(slot) {
                 survey.free.push(id.into());
             }
         }
@@ -125,14 +128,8 @@ impl Roll {
 
     /// A dead process's slot is of no use without the lock.
     fn is_used(&self, slot: &[u8]) -> bool {
-        match word_of(slot) {
-            0 => false,
-            FUTEX_OWNER_DIED => {
-                let id = ContainerId::from_bytes(id_of(slot));
-                self.lock_of(&id).symlink_metadata().is_ok()
-            }
-            _ => true,
-        }
+        let (word, id) = (word_of(slot), ContainerId::from_bytes(id_of(slot)));
+        word != 0 && (has_process(word) || self.lock_of(&id).symlink_metadata().is_ok())
     }
 
     /// A slot for a lock that this process is about to take, or that a process
@@ -149,19 +146,19 @@ impl Roll {
             file.set_len(0)
                 .and_then(|()| file.write_all_at(slots, SLOT as u64))
                 .and_then(|()| file.write_all_at(&header(), 0))
-                .map_err(|e| Error::sys("write", &self.path, e))?;
+                .map_err(|e| explain("write", &self.path, e))?;
         }
         let same = slots(&bytes).find(|(_, slot)| {
             let word = word_of(slot);
             id_of(slot) == id && word != 0 && (!is_live(word) || Some(word) == from)
         });
-        let free = || slots(&bytes).find(|(_, slot)| !self.is_used(slot));
+        let free = || slots(&bytes).find(|(_, slot)| word_of(slot) == 0);
         let at = match same.or_else(free) {
             Some((at, _)) => at,
             None => bytes.len() - bytes.len() % SLOT,
         };
         let offset = at as u64;
-        let fail = |e| Error::sys("write", &self.path, e);
+        let fail = |e| explain("write", &self.path, e);
         let file = roll.file();
         if at + SLOT > bytes.len() {
             file.write_all_at(&[0; SLOT], offset).map_err(fail)?;
@@ -202,21 +199,33 @@ impl Roll {
         Ok(bytes)
     }
 
-    /// Cuts off what is of no use.
+    /// Frees what is of no use.
     pub fn tidy(&self) -> Result<()> {
         if self.path.symlink_metadata().is_err() {
             return Ok(());
         }
-        self.cut(&Lock::acquire(&self.path)?)
+        let roll = Lock::acquire(&self.path)?;
+        for (at, slot) in slots(&roll.read()?) {
+            if word_of(slot) != 0 && !self.is_used(slot) {
+                let freed = roll.file().write_all_at(&[0; SLOT], at as u64);
+                freed.map_err(|e| explain("write", &self.path, e))?;
+            }
+        }
+        self.cut(&roll)
     }
 
+    /// Without the free slots at its end.
     fn cut(&self, roll: &Lock) -> Result<()> {
         let bytes = roll.read()?;
-        let used = slots(&bytes).filter(|(_, slot)| self.is_used(slot));
-        let length = used.last().map_or(SLOT, |(at, _)| at + SLOT);
+        let all = bytes.len() / SLOT;
+        let used = (1..all).rev().find(|n| {
+            let slot = bytes.get(n * SLOT..).unwrap_or_default();
+            self.is_used(slot)
+        });
+        let length = (used.unwrap_or_default() + 1) * SLOT;
         if length < bytes.len() {
             let cut = roll.file().set_len(length as u64);
-            cut.map_err(|e| Error::sys("write", &self.path, e))?;
+            cut.map_err(|e| explain("write", &self.path, e))?;
         }
         Ok(())
     }
@@ -239,18 +248,12 @@ impl Place {
 
     /// Another has the lock.
     fn hand_back(mut self) -> Result<()> {
-        let roll = Lock::acquire(&self.roll.path)?;
-        self.replace(&roll, &[self.word], &FUTEX_OWNER_DIED.to_ne_bytes())?;
-        self.let_go();
-        self.roll.cut(&roll)
+        self.leave(&[self.word], &DIED)
     }
 
     /// The lock file is gone. So is what a process of ours that had it left.
     pub(super) fn free(mut self) -> Result<()> {
-        let roll = Lock::acquire(&self.roll.path)?;
-        self.replace(&roll, &[FUTEX_OWNER_DIED, self.word], &[0; SLOT])?;
-        self.let_go();
-        self.roll.cut(&roll)
+        self.leave(&[FUTEX_OWNER_DIED, self.word], &[0; SLOT])
     }
 
     /// As if this process were dead.
@@ -258,8 +261,12 @@ impl Place {
         if !self.is_marked() || self.roll.path.symlink_metadata().is_err() {
             return Ok(());
         }
+        self.leave(&[self.word], &DIED)
+    }
+
+    fn leave(&mut self, words: &[u32], bytes: &[u8]) -> Result<()> {
         let roll = Lock::acquire(&self.roll.path)?;
-        self.replace(&roll, &[self.word], &FUTEX_OWNER_DIED.to_ne_bytes())?;
+        self.replace(&roll, words, bytes)?;
         self.let_go();
         self.roll.cut(&roll)
     }
@@ -270,7 +277,7 @@ impl Place {
         let read = roll.file().read_exact_at(&mut slot, self.offset);
         if read.is_ok() && words.contains(&word_of(&slot)) && id_of(&slot) == self.id {
             let written = roll.file().write_all_at(bytes, self.offset);
-            return written.map_err(|e| Error::sys("write", &self.roll.path, e));
+            return written.map_err(|e| explain("write", &self.roll.path, e));
         }
         Ok(())
     }
@@ -342,11 +349,12 @@ fn is_live(word: u32) -> bool {
     word & FUTEX_OWNER_DIED == 0 && word & FUTEX_TID_MASK != 0
 }
 
-/// A mark that the kernel could not leave (the memory that leads to the word
-/// was the OOM reaper's before, say) is found out by a pid that nobody has.
-fn is_alive(word: u32) -> bool {
+/// Whether somebody has the id in a word. Where nobody has, the kernel could not
+/// leave its mark (the OOM reaper had the memory that leads to the word first,
+/// say).
+fn has_process(word: u32) -> bool {
     let pid = i32::try_from(word & FUTEX_TID_MASK).unwrap_or_default();
-    is_live(word) && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+    pid != 0 && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
 }
 
 #[cfg(test)]
@@ -407,6 +415,11 @@ mod tests {
         // A pid that nobody has.
         put(FUTEX_TID_MASK).unwrap();
         assert_eq!(count(&roll), (0, 1));
+        let lock = roll.lock_of(&id(1));
+        std::fs::remove_file(&lock).unwrap();
+        assert_eq!(count(&roll), (0, 0));
+        roll.tidy().unwrap();
+        assert!(words(&roll).is_empty());
         put(1).unwrap();
         assert_eq!(count(&roll), (1, 0));
         let other = roll.acquire(&id(1)).unwrap();

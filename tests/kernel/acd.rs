@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(strict_takes_the_standard_s_time),
         Test::new(off_asks_nobody).needs(&["ip"]),
         Test::new(the_first_word_is_the_probe),
+        Test::new(siblings_hear_the_second_announcement).needs(&["ip"]),
         Test::new(defended_once_in_ten_seconds).limit_s(90),
         Test::new(live_connect_looks_too).needs(&["ip"]),
         Test::new(a_dead_container_is_no_conflict),
@@ -432,6 +433,42 @@ fn the_first_word_is_the_probe() -> Verdict {
     assert_eq!(asked.len(), 1, "a probe of others is answered: {asked:?}");
     assert_eq!(conflicts("web")?, Value::Array(Vec::new()));
     said(&["rm", "-f", "web"])?;
+    said(&["network", "rm", "mac1"]).map(drop)
+}
+
+/// Three for the LAN, of which the first leaves by the parent; unless the MAC
+/// was given by hand.
+fn siblings_hear_the_second_announcement() -> Verdict {
+    let lan = lan()?;
+    let link = "link add sibling link eth1 type macvlan mode bridge";
+    for line in [link, "link set sibling up"] {
+        let words: Vec<&str> = ["ip"].into_iter().chain(line.split(' ')).collect();
+        judge::run(&words)?.success()?;
+    }
+    let sibling = raw::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, 0)?;
+    let index = nix::net::if_::if_nametoindex("sibling")?;
+    raw::bind_packet(sibling.as_fd(), 0x0806, i32::try_from(index)?)?;
+    let ip = Ipv4Addr::new(10, 0, 2, 2);
+    for (flags, expected) in [(&[][..], 2), (&["--mac-address=02:00:00:00:00:77"], 3)] {
+        let mut capture = Capture::start(&lan.gateway)?;
+        let run = ["run", "-d", "--name=web", "--network=mac1"];
+        said(&[&run[..], flags, &["tester"]].concat())?;
+        let announced = |frames: &[Frame]| {
+            let about = |f: &&Frame| matches!(f.content, Content::Arp { question: true, ip: asker, .. } if asker == ip);
+            frames.iter().filter(about).count()
+        };
+        capture.wait(patience(6), |frames| announced(frames) >= 3)?;
+        let mut heard = 0;
+        let mut frame = [0; 64];
+        // Ethernet's header, and ARP's: who says it, and of whom.
+        while let Ok(42..) = nix::unistd::read(&sibling, &mut frame) {
+            let said_of = (&frame[28..32], &frame[38..42]);
+            heard += usize::from(said_of == (&ip.octets()[..], &ip.octets()[..]));
+        }
+        assert_eq!(heard, expected, "{flags:?}");
+        assert_eq!(announced(capture.frames()?), 3, "{flags:?}");
+        said(&["rm", "-f", "web"])?;
+    }
     said(&["network", "rm", "mac1"]).map(drop)
 }
 
