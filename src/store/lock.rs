@@ -146,18 +146,6 @@ impl Lock {
         Ok(survey)
     }
 
-    /// A second handle on the same lock; it is free when all are closed.
-    pub fn try_clone(&self) -> Result<Self> {
-        Ok(Self {
-            file: self
-                .file
-                .try_clone()
-                .map_err(|e| io("share lock", &self.path, &e))?,
-            path: self.path.clone(),
-            place: None,
-        })
-    }
-
     pub(super) fn at(mut self, place: Place) -> Self {
         self.place = Some(place);
         self
@@ -292,9 +280,12 @@ mod tests {
         let lock = Lock::try_acquire(&path).unwrap().unwrap();
         assert!(Lock::is_held(&path).unwrap());
         assert!(Lock::try_acquire(&path).unwrap().is_none());
-        let second = lock.try_clone().unwrap();
+        let second = lock.file().try_clone().unwrap();
         drop(lock);
-        assert!(Lock::is_held(&path).unwrap(), "a clone shares it");
+        assert!(
+            Lock::is_held(&path).unwrap(),
+            "who has the open file shares it"
+        );
         drop(second);
         assert!(!Lock::is_held(&path).unwrap());
         Lock::acquire(&path).unwrap();
