@@ -41,6 +41,10 @@ const TESTS: &[(&str, fn())] = &[
         passthru_parent_is_waited_for,
     ),
     (
+        "netlink::a_namespace_s_number_is_seen",
+        a_namespace_s_number_is_seen,
+    ),
+    (
         "netlink::busy_mac_names_its_holder",
         busy_mac_names_its_holder,
     ),
@@ -410,6 +414,21 @@ fn passthru_parent_is_waited_for() {
             let passthru = mode == MacvlanMode::Passthru;
             assert_eq!(now == Some(mac(5)), passthru, "{now:?}");
         }
+        Ok(())
+    });
+}
+
+fn a_namespace_s_number_is_seen() {
+    let lab = Lab::new(0).unwrap();
+    on_host(&lab.host, |host| {
+        let number = 1 << 25;
+        assert!(!host.is_number(number)?);
+        let target = Netns::create()?;
+        host.number_namespace(&target, number)?;
+        assert!(host.is_number(number)?);
+        assert!(!host.is_number(number + 1)?);
+        let again = host.number_namespace(&Netns::create()?, number);
+        assert!(again.unwrap_err().is_errno(libc::EEXIST));
         Ok(())
     });
 }

@@ -340,11 +340,11 @@ impl Network {
     }
 
     fn watch_of(&self, ifindex: u32, ip: IpAddr) -> Option<&Watch> {
-        let claims = self.legs.iter().filter_map(|leg| {
-            let attachment = leg.attachment.as_ref()?;
-            Some(&leg.claim.as_ref()?.watch).filter(|_| attachment.ifindex == ifindex)
-        });
-        claims.into_iter().find(|watch| ip == watch.ip())
+        self.legs.iter().find_map(|leg| {
+            let watch = &leg.claim.as_ref()?.watch;
+            let is_meant = leg.attachment.as_ref()?.ifindex == ifindex && watch.ip() == ip;
+            is_meant.then_some(watch)
+        })
     }
 
     /// Puts what is claimed into the poll set.
