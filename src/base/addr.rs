@@ -15,11 +15,21 @@ use super::family::Family;
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
     /// `02:42` and the four address bytes: what Docker gave until version 27,
     /// stable and unique where the address is.
     pub fn from_ipv4(ip: Ipv4Addr) -> Self {
         let [a, b, c, d] = ip.octets();
         Self([0x02, 0x42, a, b, c, d])
+    }
+
+    /// The address that [`Self::from_ipv4`] has made it from, if it has.
+    pub fn to_ipv4(self) -> Option<Ipv4Addr> {
+        match self.0 {
+            [0x02, 0x42, a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d)),
+            _ => None,
+        }
     }
 
     /// Stable and unique where the address is: IPv4's as above, and of an IPv6

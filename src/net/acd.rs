@@ -242,6 +242,24 @@ impl Watch {
         }
     }
 
+    /// The same, for a start among many: the broadcast leaves from the parent, and
+    /// so for the LAN alone; of the parent's other links only `siblings` are
+    /// asked, one by one. To all of them, where there is no parent to ask from.
+    pub fn probe_outside(&mut self, siblings: &[MacAddr]) -> Result<()> {
+        let Some(twin) = self.twin.as_ref().filter(|twin| !twin.is_deaf) else {
+            return self.probe();
+        };
+        self.probed = Some(Instant::now());
+        for mac in [self.mac, twin.mac] {
+            ask(&twin.socket, mac, Ipv4Addr::UNSPECIFIED, self.ip)?;
+        }
+        for sibling in siblings {
+            let frame = arp::question_to(*sibling, self.mac, Ipv4Addr::UNSPECIFIED, self.ip);
+            send_frame(&self.mouth, &frame, self.ip)?;
+        }
+        Ok(())
+    }
+
     /// Says so to the LAN, from the parent: not to the parent's other links, each
     /// of which a broadcast of ours comes to before the call returns. `false`:
     /// there is no way to.
@@ -391,8 +409,11 @@ pub fn holder(link: u32, mac: MacAddr, ip: Ipv4Addr) -> Result<Option<MacAddr>> 
 }
 
 fn ask(socket: &OwnedFd, mac: MacAddr, tell: Ipv4Addr, ip: Ipv4Addr) -> Result<()> {
-    let frame = arp::question(mac, tell, ip);
-    match send(socket.as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL) {
+    send_frame(socket, &arp::question(mac, tell, ip), ip)
+}
+
+fn send_frame(socket: &OwnedFd, frame: &[u8], ip: Ipv4Addr) -> Result<()> {
+    match send(socket.as_raw_fd(), frame, MsgFlags::MSG_NOSIGNAL) {
         // A full queue is a lost frame.
         Ok(_) | Err(Errno::ENETDOWN | Errno::ENOBUFS | Errno::EAGAIN) => Ok(()),
         Err(errno) => {

@@ -69,6 +69,28 @@ impl<P: Place> Rtnl<P> {
             .map_err(|fault| fault.named("let in frames to", Subject::Addr(mac.to_string())))
     }
 
+    /// The unicast MACs that a link lets in beside its own (`bridge fdb show
+    /// dev LINK`): those of its macvlans that are up, whichever namespace they
+    /// are in. Not where the hardware hands frames to macvlans
+    /// (l2-fwd-offload).
+    pub fn filters(&mut self, index: Ifindex<P>) -> Result<Vec<MacAddr>> {
+        let mut wanted = NeighbourMessage::default();
+        wanted.header.family = AddressFamily::Bridge;
+        wanted.header.ifindex = self.own(index)?;
+        let of_link = wanted.header.ifindex;
+        let parse = |payload: &[u8]| {
+            let header = NeighbourHeader::parse(payload);
+            let header = header.map_err(|_| Malformed("neighbour header"))?;
+            let attrs = payload.get(12..).unwrap_or_default();
+            let mac = wire::find(attrs, libc::NDA_LLADDR).and_then(wire::mac_of);
+            // A kernel that cannot filter (before Linux 5.0) lists all links'.
+            Ok(mac.filter(|mac| header.ifindex == of_link && !mac.is_multicast()))
+        };
+        self.channel
+            .dump(libc::RTM_GETNEIGH, &wanted, parse)
+            .map_err(|fault| fault.named("list the MACs of a link", Subject::None))
+    }
+
     /// The ARP and neighbour discovery tables.
     pub fn neighs(&mut self) -> Result<Vec<Neigh>> {
         self.channel

@@ -18,10 +18,16 @@ pub const FRAME_LEN: usize = 14 + 28;
 /// probe, `ip` itself in an announcement. The target MAC is zero, as in RFC 5227
 /// and in Docker's.
 pub fn question(mac: MacAddr, tell: Ipv4Addr, ip: Ipv4Addr) -> [u8; FRAME_LEN] {
+    question_to(MacAddr::BROADCAST, mac, tell, ip)
+}
+
+/// The same to one machine, as one that looks whether an entry of its ARP cache
+/// still holds asks it (RFC 1122 §2.3.2.1).
+pub fn question_to(to: MacAddr, mac: MacAddr, tell: Ipv4Addr, ip: Ipv4Addr) -> [u8; FRAME_LEN] {
     let own = EthernetAddress(mac.0);
     let ethernet = EthernetRepr {
         src_addr: own,
-        dst_addr: EthernetAddress::BROADCAST,
+        dst_addr: EthernetAddress(to.0),
         ethertype: EthernetProtocol::Arp,
     };
     let arp = ArpRepr::EthernetIpv4 {

@@ -2,7 +2,7 @@
 //! take, a container's address. Judged by `ip` and by captures on the switch.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(strict_takes_the_standard_s_time),
         Test::new(off_asks_nobody).needs(&["ip"]),
         Test::new(the_first_word_is_the_probe),
+        Test::new(strange_siblings_are_asked_one_by_one).needs(&["ip"]),
         Test::new(siblings_hear_the_second_announcement).needs(&["ip"]),
         Test::new(defended_once_in_ten_seconds).limit_s(90),
         Test::new(live_connect_looks_too).needs(&["ip"]),
@@ -436,18 +437,59 @@ fn the_first_word_is_the_probe() -> Verdict {
     said(&["network", "rm", "mac1"]).map(drop)
 }
 
-/// Three for the LAN, of which the first leaves by the parent; unless the MAC
-/// was given by hand.
-fn siblings_hear_the_second_announcement() -> Verdict {
-    let lan = lan()?;
-    let link = "link add sibling link eth1 type macvlan mode bridge";
-    for line in [link, "link set sibling up"] {
+/// Another macvlan of the parent's, nobody's container: what ARP comes to it.
+fn sibling(mac: &str) -> Verdict<OwnedFd> {
+    let link = format!("link add sibling link eth1 address {mac} type macvlan mode bridge");
+    for line in [&link, "link set sibling up"] {
         let words: Vec<&str> = ["ip"].into_iter().chain(line.split(' ')).collect();
         judge::run(&words)?.success()?;
     }
     let sibling = raw::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, 0)?;
     let index = nix::net::if_::if_nametoindex("sibling")?;
     raw::bind_packet(sibling.as_fd(), 0x0806, i32::try_from(index)?)?;
+    Ok(sibling)
+}
+
+/// The probe comes to a sibling that is a stranger, and to it alone; not to one
+/// whose MAC says that it has another address.
+fn strange_siblings_are_asked_one_by_one() -> Verdict {
+    let lan = lan()?;
+    for (mac, is_asked) in [("02:00:00:00:00:99", true), ("02:42:0a:00:02:63", false)] {
+        let heard = sibling(mac)?;
+        let add = "ip addr add 10.0.2.99/32 dev sibling noprefixroute";
+        judge::run(&add.split(' ').collect::<Vec<_>>())?.success()?;
+        let mut capture = Capture::start(&lan.gateway)?;
+        let run = ["run", "--rm", "--network=mac1", "tester", "ip", "link"];
+        said(&run)?;
+        let seen = askers(capture.frames()?, "10.0.2.2");
+        assert!(
+            seen.contains(&"0.0.0.0".to_owned()),
+            "the LAN is asked: {seen:?}"
+        );
+        let mut frame = [0; 64];
+        let mut asked = Vec::new();
+        while let Ok(42..) = nix::unistd::read(&heard, &mut frame) {
+            asked.push((MacAddr(frame[..6].try_into()?), frame[28..32] == [0; 4]));
+        }
+        let expected = is_asked.then_some((mac.parse()?, true));
+        assert_eq!(asked, expected.into_iter().collect::<Vec<_>>(), "{mac}");
+        let run = ["run", "--rm", "--network=mac1", "--ip=10.0.2.99"];
+        let (code, _, err) = dockless(&[&run[..], &["tester", "ip", "link"]].concat())?;
+        assert_eq!(code, Some(125), "{err}");
+        // Two links of a parent cannot have one MAC: with that address it is one
+        // that says so.
+        let is_answer = err.contains("Address already in use: 10.0.2.99");
+        assert!(is_answer == is_asked && err.contains(mac), "{err}");
+        judge::run(&["ip", "link", "del", "sibling"])?.success()?;
+    }
+    said(&["network", "rm", "mac1"]).map(drop)
+}
+
+/// Three for the LAN, of which the first leaves by the parent; unless the MAC
+/// was given by hand.
+fn siblings_hear_the_second_announcement() -> Verdict {
+    let lan = lan()?;
+    let sibling = sibling("02:00:00:00:00:99")?;
     let ip = Ipv4Addr::new(10, 0, 2, 2);
     for (flags, expected) in [(&[][..], 2), (&["--mac-address=02:00:00:00:00:77"], 3)] {
         let mut capture = Capture::start(&lan.gateway)?;

@@ -28,12 +28,16 @@ use crate::net::Attachment;
 use crate::net::acd::{self, Acd, DEFEND_INTERVAL, Ear, LATE, Watch};
 use crate::net::announce::Announcer;
 use crate::net::spec::NetworkSpec;
-use crate::netlink::Link;
+use crate::netlink::{Link, MacvlanMode, Mode};
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::netns::Host;
 
 /// A network that a running program joins has no exec to wait for.
 pub(super) const JOIN_WAIT: Duration = Duration::from_millis(2);
+
+/// More strangers than that on a parent are asked by a broadcast: it comes to
+/// all, and costs some microseconds for each.
+const FEW: usize = 16;
 
 /// An address that was given, and turned out to be somebody's.
 #[derive(Clone, Debug)]
@@ -160,7 +164,10 @@ impl Network {
         };
         let mut watch = Watch::new(netns, attachment.ifindex, ear, attachment.mac, ip)?;
         if self.acd == Acd::Fast {
-            watch.probe()?;
+            match parent.and_then(|parent| self.strangers(attachment, parent, ip)) {
+                Some(strangers) => watch.probe_outside(&strangers)?,
+                None => watch.probe()?,
+            }
         }
         Ok(Some(Claim {
             watch,
@@ -169,6 +176,31 @@ impl Network {
             is_registered: false,
             deaf_until: None,
         }))
+    }
+
+    /// Whom to ask of the parent's other macvlans, one by one: not those whose
+    /// MAC tells that they have another address, as that of each container of
+    /// ours does which has not been given one. (One with this address has this
+    /// MAC, and two links of a parent cannot.) `None`: a broadcast is better.
+    fn strangers(
+        &mut self,
+        attachment: &Attachment,
+        parent: &Link<Host>,
+        ip: Ipv4Addr,
+    ) -> Option<Vec<MacAddr>> {
+        // Others do not talk to their siblings.
+        if attachment.mode != Mode::Macvlan(MacvlanMode::Bridge) {
+            return None;
+        }
+        let all = self.host.filters(parent.index).ok()?;
+        // Where its own is not, others may not be either.
+        if !all.contains(&attachment.mac) {
+            return None;
+        }
+        let is_strange =
+            |mac: &MacAddr| *mac != attachment.mac && mac.to_ipv4().is_none_or(|other| other == ip);
+        let strangers: Vec<MacAddr> = all.into_iter().filter(is_strange).collect();
+        (strangers.len() <= FEW).then_some(strangers)
     }
 
     /// Whether [`Network::settle`] has anything to ask.
