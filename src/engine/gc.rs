@@ -395,6 +395,9 @@ impl Engine {
             let text = format!("{}: removed what nobody keeps", path.display());
             all.did.push(text);
         }
+        for path in self.dead_bells()? {
+            file::remove(&path)?;
+        }
         for lease in self.orphans()? {
             file::remove(&lease)?;
             let text = format!("{}: removed an address without a holder", lease.display());

@@ -5,18 +5,27 @@
 //! program that knows how each link was last seen: index, flags, name and MAC.
 //! A message that says the same again (a sibling came or went on the parent,
 //! promiscuity, statistics) is dropped in the kernel, and so is one of any
-//! other link; only what differs wakes. What the message says is thrown away:
-//! whoever wakes reads the links afresh, so that nothing that is lost (ENOBUFS)
-//! is missed. Hence the order: first [`LinkWatch::wake_unless`], then look, and again
-//! if what is seen then is not what was expected.
+//! other link; only what differs wakes. What the message says is of no
+//! interest: whoever wakes reads the links afresh, so that nothing that is lost
+//! (ENOBUFS) is missed. Hence the order: first listen, then look, and again if
+//! what is seen then is not what was expected.
 //!
-//! Where a link is waited for that is not there, every message counts.
+//! The kernel copies each message for each such socket before it asks the
+//! socket's program, and a macvlan that comes or goes is two messages about its
+//! parent. So all who expect the same of the same links share one socket
+//! ([`Bell`]): it is taken from a process that has it (pidfd_getfd(2)). Nobody
+//! reads it: what has come in once stays, so that everybody sees it, and each
+//! goes on with another bell, of what is expected then.
+//!
+//! Where a link is waited for that is not there, every message counts, and each
+//! has a socket of its own ([`LinkWatch`]).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::Link;
@@ -76,18 +85,26 @@ pub enum Ear {
     LinksAndRoutes,
 }
 
+/// Hears every change.
 #[derive(Debug)]
 pub struct LinkWatch {
     socket: Socket,
 }
 
+fn failed(error: std::io::Error) -> Error {
+    Error::sys("listen to rtnetlink", Subject::None, error)
+}
+
+fn socket() -> Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
+    socket.set_non_blocking(true).map_err(failed)?;
+    socket.bind(&SocketAddr::new(0, 0)).map_err(failed)?;
+    Ok(socket)
+}
+
 impl LinkWatch {
-    /// Hears everything, until it is told what to expect.
     pub fn new(ear: Ear) -> Result<Self> {
-        let failed = |e: std::io::Error| Error::sys("listen to rtnetlink", Subject::None, e);
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
-        socket.set_non_blocking(true).map_err(failed)?;
-        socket.bind(&SocketAddr::new(0, 0)).map_err(failed)?;
+        let socket = socket()?;
         let groups: &[u32] = match ear {
             Ear::Links => &[libc::RTNLGRP_LINK],
             Ear::LinksAndRoutes => &[
@@ -100,21 +117,6 @@ impl LinkWatch {
             socket.add_membership(*group).map_err(failed)?;
         }
         Ok(Self { socket })
-    }
-
-    /// From now on only a difference from `known` wakes.
-    pub fn wake_unless(&self, known: &[Seen]) -> Result<()> {
-        self.filter(&program(known))
-    }
-
-    /// From now on everything wakes: something is waited for that is not there.
-    pub fn wake_always(&self) -> Result<()> {
-        self.filter(&[op(libc::BPF_RET | libc::BPF_K, u32::MAX, 0, 0)])
-    }
-
-    fn filter(&self, program: &[libc::sock_filter]) -> Result<()> {
-        raw::attach_filter(self.as_fd(), program)
-            .map_err(|errno| Error::sys("filter rtnetlink", Subject::None, errno))
     }
 
     /// Forgets what has come in; whether anything has.
@@ -140,6 +142,65 @@ impl LinkWatch {
 }
 
 impl AsFd for LinkWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Hears when one of some links is not as it was seen any more: once.
+#[derive(Debug)]
+pub struct Bell {
+    socket: Socket,
+}
+
+/// Where another process finds a bell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// In the caller's PID namespace.
+    pub pid: i32,
+    pub fd: i32,
+    /// SO_COOKIE: no other socket has it before the next boot.
+    pub cookie: u64,
+}
+
+impl Bell {
+    pub fn new(known: &[Seen]) -> Result<Self> {
+        let socket = socket()?;
+        // Before the first message.
+        raw::attach_filter(socket.as_fd(), &program(known))
+            .map_err(|errno| Error::sys("filter rtnetlink", Subject::None, errno))?;
+        socket.add_membership(libc::RTNLGRP_LINK).map_err(failed)?;
+        Ok(Self { socket })
+    }
+
+    /// The bell that another process has there, if it is still that one, has not
+    /// rung, and may be had (ptrace(2), "ptrace access mode checking").
+    pub fn shared(at: &Whereabouts) -> Option<Self> {
+        let process = raw::pidfd_open(at.pid).ok()?;
+        let socket = raw::pidfd_getfd(process.as_fd(), at.fd).ok()?;
+        if raw::socket_cookie(socket.as_fd()) != Ok(at.cookie) {
+            return None;
+        }
+        let socket = raw::netlink_socket(socket);
+        Some(Self { socket }).filter(|bell| !bell.has_rung())
+    }
+
+    pub fn whereabouts(&self) -> Option<Whereabouts> {
+        Some(Whereabouts {
+            pid: i32::try_from(std::process::id()).ok()?,
+            fd: self.socket.as_raw_fd(),
+            cookie: raw::socket_cookie(self.socket.as_fd()).ok()?,
+        })
+    }
+
+    pub fn has_rung(&self) -> bool {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        // Lost messages (POLLERR) are a change, too.
+        !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+    }
+}
+
+impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

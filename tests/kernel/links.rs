@@ -47,6 +47,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(killed_while_it_makes_the_link_again)
             .needs(&["ip", "nft"])
             .limit_s(120),
+        Test::new(supervisors_of_a_parent_share_a_socket).needs(ip),
         Test::new(others_links_do_not_wake_it).needs(ip).limit_s(60),
     ]
 }
@@ -959,6 +960,68 @@ fn others_links_do_not_wake_it() -> Verdict {
     has_state("web", "no carrier", "lan0")?;
     assert!(switches(supervisor.trim()) > before);
     nothing_left(&["web"], &["mac1"])
+}
+
+/// One socket hears the parent for all of them; and for those that are left,
+/// once its maker has gone.
+fn supervisors_of_a_parent_share_a_socket() -> Verdict {
+    let lan = Lab::here(0)?;
+    plug(&lan, "lan0")?;
+    create("mac1", &["-o", "parent=lan0"])?;
+    for name in ["web", "db"] {
+        run(name, "mac1", &[])?;
+        // It is taken a moment after the start.
+        eventually("a bell", || {
+            Ok((!rtnetlink_of(name)?.is_empty()).then_some(()))
+        })?;
+    }
+    let (web, db) = (rtnetlink_of("web")?, rtnetlink_of("db")?);
+    assert_eq!(web, db);
+    assert_eq!(web.len(), 1, "{web:?}");
+    said(&["rm", "-f", "web"])?;
+    cable(&lan, "lan0", false)?;
+    has_state("db", "no carrier", "lan0")?;
+    run("late", "mac1", &[])?;
+    cable(&lan, "lan0", true)?;
+    for name in ["db", "late"] {
+        has_state(name, "up", "lan0")?;
+    }
+    // Once rung, there is another: it goes on.
+    ip(&["link", "set", "lan0", "down"])?;
+    for name in ["db", "late"] {
+        has_state(name, "no carrier", "lan0")?;
+    }
+    nothing_left(&["db", "late"], &["mac1"])
+}
+
+/// The inodes of a supervisor's sockets that hear of the host's links.
+fn rtnetlink_of(container: &str) -> Verdict<Vec<String>> {
+    let pid = said(&["inspect", "-f", "{{.Dockless.SupervisorPid}}", container])?;
+    let mut found = Vec::new();
+    for fd in fs::read_dir(format!("/proc/{}/fd", pid.trim()))? {
+        let target = fs::read_link(fd?.path()).unwrap_or_default();
+        let target = target.to_string_lossy();
+        if let Some(inode) = target
+            .strip_prefix("socket:[")
+            .and_then(|t| t.strip_suffix(']'))
+            && is_in_group(inode)?
+        {
+            found.push(inode.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// By /proc/net/netlink: protocol 0, and RTNLGRP_LINK, bit 0 of its groups.
+fn is_in_group(inode: &str) -> Verdict<bool> {
+    let all = fs::read_to_string("/proc/net/netlink")?;
+    Ok(all.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let groups = words.get(3).and_then(|g| u32::from_str_radix(g, 16).ok());
+        words.get(1) == Some(&"0")
+            && groups.is_some_and(|g| g & 1 != 0)
+            && words.last() == Some(&inode)
+    }))
 }
 
 /// How often a process was woken, or made to wait.

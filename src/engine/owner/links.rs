@@ -2,8 +2,8 @@
 //! lose their carrier, are renamed, go, and come back.
 //!
 //! *Theory of operation.* The kernel deletes a container's link together with
-//! its parent, so somebody outside has to make it again. A [`LinkWatch`] on the
-//! host's links, made shortly after the program has started, wakes the loop
+//! its parent, so somebody outside has to make it again. A [`Bell`](crate::netlink::watch::Bell) on the
+//! host's links, taken shortly after the program has started, wakes the loop
 //! when a parent has changed; each leg is then compared with what its
 //! [`Attachment`] says ([`Network::follow_links`]), and what differs is done,
 //! noted as an event, and recorded for `inspect`:
@@ -30,8 +30,10 @@
 //! Whatever fails is noted, tried again [`TRIES`] times, and then when links
 //! change.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::bells::Shared;
 use super::network::{Network, Pending, not_made};
 use super::{LINKS_KEY, Owned};
 use crate::base::{Error, IfName, Journal, Result};
@@ -56,11 +58,45 @@ const TRIES: u8 = 5;
 /// The supervisor's eye on the host's links.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    watch: Option<(LinkWatch, Ear)>,
+    hearing: Option<Hearing>,
     look_at: Option<Instant>,
 }
 
+#[derive(Debug)]
+enum Hearing {
+    /// Something is waited for that is not there.
+    All(LinkWatch, Ear),
+    Shared(Shared),
+}
+
+impl AsFd for Hearing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::All(watch, _) => watch.as_fd(),
+            Self::Shared(shared) => shared.bell.as_fd(),
+        }
+    }
+}
+
 impl Links {
+    /// Whether what is listened to is of no more use.
+    fn has_rung(&self) -> Result<bool> {
+        match &self.hearing {
+            Some(Hearing::All(watch, _)) => watch.drain().map(|_| false),
+            Some(Hearing::Shared(shared)) => Ok(shared.bell.has_rung()),
+            None => Ok(false),
+        }
+    }
+
+    /// A bell that others have, too, does not leave the poll set by itself when
+    /// it is closed here.
+    fn stop(&mut self, epoll: &Epoll) -> Result<()> {
+        match self.hearing.take() {
+            Some(watch) => epoll.remove(&watch),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.look_at
     }
@@ -97,8 +133,8 @@ impl Network {
         epoll: &Epoll,
     ) -> Result<Vec<view::Event>> {
         let mut happened = Vec::new();
-        if let Some((watch, _)) = &self.links.watch {
-            watch.drain()?;
+        if self.links.has_rung()? {
+            self.links.stop(epoll)?;
         }
         self.links.look_at = None;
         for at in 0..self.legs.len() {
@@ -107,7 +143,7 @@ impl Network {
                 self.note_trouble(at, &error);
             }
         }
-        self.listen(epoll)?;
+        self.listen(engine, epoll)?;
         Ok(happened)
     }
 
@@ -435,7 +471,7 @@ impl Network {
 
     /// Wakes up for what matters, from now on. What has changed since it was
     /// looked at is looked at again.
-    fn listen(&mut self, epoll: &Epoll) -> Result<()> {
+    fn listen(&mut self, engine: &Engine, epoll: &Epoll) -> Result<()> {
         let mut waits = false;
         let mut routes = false;
         let mut known = Vec::new();
@@ -451,26 +487,25 @@ impl Network {
             }
             known.extend(leg.lower.seen.clone());
         }
-        let ear = match waits && routes {
+        let ear = match routes {
             true => Ear::LinksAndRoutes,
             false => Ear::Links,
         };
-        if self.legs.is_empty() {
-            self.links.watch = None;
-            return Ok(());
+        let is_kept = match &self.links.hearing {
+            Some(Hearing::All(_, had)) => waits && *had == ear,
+            Some(Hearing::Shared(shared)) => !waits && shared.known == known,
+            None => false,
+        };
+        if !is_kept {
+            self.links.stop(epoll)?;
         }
-        if self.links.watch.as_ref().is_none_or(|(_, had)| *had != ear) {
-            // The old one leaves the poll set when it is closed.
-            self.links.watch = None;
-            let watch = LinkWatch::new(ear)?;
-            epoll.add(&watch, EpollFlags::EPOLLIN, LINKS_KEY)?;
-            self.links.watch = Some((watch, ear));
-        }
-        if let Some((watch, _)) = &self.links.watch {
-            match waits {
-                true => watch.wake_always()?,
-                false => watch.wake_unless(&known)?,
-            }
+        if self.links.hearing.is_none() && !self.legs.is_empty() {
+            let hearing = match waits {
+                true => Hearing::All(LinkWatch::new(ear)?, ear),
+                false => Hearing::Shared(engine.bell(known.clone())?),
+            };
+            epoll.add(&hearing, EpollFlags::EPOLLIN, LINKS_KEY)?;
+            self.links.hearing = Some(hearing);
         }
         for seen in &known {
             let link = self.host.link_by_index(seen.index)?;

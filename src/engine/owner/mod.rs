@@ -24,6 +24,7 @@ use crate::sys::cgroup::Cgroup;
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::process::{self, ExitStatus, SingleThreaded};
 
+mod bells;
 mod claims;
 mod dhcp;
 mod dhcp6;

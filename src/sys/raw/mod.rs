@@ -105,6 +105,14 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     })?)
 }
 
+/// A duplicate of another process's descriptor, CLOEXEC (Linux 5.6).
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd> {
+    // SAFETY: takes integers, returns a new descriptor.
+    owned(Errno::result(unsafe {
+        libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0)
+    })?)
+}
+
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     // SAFETY: a null siginfo means "as kill(2) would fill it in".
     Errno::result(unsafe {
@@ -233,6 +241,23 @@ pub fn socket(domain: i32, ty: i32, protocol: i32) -> Result<OwnedFd> {
     // SAFETY: takes three integers, returns a new descriptor.
     let fd = Errno::result(unsafe { libc::socket(domain, ty | libc::SOCK_CLOEXEC, protocol) })?;
     owned(libc::c_long::from(fd))
+}
+
+/// SO_COOKIE: a number that no other socket has before the next boot.
+pub fn socket_cookie(socket: BorrowedFd<'_>) -> Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length: libc::socklen_t = 8;
+    // SAFETY: the kernel writes at most `length` bytes, which `cookie` has.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            ptr::from_mut(&mut cookie).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(cookie)
 }
 
 /// A netlink socket that was opened elsewhere (in another namespace).
