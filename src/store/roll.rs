@@ -40,9 +40,11 @@ const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
 const DIED: [u8; 4] = FUTEX_OWNER_DIED.to_ne_bytes();
 
-/// Word, four bytes of nothing, id; the rest is nothing.
+/// Word, four bytes of nothing, id; the rest is the kernel's.
 const SLOT: usize = 64;
 const ID: std::ops::Range<usize> = 8..40;
+/// Where what leads the kernel to the word is.
+const HEAD: usize = SLOT - raw::ROBUST_LIST_HEAD;
 /// What the first slot says, before the boot's id: who was alive under another
 /// kernel is not.
 const HEADER: &[u8; 16] = b"dockless roll 1 ";
@@ -117,7 +119,7 @@ impl Roll {
             let (word, id) = (word_of(slot), ContainerId::from_bytes(id_of(slot)));
             // What cannot be asked is for who tries to lock it to learn of.
             let is_held = || Lock::is_held(&self.lock_of(&id)).unwrap_or(false);
-            if word != 0 && (is_live(word) && has_process(word) || is_held()) {
+            if word != 0 && (is_live(word) || is_held()) {
                 survey.held.insert(id.into());
             } else if self.is_used(slot) {
                 survey.free.push(id.into());
@@ -169,13 +171,16 @@ impl Roll {
         let mark = || {
             // Opened anew: the mapping keeps it open, and a lock with it.
             let file = File::options().read(true).write(true).open(&self.path);
-            file.is_ok_and(|file| raw::mark_at_end(file.as_fd(), offset).is_ok())
+            let head = offset + HEAD as u64;
+            file.is_ok_and(|file| raw::mark_at_end(file.as_fd(), offset, head).is_ok())
         };
         let word = match is_free && mark() {
             true => own,
             false => own | FUTEX_OWNER_DIED,
         };
-        file.write_all_at(&slot(word, id), offset).map_err(fail)?;
+        let slot = slot(word, id);
+        let begin = slot.get(..ID.end).unwrap_or_default();
+        file.write_all_at(begin, offset).map_err(fail)?;
         if word == own {
             MARKED.store(own, Ordering::SeqCst);
         }
@@ -285,6 +290,8 @@ impl Place {
     /// The mark can be another slot's.
     fn let_go(&mut self) {
         if self.is_marked() {
+            // Where it cannot be said, the word is not this process's any more.
+            let _ = raw::mark_nothing();
             MARKED.store(0, Ordering::SeqCst);
         }
         self.word = 0;
@@ -350,8 +357,7 @@ fn is_live(word: u32) -> bool {
 }
 
 /// Whether somebody has the id in a word. Where nobody has, the kernel could not
-/// leave its mark (the OOM reaper had the memory that leads to the word first,
-/// say).
+/// leave its mark: the page was to be read in, and could not.
 fn has_process(word: u32) -> bool {
     let pid = i32::try_from(word & FUTEX_TID_MASK).unwrap_or_default();
     pid != 0 && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
@@ -412,12 +418,13 @@ mod tests {
         drop(roll.acquire(&id(1)).unwrap());
         let file = File::options().write(true).open(&roll.path).unwrap();
         let put = |word| file.write_all_at(&slot(word, id(1).to_bytes()), SLOT as u64);
-        // A pid that nobody has.
+        // A pid that nobody has: only who tidies up looks.
         put(FUTEX_TID_MASK).unwrap();
-        assert_eq!(count(&roll), (0, 1));
+        assert_eq!(count(&roll), (1, 0));
+        roll.tidy().unwrap();
+        assert_eq!(count(&roll), (1, 0));
         let lock = roll.lock_of(&id(1));
         std::fs::remove_file(&lock).unwrap();
-        assert_eq!(count(&roll), (0, 0));
         roll.tidy().unwrap();
         assert!(words(&roll).is_empty());
         put(1).unwrap();
@@ -464,8 +471,9 @@ mod tests {
         // several.
         let Some(child) = raw::fork().unwrap() else {
             let own = std::process::id().to_ne_bytes();
-            let done = raw::mark_at_end(file.as_fd(), 4 + SLOT as u64)
-                .and_then(|()| raw::mark_at_end(file.as_fd(), SLOT as u64))
+            let slot = SLOT as u64;
+            let done = raw::mark_at_end(file.as_fd(), slot + 4, slot + HEAD as u64)
+                .and_then(|()| raw::mark_at_end(file.as_fd(), slot, slot + HEAD as u64))
                 .is_ok()
                 && file.write_all_at(&own, SLOT as u64).is_ok()
                 && file.write_all_at(&own, 4 + SLOT as u64).is_ok();

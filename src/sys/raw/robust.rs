@@ -1,104 +1,113 @@
 //! A word in a file that the kernel marks when this process ends: a robust
 //! futex (set_robust_list(2), Documentation/locking/robust-futex-ABI.rst).
+//!
+//! What leads the kernel to the word is in the file, too: memory that nobody
+//! shares is the first that an out-of-memory kill takes (mm/oom_kill.c,
+//! `__oom_reap_task_mm`), before the kernel has looked there.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::errno::Errno;
+use nix::sys::uio::pwrite;
 
-/// struct `robust_list`
-#[repr(C)]
-struct Node {
-    next: AtomicPtr<Node>,
-}
+/// Bytes of a struct `robust_list_head`: the list, which is a pointer to
+/// itself when it is empty; from an entry to its futex word, in bytes; and the
+/// entry that is being put on the list or taken off, which counts.
+pub const ROBUST_LIST_HEAD: usize = 24;
 
-/// struct `robust_list_head`
-#[repr(C)]
-struct Head {
-    list: Node,
-    /// From a node to its futex word, in bytes.
-    futex_offset: AtomicIsize,
-    list_op_pending: AtomicPtr<Node>,
-}
-
-/// The main thread's list: empty, or with `NODE` alone on it.
-static HEAD: Head = Head {
-    list: Node {
-        next: AtomicPtr::new(ptr::null_mut()),
-    },
-    futex_offset: AtomicIsize::new(0),
-    list_op_pending: AtomicPtr::new(ptr::null_mut()),
-};
-static NODE: Node = Node {
-    next: AtomicPtr::new(ptr::null_mut()),
-};
 /// The mapped page, or null.
 static MAPPED: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
+/// The list that leads nowhere.
+static EMPTY: [AtomicPtr<libc::c_void>; 3] =
+    [const { AtomicPtr::new(ptr::null_mut()) }; ROBUST_LIST_HEAD / size_of::<u64>()];
 
-/// When this process ends, and the four bytes at `offset` of the file are its
-/// id then, the kernel puts `FUTEX_OWNER_DIED` there. One word a process: the
-/// last one that this was called for. For the main thread alone (EPERM); the
-/// file must be open for reading and writing and reach as far (EINVAL if the
-/// word is not aligned). A forked process has none.
+/// When this process ends, and the four bytes at `word` of the file are its id
+/// then, the kernel puts `FUTEX_OWNER_DIED` there. It goes by the
+/// [`ROBUST_LIST_HEAD`] bytes at `head`, which are written now and are to stay.
+/// One word a process: the last one that this was called for. For the main
+/// thread alone (EPERM); the file must be open for reading and writing and reach
+/// as far, both must be on one page, and aligned (EINVAL). A forked process has
+/// none.
 ///
 /// It takes the place of the list that glibc has made for robust mutexes, which
 /// this program has none of.
-pub fn mark_at_end(file: BorrowedFd<'_>, offset: u64) -> super::Result<()> {
+pub fn mark_at_end(file: BorrowedFd<'_>, word: u64, head: u64) -> super::Result<()> {
     if nix::unistd::gettid() != nix::unistd::getpid() {
         return Err(Errno::EPERM);
     }
-    if !offset.is_multiple_of(4) {
+    let size = page_size()?;
+    let page = size as u64;
+    let start = word - word % page;
+    let within = |at: u64, align: u64| match at.checked_sub(start) {
+        Some(at) if at < page && at.is_multiple_of(align) => usize::try_from(at).ok(),
+        _ => None,
+    };
+    let (Some(word_at), Some(head_at)) = (within(word, 4), within(head, 8)) else {
         return Err(Errno::EINVAL);
-    }
-    let too_far = |_| Errno::EINVAL;
-    // SAFETY: takes no pointer.
-    let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    let size = usize::try_from(page_size).map_err(too_far)?;
-    let page_size = size as u64;
-    let within = usize::try_from(offset % page_size).map_err(too_far)?;
-    let start = i64::try_from(offset - offset % page_size).map_err(too_far)?;
+    };
     // SAFETY: a new mapping at an address of the kernel's choice, which nothing
     // but the kernel ever reads or writes through: a file that is cut short
     // meanwhile faults nobody here.
-    let page = unsafe {
+    let mapped = unsafe {
         libc::mmap(
             ptr::null_mut(),
             size,
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_SHARED,
             file.as_raw_fd(),
-            start,
+            i64::try_from(start).map_err(|_| Errno::EINVAL)?,
         )
     };
-    if page == libc::MAP_FAILED {
+    if mapped == libc::MAP_FAILED {
         return Err(Errno::last());
     }
-    let head = ptr::from_ref(&HEAD.list).cast_mut();
-    let node = ptr::from_ref(&NODE).cast_mut();
-    // Empty while the offset is neither the old nor the new one.
-    HEAD.list.next.store(head, Ordering::SeqCst);
-    let word = page.addr().wrapping_add(within);
-    HEAD.futex_offset.store(
-        word.wrapping_sub(node.addr()).cast_signed(),
-        Ordering::SeqCst,
-    );
-    NODE.next.store(head, Ordering::SeqCst);
-    HEAD.list.next.store(node, Ordering::SeqCst);
-    let old = MAPPED.swap(page, Ordering::SeqCst);
-    if !old.is_null() {
-        // SAFETY: the page that an earlier call has mapped; the list does not
-        // lead there any more.
-        unsafe { libc::munmap(old, size) };
-    }
-    // SAFETY: HEAD and NODE are statics with the kernel's layout, each pointer
-    // of theirs null or to one of them.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_set_robust_list,
-            ptr::from_ref(&HEAD),
-            size_of::<Head>(),
-        )
+    let address = mapped.addr() + head_at;
+    let offset = word_at.wrapping_sub(head_at);
+    let fields = [address, offset, address].map(usize::to_ne_bytes);
+    let written = i64::try_from(head)
+        .map_err(|_| Errno::EINVAL)
+        .and_then(|head| pwrite(file, fields.as_flattened(), head));
+    let set = match written {
+        Ok(ROBUST_LIST_HEAD) => set_robust_list(address),
+        Ok(_) => Err(Errno::EIO),
+        Err(errno) => Err(errno),
     };
+    let unused = match set {
+        Ok(()) => MAPPED.swap(mapped, Ordering::SeqCst),
+        Err(_) => mapped,
+    };
+    unmap(unused, size);
+    set
+}
+
+/// Nothing is marked any more.
+pub fn mark_nothing() -> super::Result<()> {
+    let address = ptr::from_ref(&EMPTY).addr();
+    EMPTY[0].store(ptr::from_ref(&EMPTY).cast_mut().cast(), Ordering::SeqCst);
+    set_robust_list(address)?;
+    unmap(MAPPED.swap(ptr::null_mut(), Ordering::SeqCst), page_size()?);
+    Ok(())
+}
+
+fn page_size() -> super::Result<usize> {
+    // SAFETY: takes no pointer.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).map_err(|_| Errno::EINVAL)
+}
+
+fn set_robust_list(address: usize) -> super::Result<()> {
+    // SAFETY: the kernel reads there when this thread ends, by accesses that may
+    // fault; what it follows are the three fields above, none of which leads to
+    // memory of this program but EMPTY itself.
+    let done = unsafe { libc::syscall(libc::SYS_set_robust_list, address, ROBUST_LIST_HEAD) };
     Errno::result(done).map(drop)
+}
+
+fn unmap(page: *mut libc::c_void, size: usize) {
+    if !page.is_null() {
+        // SAFETY: a page that `mark_at_end` has mapped, and that nothing leads
+        // to any more.
+        unsafe { libc::munmap(page, size) };
+    }
 }
