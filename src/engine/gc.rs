@@ -176,6 +176,7 @@ impl Engine {
         if errors.is_empty() {
             errors.extend(self.release_all(id).err());
         }
+        errors.extend(self.drop_dead_bells().err());
         let mut happened = record.as_ref().map_or_else(Vec::new, |r| self.unseen(r));
         if keep {
             if let Some(mut record) = record
@@ -395,9 +396,7 @@ impl Engine {
             let text = format!("{}: removed what nobody keeps", path.display());
             all.did.push(text);
         }
-        for path in self.dead_bells()? {
-            file::remove(&path)?;
-        }
+        self.drop_dead_bells()?;
         for lease in self.orphans()? {
             file::remove(&lease)?;
             let text = format!("{}: removed an address without a holder", lease.display());

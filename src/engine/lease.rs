@@ -6,37 +6,25 @@
 //! container, and never one that somebody else has got since. All choices are made
 //! under one lock, so two commands never get the same address; that of a
 //! host-side link too (see `access`). There is no folder per subnet: removing the
-//! last lease would have to remove it, and race with the next.
+//! last lease would have to remove it, and race with the next. What is free is
+//! looked up in an `index`.
+
+mod choice;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::Engine;
+use super::index::{self, Index, LEASED, RESERVED};
 use super::names::list;
 use crate::base::{Cidr, ContainerId, Error, Family, NetworkId, OfFamily, Result};
 use crate::net::ipam::{self, Pool};
-use crate::net::spec::{HostAccess, NetworkSpec};
+use crate::net::spec::NetworkSpec;
 use crate::store::Lock;
 use crate::store::file::{self, Durability};
-
-/// Which address an endpoint would like.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Wish {
-    /// `--ip`: this one or none.
-    Exactly(IpAddr),
-    /// The one it had last, if it is still free.
-    Rather(IpAddr),
-    Any,
-}
-
-/// The address of the host-side link, if it has one of its own.
-fn host_side(network: &NetworkSpec) -> Option<IpAddr> {
-    match network.host_access {
-        HostAccess::On { ip } => ip.map(IpAddr::V4),
-        HostAccess::Off => None,
-    }
-}
+use choice::{Choice, Held, host_side};
+pub(super) use choice::{Wish, is_neighbours};
 
 /// What a lease says.
 #[derive(Debug)]
@@ -67,16 +55,6 @@ impl Lease {
         }
         text
     }
-}
-
-/// Whether another network on this subnet reserves an address, or has it on its
-/// host-side link.
-pub(super) fn is_neighbours(neighbours: &[NetworkSpec], subnet: Cidr, ip: IpAddr) -> bool {
-    neighbours.iter().any(|n| {
-        let of_subnet = |p: &&Pool| p.subnet == subnet;
-        let reserved = |p| ipam::is_reserved(p, ip);
-        host_side(n) == Some(ip) || n.pools.iter().filter(of_subnet).any(reserved)
-    })
 }
 
 /// `10.0.2.0_24@eth0,`: what the names of a subnet's leases begin with. What
@@ -114,7 +92,7 @@ fn named(leases: &[String], prefix: &str) -> HashSet<IpAddr> {
 
 /// The address in the name of a lease.
 fn address(name: &str) -> Option<IpAddr> {
-    name.rsplit(',').next()?.parse().ok()
+    index::split(name).map(|(_, ip)| ip)
 }
 
 impl Engine {
@@ -145,74 +123,103 @@ impl Engine {
         names: &[String],
         others: &HashSet<IpAddr>,
     ) -> Result<(IpAddr, Cidr)> {
-        let _lock = self.address_lock()?;
+        let lock = self.address_lock()?;
         // `network rm` and `host-access` hold the same lock: the network is
         // there, and stays until they can see this lease; and its host-side
         // link may have got an address since the caller read of it.
         let network = &self
             .load_network(&network.id)?
             .ok_or_else(|| Error::not_found(format!("network {} not found", network.name)))?;
-        let neighbours = self.neighbours(network)?;
-        let mut held: Vec<(Cidr, HashSet<IpAddr>)> = Vec::new();
-        let mut kept = 0;
-        let all = list(&self.lease_folder())?;
-        // Given by the LAN to containers on the same parent.
-        let leased = named(&all, &prefix_of_lan(network.segment()));
-        let own = network.pools.iter();
-        for pool in own.filter(|pool| pool.subnet.family() == family) {
-            let prefix = prefix(network.segment(), pool.subnet);
-            let mut own = named(&all, &prefix);
-            own.extend(&leased);
-            let reserved = self.reserved(&prefix, Some(container), &own)?;
-            kept += reserved.len();
-            own.extend(reserved.into_keys());
-            held.push((pool.subnet, own));
-        }
-        let taken = |pool: &Pool, ip: IpAddr| {
-            held.iter()
-                .any(|(subnet, set)| *subnet == pool.subnet && set.contains(&ip))
-                || host_side(network) == Some(ip)
-                || is_neighbours(&neighbours, pool.subnet, ip)
+        let neighbours = &self.neighbours(network)?;
+        let choice = Choice {
+            network,
+            neighbours,
+            family,
+            wish,
+            others,
         };
-        let free = |ip: IpAddr| -> Result<Option<Cidr>> {
-            let pool = ipam::pool_of(&network.pools, ip)?;
-            let used = ipam::is_reserved(pool, ip) || taken(pool, ip);
-            Ok((!used).then_some(pool.subnet))
+        let mut index = self.index(&lock)?;
+        let by_index = choice.make(&self.held_by_index(&index, &choice, container));
+        let found = match by_index {
+            Some((ip, subnet)) if !self.lease_path(network, subnet, ip).exists() => (ip, subnet),
+            // The index may say more than is true.
+            _ => self.choose_by_files(&choice, container)?,
         };
-        let automatic = || {
-            let better = |pool: &Pool, ip: IpAddr| others.contains(&ip) || taken(pool, ip);
-            let found = ipam::next(&network.pools, family, &better);
-            let found = found.or_else(|| ipam::next(&network.pools, family, &taken));
-            found.ok_or_else(|| {
-                let more = "give the network a wider --ip-range or one more --subnet";
-                Error::conflict(format!(
-                    "no available {family} addresses on this network's address pools: {} ({})",
-                    network.name, network.id
-                ))
-                .hint(match kept {
-                    0 => format!("remove or stop containers, or {more}"),
-                    n => format!(
-                        "{n} kept for containers that do not run: remove some \
-                         (--ip-reserve=off makes them keep none), or {more}"
-                    ),
-                })
-            })
-        };
-        let (ip, subnet) = match wish {
-            Wish::Exactly(ip) => match free(ip)? {
-                Some(subnet) => (ip, subnet),
-                None => return Err(self.in_use(network, &neighbours, ip)?),
-            },
-            Wish::Rather(ip) => match free(ip).map(|s| s.filter(|_| !others.contains(&ip))) {
-                Ok(Some(subnet)) => (ip, subnet),
-                _ => automatic()?,
-            },
-            Wish::Any => automatic()?,
-        };
+        let (ip, subnet) = found;
+        let prefix = prefix(network.segment(), subnet);
+        index.enter(&prefix, ip, LEASED);
         let path = self.lease_path(network, subnet, ip);
         let text = Lease::text(container, &network.id, names);
         file::replace(&path, text.as_bytes(), Durability::Boot)?;
+        self.confirm(&index);
         Ok((ip, Cidr::new(ip, subnet.prefix())?))
+    }
+
+    /// What cannot be had, by the index.
+    fn held_by_index(
+        &self,
+        index: &Index<'_>,
+        choice: &Choice<'_>,
+        container: &ContainerId,
+    ) -> Held {
+        let segment = choice.network.segment();
+        // Given by the LAN to containers on the same parent.
+        let leased = index.taken(&prefix_of_lan(segment));
+        let of_pool = |pool: &Pool| {
+            let prefix = prefix(segment, pool.subnet);
+            let mut taken = index.taken(&prefix);
+            // Its own it may have.
+            if let Wish::Exactly(ip) | Wish::Rather(ip) = choice.wish
+                && index.why(&prefix, ip) == RESERVED
+                && self.reserves(&format!("{prefix}{ip}"), container)
+            {
+                taken.remove(&ip);
+            }
+            taken.extend(&leased);
+            (pool.subnet, taken)
+        };
+        choice.pools().map(of_pool).collect()
+    }
+
+    /// The same by the files themselves: an address, or why there is none.
+    fn choose_by_files(
+        &self,
+        choice: &Choice<'_>,
+        container: &ContainerId,
+    ) -> Result<(IpAddr, Cidr)> {
+        let network = choice.network;
+        let all = list(&self.lease_folder())?;
+        let leased = named(&all, &prefix_of_lan(network.segment()));
+        let mut held = Held::new();
+        let mut kept = 0;
+        for pool in choice.pools() {
+            let prefix = prefix(network.segment(), pool.subnet);
+            let mut taken = named(&all, &prefix);
+            taken.extend(&leased);
+            let reserved = self.reserved(&prefix, Some(container), &taken)?;
+            kept += reserved.len();
+            taken.extend(reserved.into_keys());
+            held.push((pool.subnet, taken));
+        }
+        if let Some(found) = choice.make(&held) {
+            return Ok(found);
+        }
+        if let Wish::Exactly(ip) = choice.wish {
+            ipam::pool_of(&network.pools, ip)?;
+            return Err(self.in_use(network, choice.neighbours, ip)?);
+        }
+        let more = "give the network a wider --ip-range or one more --subnet";
+        Err(Error::conflict(format!(
+            "no available {} addresses on this network's address pools: {} ({})",
+            choice.family, network.name, network.id
+        ))
+        .hint(match kept {
+            0 => format!("remove or stop containers, or {more}"),
+            n => format!(
+                "{n} kept for containers that do not run: remove some \
+                 (--ip-reserve=off makes them keep none), or {more}"
+            ),
+        }))
     }
 
     /// Refuses an address that another container than this one has or keeps,
@@ -275,12 +282,9 @@ impl Engine {
     }
 
     pub(super) fn release(&self, network: &NetworkSpec, addr: Cidr) -> Result<()> {
-        let _lock = self.address_lock()?;
-        self.let_go(&format!(
-            "{}{}",
-            prefix_of(network, addr.network()),
-            addr.addr()
-        ))
+        let lock = self.address_lock()?;
+        let name = format!("{}{}", prefix_of(network, addr.network()), addr.addr());
+        self.let_go(&name, &lock)
     }
 
     /// The same for a container that does not want it any more.
@@ -344,10 +348,11 @@ impl Engine {
         let mut lock = None;
         for name in list(&self.lease_folder())? {
             if self.holder(&name)?.is_some_and(|(id, _)| id == *container) {
-                if lock.is_none() {
-                    lock = Some(self.address_lock()?);
-                }
-                self.let_go(&name)?;
+                let lock = match &lock {
+                    Some(lock) => lock,
+                    None => lock.insert(self.address_lock()?),
+                };
+                self.let_go(&name, lock)?;
             }
         }
         Ok(())
@@ -355,12 +360,18 @@ impl Engine {
 
     /// The host's route goes first: `host-access on` makes one for every lease
     /// that it sees, whether or not its container knows.
-    fn let_go(&self, name: &str) -> Result<()> {
+    fn let_go(&self, name: &str, lock: &Lock) -> Result<()> {
         if let (Some(ip), Some((_, network))) = (address(name), self.holder(name)?) {
             self.shut_host_out(&network, ip)?;
         }
+        let index = self.known_index(lock);
         // Also what a killed `label` has left.
-        file::remove_replaced(&self.lease_folder().join(name))
+        file::remove_replaced(&self.lease_folder().join(name))?;
+        if let (Some(mut index), Some((prefix, ip))) = (index, index::split(name)) {
+            index.strike(prefix, ip, LEASED);
+            self.confirm(&index);
+        }
+        Ok(())
     }
 
     /// Has somebody else got this address since? To be asked under the lock.

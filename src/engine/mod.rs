@@ -23,6 +23,7 @@ mod explain;
 pub mod fuzzing;
 mod gc;
 mod hold;
+mod index;
 mod inspect;
 mod ip6;
 mod launch;

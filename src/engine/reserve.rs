@@ -17,22 +17,23 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::Engine;
+use super::index::RESERVED;
 use super::names::list;
 use crate::base::{ContainerId, Error, NetworkId, Result};
 use crate::store::file;
 
 /// The lease and the container in the name of a reservation.
-fn parts(name: &str) -> Option<(&str, ContainerId)> {
+pub(super) fn parts(name: &str) -> Option<(&str, ContainerId)> {
     let (lease, container) = name.rsplit_once(',')?;
     Some((lease, ContainerId::new(container).ok()?))
 }
 
 impl Engine {
-    fn reserved_folder(&self) -> PathBuf {
+    pub(super) fn reserved_folder(&self) -> PathBuf {
         self.dirs.root().join("reserved")
     }
 
-    fn reservations(&self) -> Result<Vec<String>> {
+    pub(super) fn reservations(&self) -> Result<Vec<String>> {
         list(&self.reserved_folder())
     }
 
@@ -50,14 +51,25 @@ impl Engine {
             other.ends_with(container.as_str()) && other != name && other.starts_with(prefix)
         };
         let path = self.reserved_folder().join(&name);
-        let make =
-            || symlink(network.as_str(), &path).map_err(|e| file::explain("reserve", &path, e));
+        let lock = self.address_lock()?;
+        let make = || {
+            let mut index = self.known_index(&lock);
+            if let Some(index) = &mut index {
+                index.enter(prefix, ip, RESERVED);
+            }
+            symlink(network.as_str(), &path).map_err(|e| file::explain("reserve", &path, e))?;
+            if let Some(index) = &index {
+                self.confirm(index);
+            }
+            Ok(())
+        };
         match network_of(&path)? {
             Some(of) if of == *network => Ok(()),
             None => make(),
             // Another one on this parent and subnet.
             Some(_) => file::remove(&path).and_then(|()| make()),
         }?;
+        drop(lock);
         // Last: whoever is killed before keeps one too many, not none.
         self.drop_reservations(others, Some(network))
     }
@@ -88,8 +100,14 @@ impl Engine {
     }
 
     /// Of a container that is not there, nothing is kept.
-    fn is_kept(&self, container: &ContainerId) -> bool {
+    pub(super) fn is_kept(&self, container: &ContainerId) -> bool {
         self.dirs.container(container).exists()
+    }
+
+    /// Whether the container keeps the address of this lease.
+    pub(super) fn reserves(&self, lease: &str, container: &ContainerId) -> bool {
+        let path = self.reserved_folder().join(format!("{lease},{container}"));
+        path.symlink_metadata().is_ok()
     }
 
     pub(super) fn unreserve(&self, lease: &str, container: &ContainerId) -> Result<()> {

@@ -111,7 +111,7 @@ impl Dirs {
             (
                 &self.state,
                 "--state DIR or DOCKLESS_STATE",
-                &["containers", "events", "leases", "locks"],
+                &["bells", "containers", "events", "leases", "locks"],
             ),
         ] {
             make_top(top, below).map_err(|error| refused(error, option))?;

@@ -196,6 +196,12 @@ impl Lock {
         self.file.set_len(bytes.len() as u64).map_err(fail)
     }
 
+    /// A part of it.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let written = self.file.write_all_at(bytes, offset);
+        written.map_err(|e| io("write", &self.path, &e))
+    }
+
     /// Removes the file while it is still locked, then lets go.
     pub fn unlink(mut self) -> Result<()> {
         self.remove()

@@ -10,7 +10,7 @@
 //! file is needed; its maker removes it, and `gc` those of dead ones.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
@@ -92,9 +92,7 @@ impl Engine {
         let entry = bell.whereabouts().and_then(|at| {
             let text = format!("{} {} {} {expected}\n", at.pid, at.fd, at.cookie);
             // Not written down, it is nobody else's.
-            file::make_dir(&self.bells(), 0o700)
-                .and_then(|()| file::replace(&path, text.as_bytes(), Durability::Boot))
-                .ok()?;
+            file::replace(&path, text.as_bytes(), Durability::Boot).ok()?;
             Some(Entry { path, text })
         });
         Ok(Shared {
@@ -114,14 +112,15 @@ impl Engine {
     }
 
     /// Entries of processes that are no more.
-    pub(in crate::engine) fn dead_bells(&self) -> Result<Vec<PathBuf>> {
-        let folder = self.bells();
-        let is_dead = |path: &Path| {
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            parse(&text).is_none_or(|(at, _)| PidFd::open(at.pid).is_err())
-        };
-        let paths = list(&folder)?.into_iter().map(|name| folder.join(name));
-        Ok(paths.filter(|path| is_dead(path)).collect())
+    pub(in crate::engine) fn drop_dead_bells(&self) -> Result<()> {
+        for name in list(&self.bells())? {
+            let path = self.bells().join(name);
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            if parse(&text).is_none_or(|(at, _)| PidFd::open(at.pid).is_err()) {
+                file::remove(&path)?;
+            }
+        }
+        Ok(())
     }
 }
 
