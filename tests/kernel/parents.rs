@@ -16,6 +16,7 @@ use dockless::lab::{Lab, Machine};
 
 mod beside;
 mod ipvlan;
+mod leased;
 mod macvlan;
 mod ovs;
 
@@ -36,6 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
     all.extend(macvlan::tests());
     all.extend(ipvlan::tests());
     all.extend(beside::tests());
+    all.extend(leased::tests());
     all.extend(ovs::tests());
     all
 }
