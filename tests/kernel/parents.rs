@@ -17,6 +17,7 @@ use dockless::lab::{Lab, Machine};
 mod beside;
 mod ipvlan;
 mod leased;
+mod leased6;
 mod macvlan;
 mod ovs;
 
@@ -38,6 +39,7 @@ pub(crate) fn tests() -> Vec<Test> {
     all.extend(ipvlan::tests());
     all.extend(beside::tests());
     all.extend(leased::tests());
+    all.extend(leased6::tests());
     all.extend(ovs::tests());
     all
 }

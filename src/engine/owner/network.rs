@@ -428,6 +428,7 @@ impl Network {
             addrs: leg.given(),
             link_local: legs::link_local(&leg.config.request)?,
             ip6: self.link6(at),
+            own_link_local: self.own_link_local(at),
             sysctls: leg.options.sysctls.clone(),
             mac,
             gateways: PerFamily::each(|family| leg.gateway(family)),

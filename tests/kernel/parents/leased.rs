@@ -37,7 +37,7 @@ fn mac_of_parent() -> Verdict<String> {
 }
 
 /// What its guard has dropped.
-fn dropped(name: &str) -> Verdict<Value> {
+pub(super) fn dropped(name: &str) -> Verdict<Value> {
     let template = "{{json .Dockless.Links.lan}}";
     let link: Value = serde_json::from_str(&said(&["inspect", "-f", template, name])?)?;
     assert_eq!(link["Guard"], "on");
