@@ -25,7 +25,7 @@ use super::owner::{BURIAL, GLANCE};
 use super::record::{Dhcp, EndpointConfig, Record};
 use super::{Engine, HostAccess, NetworkCreate, view};
 use crate::base::{self, Error, IfName, MacAddr, NetworkId, OfFamily, Result};
-use crate::net::dhcp::{self, Identity, Lease, Phase};
+use crate::net::dhcp::{self, Identity, Lease, Phase, Port};
 use crate::net::spec::{NetworkSpec, Vlan};
 use crate::netlink::route::Configure;
 use crate::netlink::{Ifindex, NewLink, Rtnl};
@@ -61,11 +61,12 @@ pub(super) fn check_network(
              the LAN's routers; a network of its own can have IPv6, with a --subnet",
         ));
     }
-    if vlan.mode.is_ipvlan() {
-        return Err(given(
-            "ipvlan interfaces all have their parent's MAC, by which servers tell clients apart",
-        )
-        .hint("-d macvlan gives each container a MAC of its own"));
+    if vlan.mode.is_l3() {
+        return Err(given(&format!(
+            "ipvlan {} passes no broadcasts, by which servers are asked",
+            vlan.mode
+        ))
+        .hint("-o ipvlan_mode=l2 does, as -d macvlan"));
     }
     if vlan.is_isolated() {
         return Err(given("without a parent there is no LAN").hint("add -o parent=IFNAME"));
@@ -295,14 +296,21 @@ fn say_goodbye(vlan: &Vlan, identity: &Identity, lease: &Lease) -> Result<()> {
         },
         |sandbox, netns, ifname, index| {
             sandbox.configure(index, &configure)?;
-            dhcp::release(netns, ifname, index.get(), identity, lease)
+            let port = Port {
+                netns,
+                ifindex: index.get(),
+                ifname: ifname.clone(),
+                mac: identity.mac,
+                shared: None,
+            };
+            dhcp::release(&port, identity, lease)
         },
     )
 }
 
-/// Makes a link of its own with a container's MAC, says something on it, and
-/// takes it away. A container that has just ended has its MAC until the kernel
-/// has taken its namespace apart.
+/// Makes a link of its own with a container's MAC (an ipvlan: its parent's),
+/// says something on it, and takes it away. A container that has just ended has its MAC until the kernel
+/// has taken its namespace apart; so an ipvlan's address.
 pub(super) fn on_a_link(
     vlan: &Vlan,
     mac: MacAddr,
@@ -324,7 +332,7 @@ pub(super) fn on_a_link(
             lower: parent.index,
             mode: vlan.mode,
             sources: &vlan.sources,
-            mac: Some(mac),
+            mac: Some(mac).filter(|_| !vlan.mode.is_ipvlan()),
             mtu: vlan.mtu,
             broadcast: crate::netlink::Broadcast::default(),
         };

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 
 use super::dhcp::{on_a_link, own_identity, time_after};
 use super::record::{Dhcp6, EndpointConfig, Record};
-use super::{Engine, view};
-use crate::base::Result;
+use super::{Engine, ip6, view};
+use crate::base::{Cidr, Result};
 use crate::net::dhcp::unix_time;
 use crate::net::dhcp6::{self, Phase};
+use crate::net::ip6::{NONE_MADE, link_local};
 use crate::netlink::route::Configure;
 use crate::sys::sysctl::Family;
 
@@ -88,22 +89,37 @@ impl Engine {
         if vlan.mode.is_passthru() {
             return Ok(());
         }
+        let is_given = vlan.mode.is_ipvlan();
+        let own = match is_given {
+            true => ip6::token(&network, record.name.as_str()).link_local(),
+            false => link_local(known.mac),
+        };
         on_a_link(
             vlan,
             known.mac,
-            // A server knows us by more than the address that this comes from:
-            // nobody is asked whether it is free.
-            |sysctl| match sysctl.has_ipv6() {
-                true => sysctl.write(Family::Ipv6, "conf/default/accept_dad", "0"),
-                false => Ok(()),
+            |sysctl| {
+                if !sysctl.has_ipv6() {
+                    return Ok(());
+                }
+                let write = |name: &str, value: &str| {
+                    sysctl.write(Family::Ipv6, &format!("conf/default/{name}"), value)
+                };
+                if is_given {
+                    write("addr_gen_mode", NONE_MADE)?;
+                }
+                // A server knows us by more than the address that this comes
+                // from: nobody is asked whether it is free.
+                write("accept_dad", "0")
             },
             |sandbox, netns, ifname, index| {
+                let given = Cidr::new(own.into(), 64)?;
                 let up = Configure {
+                    addrs: Some(given).filter(|_| is_given).into_iter().collect(),
                     up: true,
                     ..Configure::default()
                 };
                 sandbox.configure(index, &up)?;
-                dhcp6::release(netns, (ifname, index.get(), known.mac), known, lease)
+                dhcp6::release(netns, (ifname, index.get(), own), known, lease)
             },
         )
     }

@@ -41,11 +41,12 @@ pub(super) fn check(request: &EndpointRequest, spec: &NetworkSpec) -> Result<()>
              the LAN",
         )),
         Ip6::Slaac | Ip6::Dhcp => match spec.vlan() {
-            Some(vlan) if vlan.mode.is_ipvlan() => Err(refused(format!(
-                "--ip6 {word}: network {name} is ipvlan, whose interfaces all have their \
-                 parent's MAC and, by it, one link-local address"
+            Some(vlan) if vlan.mode.is_l3() => Err(refused(format!(
+                "--ip6 {word}: network {name} (ipvlan {}) passes no multicast, by which routers \
+                 and DHCPv6 servers are heard",
+                vlan.mode
             ))
-            .hint("-d macvlan gives each container a MAC of its own")),
+            .hint("-o ipvlan_mode=l2 does, as -d macvlan")),
             Some(vlan) if !vlan.is_isolated() => Ok(()),
             Some(_) | None => Err(refused(format!(
                 "--ip6 {word}: network {name} has no parent, and neither routers nor DHCPv6 servers are there"

@@ -1,6 +1,8 @@
 //! From a network and an endpoint's wishes to an interface: plan (pure), then
 //! attach (consumes the plan), later detach (from the record).
 
+use std::net::Ipv6Addr;
+
 use super::endpoint::{Receive, Sysctl};
 use super::guard::Guard;
 use super::ip6::Link6;
@@ -43,6 +45,8 @@ pub struct Endpoint {
     /// `--link-local-ip`, with Docker's prefix lengths.
     pub link_local: Vec<Cidr>,
     pub ip6: Link6,
+    /// Instead of the link-local address that the kernel would make.
+    pub own_link_local: Option<Ipv6Addr>,
     pub sysctls: Vec<Sysctl>,
     pub mac: Option<MacAddr>,
     /// The gateways of the addresses' subnets.

@@ -7,6 +7,11 @@
 //! [`Token`], the same each time for a container's name on a network of a
 //! machine; which prefixes there are, the LAN says. What the addresses are is
 //! then seen in the container's namespace by whoever cares (`engine`).
+//!
+//! *An ipvlan* (l2) has its parent's MAC, and from that the kernel makes its
+//! link-local address with a number that it tells nobody by netlink (`dev_id`;
+//! `addrconf_ifid_eui48` in include/net/addrconf.h). It is told to make none:
+//! the link is given one that ends in a token, which the guard knows.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -70,8 +75,17 @@ impl Token {
     /// Of a container's name on a network of a machine: as stable as these, and
     /// nothing of them can be read from it.
     pub fn new(machine: &[u8], network: &str, container: &str) -> Self {
+        Self::hash(&[machine, network.as_bytes(), container.as_bytes()])
+    }
+
+    /// Of an address that nobody else on the link has.
+    pub fn of_addr(addr: Ipv6Addr) -> Self {
+        Self::hash(&[&addr.octets()])
+    }
+
+    fn hash(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new_with_prefix("dockless ip6 token");
-        for part in [machine, network.as_bytes(), container.as_bytes()] {
+        for part in parts {
             hash.update([0]);
             hash.update(part);
         }
@@ -82,12 +96,22 @@ impl Token {
         Self([first & 0x3f | 0x40, b, c, d, e, f, g, h])
     }
 
-    /// Whether an address ends in it, and is of a prefix as SLAAC has them.
+    /// Whether an address ends in it, and is of a prefix as routers advertise
+    /// them.
     pub fn is_of(self, addr: Cidr) -> bool {
         match addr.addr() {
-            IpAddr::V6(ip) => addr.prefix() == 64 && ip.octets()[8..] == self.0,
+            IpAddr::V6(ip) => {
+                addr.prefix() == 64 && ip.octets()[8..] == self.0 && !ip.is_unicast_link_local()
+            }
             IpAddr::V4(_) => false,
         }
+    }
+
+    pub fn link_local(self) -> Ipv6Addr {
+        let mut octets = [0; 16];
+        octets[..2].copy_from_slice(&[0xfe, 0x80]);
+        octets[8..].copy_from_slice(&self.0);
+        octets.into()
     }
 }
 
@@ -134,8 +158,9 @@ impl Link6 {
     }
 
     /// Before any address: else the kernel would make a link-local address on
-    /// an IPv4 network, and solicit routers.
-    pub fn tell(self, sysctl: &NetSysctl, ifname: &IfName) -> Result<()> {
+    /// an IPv4 network, and solicit routers. `is_given`: it makes none at all,
+    /// since the link is given one.
+    pub fn tell(self, sysctl: &NetSysctl, ifname: &IfName, is_given: bool) -> Result<()> {
         if !sysctl.has_ipv6() {
             return match self {
                 Self::Off => Ok(()),
@@ -162,6 +187,9 @@ impl Link6 {
             write("addr_gen_mode", "0")?;
             router.tell(sysctl, ifname)?;
         }
+        if is_given {
+            write("addr_gen_mode", NONE_MADE)?;
+        }
         write("disable_ipv6", if self == Self::Off { "1" } else { "0" })
     }
 }
@@ -185,6 +213,9 @@ impl Router {
         }
     }
 }
+
+/// `addr_gen_mode`: no link-local address is made (IN6_ADDR_GEN_MODE_NONE).
+pub const NONE_MADE: &str = "1";
 
 /// RFC 4291, appendix A: what the kernel gives to a link by itself.
 pub fn link_local(mac: MacAddr) -> Ipv6Addr {
@@ -313,6 +344,8 @@ mod tests {
         let token = Token([0x40, 1, 2, 3, 4, 5, 6, 7]);
         let is_of = |text: &str| token.is_of(text.parse().unwrap());
         assert!(is_of("2001:db8::4001:203:405:607/64"));
+        assert_eq!(token.link_local().to_string(), "fe80::4001:203:405:607");
+        assert!(!is_of("fe80::4001:203:405:607/64"));
         assert!(!is_of("2001:db8::4001:203:405:608/64"));
         assert!(!is_of("2001:db8::4001:203:405:607/128"));
         assert!(!is_of("10.0.2.5/24"));

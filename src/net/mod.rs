@@ -53,6 +53,10 @@ pub struct Attachment {
     /// network.
     #[serde(default)]
     pub addrs: PerFamily<Cidr>,
+    /// The link-local address that it was given; `None`: the kernel's, of its
+    /// MAC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_link_local: Option<std::net::Ipv6Addr>,
     /// The subnets' gateways, whether or not the default route uses them.
     #[serde(default)]
     pub gateways: PerFamily<std::net::IpAddr>,
@@ -103,6 +107,14 @@ impl Attachment {
         match self.addrs.ipv4()?.addr() {
             std::net::IpAddr::V4(ip) => Some(ip),
             std::net::IpAddr::V6(_) => None,
+        }
+    }
+
+    /// The one that it has where it has IPv6; an ipvlan's is never of its MAC.
+    pub(crate) fn link_local(&self) -> Option<std::net::Ipv6Addr> {
+        match self.mode.is_ipvlan() {
+            true => self.own_link_local,
+            false => Some(ip6::link_local(self.mac)),
         }
     }
 }

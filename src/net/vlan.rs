@@ -6,7 +6,7 @@ use super::acd::SILENT;
 use super::driver::{Endpoint, HostView};
 use super::endpoint::{Receive, Sysctl};
 use super::guard::{self, Addrs, Guard, Identity};
-use super::ip6::{Link6, Router};
+use super::ip6::{Link6, Router, link_local};
 use super::rate;
 use super::spec::{self, NetworkSpec, Vlan};
 use super::{Attachment, Carrier, LinkState};
@@ -184,7 +184,11 @@ impl VlanPlan {
         let outcome = self
             .endpoint
             .ip6
-            .tell(sysctl, &self.endpoint.ifname)
+            .tell(
+                sysctl,
+                &self.endpoint.ifname,
+                self.endpoint.own_link_local.is_some(),
+            )
             .and_then(|()| self.silence(sysctl))
             .and_then(|()| self.guard(netns, guard))
             .and_then(|state| self.hear_routers(sysctl, &state).map(|()| state))
@@ -220,6 +224,7 @@ impl VlanPlan {
             mode: self.mode,
             mac,
             addrs: self.endpoint.addrs,
+            own_link_local: self.endpoint.own_link_local,
             gateways: self.endpoint.gateways,
             internal: self.internal,
             guard: guarded,
@@ -265,6 +270,11 @@ impl VlanPlan {
         let endpoint = &self.endpoint;
         if let Some(token) = endpoint.ip6.token() {
             sandbox.set_token(index, token.0)?;
+        }
+        if let Some(own) = endpoint.own_link_local {
+            // Whether it is free the kernel asks when the link is up.
+            let own = Cidr::new(own.into(), 64)?;
+            sandbox.add_leased_addr(index, own, u32::MAX, u32::MAX)?;
         }
         let gateway = |family| endpoint.gateways.of(family).filter(|_| self.is_way(family));
         let addrs = endpoint
@@ -313,6 +323,10 @@ impl VlanPlan {
         let link = Identity {
             ifname: &self.endpoint.ifname,
             mac,
+            link_local: match self.mode.is_ipvlan() {
+                true => self.endpoint.own_link_local,
+                false => Some(link_local(mac)),
+            },
             addrs: &self.senders,
             also: &self.endpoint.receive.macs,
         };

@@ -73,13 +73,13 @@ fn format(name: &str, format: &str) -> Verdict<String> {
 }
 
 /// What `inspect` says of the lease.
-fn lease(name: &str) -> Verdict<Value> {
+pub(crate) fn lease(name: &str) -> Verdict<Value> {
     let json = format(name, "{{json .Dockless.DHCP}}")?;
     Ok(serde_json::from_str::<Value>(&json)?["lan"].take())
 }
 
 /// The address of eth0 as the kernel has it; empty without.
-fn address(name: &str) -> Verdict<String> {
+pub(crate) fn address(name: &str) -> Verdict<String> {
     let links = inside(name, &["ip", "-j", "-4", "addr", "show", "dev", "eth0"])?.json()?;
     let addr = &links[0]["addr_info"][0]["local"];
     Ok(addr.as_str().unwrap_or_default().to_owned())
@@ -160,7 +160,7 @@ impl Server {
     }
 
     /// Who is the client of an address (dnsmasq's file).
-    fn client_of(&self, ip: &str) -> Option<String> {
+    pub(crate) fn client_of(&self, ip: &str) -> Option<String> {
         let line = self
             .known()
             .into_iter()
@@ -175,7 +175,7 @@ impl Server {
 
 /// `first` to `last` of 10.0.2.0/24; `--no-ping`, since 3 s of looking would
 /// test nothing of ours.
-fn dnsmasq(lan: &Lab, first: u8, last: u8, flags: &[&str]) -> Verdict<Server> {
+pub(crate) fn dnsmasq(lan: &Lab, first: u8, last: u8, flags: &[&str]) -> Verdict<Server> {
     let leases = scratch("dnsmasq.leases");
     let mut command = Command::new("dnsmasq");
     command
@@ -202,7 +202,7 @@ fn dnsmasq(lan: &Lab, first: u8, last: u8, flags: &[&str]) -> Verdict<Server> {
 }
 
 /// Leases for so many seconds; a quarter later they are renewed.
-fn kea(lan: &Lab, first: u8, last: u8, seconds: u32) -> Verdict<Server> {
+pub(crate) fn kea(lan: &Lab, first: u8, last: u8, seconds: u32) -> Verdict<Server> {
     let leases = scratch("kea.leases");
     let config = scratch("kea.json");
     let text = serde_json::json!({"Dhcp4": {
@@ -249,7 +249,7 @@ impl Drop for Wire {
 }
 
 impl Wire {
-    fn tap(machine: &Machine) -> Verdict<Self> {
+    pub(crate) fn tap(machine: &Machine) -> Verdict<Self> {
         Self::tap_of(machine, "udp port 67 or udp port 68 or arp or icmp")
     }
 
@@ -293,7 +293,7 @@ impl Wire {
     }
 
     /// Of the client's messages of a kind: ciaddr, option 50, option 54, to.
-    fn asked(&self, kind: u8) -> Verdict<Vec<[String; 4]>> {
+    pub(crate) fn asked(&self, kind: u8) -> Verdict<Vec<[String; 4]>> {
         let fields = [
             "dhcp.ip.client",
             "dhcp.option.requested_ip_address",
@@ -306,11 +306,11 @@ impl Wire {
     }
 }
 
-const DISCOVER: u8 = 1;
-const REQUEST: u8 = 3;
-const DECLINE: u8 = 4;
+pub(crate) const DISCOVER: u8 = 1;
+pub(crate) const REQUEST: u8 = 3;
+pub(crate) const DECLINE: u8 = 4;
 const NAK: u8 = 6;
-const RELEASE: u8 = 7;
+pub(crate) const RELEASE: u8 = 7;
 
 // ---- dnsmasq ----------------------------------------------------------------
 
@@ -799,7 +799,7 @@ fn at_rest_it_sleeps() -> Verdict {
 // ---- Kea --------------------------------------------------------------------
 
 /// Kea's file has a line for each change: address, MAC, client id, lifetime.
-fn kea_lifetime(server: &Server, ip: &str) -> Option<String> {
+pub(crate) fn kea_lifetime(server: &Server, ip: &str) -> Option<String> {
     let lines = server.known();
     let line = lines
         .iter()

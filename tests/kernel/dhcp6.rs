@@ -56,7 +56,7 @@ fn lease(name: &str) -> Verdict<Value> {
 
 /// The one address that the kernel has, but for the link-local one; empty
 /// without.
-fn address(name: &str) -> Verdict<String> {
+pub(crate) fn address(name: &str) -> Verdict<String> {
     let all = addrs(name, "eth0")?;
     assert!(all.len() <= 1, "{all:?}");
     let one = all.first().and_then(|a| a["local"].as_str());
@@ -64,7 +64,7 @@ fn address(name: &str) -> Verdict<String> {
 }
 
 /// A router's advertisement may come after the lease.
-fn routed(name: &str) -> Verdict {
+pub(crate) fn routed(name: &str) -> Verdict {
     eventually("a router is heard", 10, || {
         let routes = ip_in(name, &["-6", "route"])?;
         let routes = routes.as_array().cloned().unwrap_or_default();
@@ -87,7 +87,7 @@ fn nothing_is_left() -> Verdict {
 // ---- servers ----------------------------------------------------------------
 
 /// `first` to `last`, behind 2001:db8; it advertises itself, too.
-fn dnsmasq(lan: &Lab, first: &str, last: &str, flags: &[&str]) -> Verdict<Server> {
+pub(crate) fn dnsmasq(lan: &Lab, first: &str, last: &str, flags: &[&str]) -> Verdict<Server> {
     let leases = scratch("dnsmasq6.leases");
     let mut command = Command::new("dnsmasq");
     command
@@ -105,7 +105,7 @@ fn dnsmasq(lan: &Lab, first: &str, last: &str, flags: &[&str]) -> Verdict<Server
 }
 
 /// dnsmasq's line of an address: end, IAID, address, name, DUID.
-fn line_of(server: &Server, ip: &str) -> Option<Vec<String>> {
+pub(crate) fn line_of(server: &Server, ip: &str) -> Option<Vec<String>> {
     let lines = server.known().into_iter();
     let mut rows = lines.map(|l| l.split(' ').map(str::to_owned).collect::<Vec<_>>());
     rows.find(|row| row.get(2).is_some_and(|known| known == ip))
@@ -169,7 +169,7 @@ const REBIND: u8 = 6;
 const RELEASE: u8 = 8;
 const DECLINE: u8 = 9;
 
-fn tap(machine: &Machine) -> Verdict<Wire> {
+pub(crate) fn tap(machine: &Machine) -> Verdict<Wire> {
     Wire::tap_of(machine, "udp port 546 or udp port 547 or icmp6")
 }
 

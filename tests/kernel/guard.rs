@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use dockless::base::{IfName, MacAddr};
 use dockless::lab::Lab;
 use dockless::net::guard::{Addrs, Guard, Identity};
+use dockless::net::ip6::link_local;
 use dockless::netlink::Rtnl;
 use dockless::sys::netns::{Netns, Sandbox};
 use dockless::sys::raw;
@@ -799,6 +800,7 @@ fn neighbours_and_routers_of_ipv6() -> Verdict {
         guard.install(&Identity {
             ifname: &eth0,
             mac,
+            link_local: Some(link_local(mac)),
             addrs: &addrs,
             also: &[],
         })?;

@@ -72,7 +72,7 @@ pub(crate) fn addrs(name: &str, ifname: &str) -> Verdict<Vec<Value>> {
 }
 
 /// Until there is an address of that prefix.
-fn address(name: &str, network: &str, prefix: &str) -> Verdict<String> {
+pub(crate) fn address(name: &str, network: &str, prefix: &str) -> Verdict<String> {
     eventually(&format!("{name} has an address of {prefix}"), 20, || {
         Ok(global(name, network)?.starts_with(prefix))
     })?;
@@ -131,7 +131,7 @@ pub(crate) fn lan() -> Verdict<Lab> {
 }
 
 /// What stands in radvd.conf of a prefix.
-fn prefix(prefix: &str, preferred: u32) -> String {
+pub(crate) fn prefix(prefix: &str, preferred: u32) -> String {
     format!(
         "prefix {prefix} {{ AdvValidLifetime 300; AdvPreferredLifetime {preferred}; \
          DeprecatePrefix off; }};"

@@ -16,6 +16,8 @@ use dockless::lab::{Lab, Machine};
 
 mod beside;
 mod ipvlan;
+mod leased;
+mod leased6;
 mod macvlan;
 mod ovs;
 
@@ -36,6 +38,8 @@ pub(crate) fn tests() -> Vec<Test> {
     all.extend(macvlan::tests());
     all.extend(ipvlan::tests());
     all.extend(beside::tests());
+    all.extend(leased::tests());
+    all.extend(leased6::tests());
     all.extend(ovs::tests());
     all
 }

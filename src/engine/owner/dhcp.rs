@@ -21,7 +21,7 @@ use crate::engine::Engine;
 use crate::engine::dhcp::{hostname, identity};
 use crate::engine::record::{Dhcp, Record};
 use crate::net::Attachment;
-use crate::net::dhcp::{Client, Identity, Lease, News, PATIENCE, Phase};
+use crate::net::dhcp::{Client, Identity, Lease, News, PATIENCE, Phase, Port, Shared};
 use crate::net::dhcp6;
 use crate::net::dns::Settings;
 use crate::net::driver;
@@ -84,13 +84,40 @@ impl Network {
         Err(error.with_undo(undone.collect()))
     }
 
+    /// Where the client of an interface asks.
+    fn port(&mut self, attachment: &Attachment) -> Result<Port> {
+        let shared = match attachment.mode.is_ipvlan() {
+            true => Some(Shared {
+                parent: attachment.parent_index,
+                addrs: self.addrs_of_host()?,
+            }),
+            false => None,
+        };
+        Ok(Port {
+            netns: self.netns.as_ref().ok_or_else(not_made)?.try_clone()?,
+            ifindex: attachment.ifindex,
+            ifname: attachment.ifname.clone(),
+            mac: attachment.mac,
+            shared,
+        })
+    }
+
+    fn addrs_of_host(&mut self) -> Result<Vec<Ipv4Addr>> {
+        let all = self.host.addrs(None)?;
+        let of_ipv4 = all.iter().filter_map(|a| match a.cidr.addr() {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        });
+        Ok(of_ipv4.collect())
+    }
+
     fn first_lease(
         &mut self,
         engine: &Engine,
         at: usize,
         attachment: &Attachment,
     ) -> Result<Lease> {
-        let netns = self.netns.as_ref().ok_or_else(not_made)?.try_clone()?;
+        let port = self.port(attachment)?;
         let leg = &self.legs[at];
         let mut identity = self.identity(leg);
         identity.mac = attachment.mac;
@@ -101,9 +128,7 @@ impl Network {
             _ => None,
         };
         let mut client = Client::start(
-            netns,
-            &attachment.ifname,
-            attachment.ifindex,
+            port,
             identity.clone(),
             wanted,
             before,
@@ -147,25 +172,24 @@ impl Network {
     /// while it asks for it.
     pub(super) fn ask_again(&mut self, engine: &Engine, at: usize) -> Result<()> {
         let index = self.index_of(at)?;
-        let leg = &self.legs[at];
-        let (Some(attachment), Some(dhcp)) = (&leg.attachment, &leg.config.dhcp) else {
+        let Some(attachment) = self.legs[at].attachment.clone() else {
             return Ok(());
         };
+        let port = self.port(&attachment)?;
+        let leg = &mut self.legs[at];
+        let Some(dhcp) = &mut leg.config.dhcp else {
+            return Ok(());
+        };
+        // Where it is its parent's, it may be another one's now.
+        dhcp.identity.mac = attachment.mac;
         let identity = dhcp.identity.clone();
         let wanted = match leg.config.request.ips.of(Family::Ipv4) {
             Some(IpAddr::V4(ip)) => Some(ip),
             _ => None,
         };
-        let client = Client::start(
-            self.netns.as_ref().ok_or_else(not_made)?.try_clone()?,
-            &attachment.ifname,
-            attachment.ifindex,
-            identity.clone(),
-            wanted,
-            dhcp.lease.clone(),
-            remembered(engine, &identity),
-        )?;
         let lease = dhcp.lease.clone();
+        let hint = remembered(engine, &identity);
+        let client = Client::start(port, identity, wanted, lease.clone(), hint)?;
         self.legs[at].client = Some(client);
         match lease {
             Some(lease) => self.use_routes(at, index, &lease),

@@ -92,7 +92,8 @@ impl Network {
             Some(std::net::IpAddr::V6(ip)) => Some(ip),
             _ => None,
         };
-        let link = (&attachment.ifname, attachment.ifindex, attachment.mac);
+        let own = attachment.link_local().ok_or_else(not_made)?;
+        let link = (&attachment.ifname, attachment.ifindex, own);
         let lease = lease.filter(|_| is_same);
         let is_there = |lease: &Lease| leg.addrs.ipv6() == Some(lease.addr);
         let used = lease.clone().filter(is_there);

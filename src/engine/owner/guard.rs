@@ -47,6 +47,7 @@ impl Network {
         guard.install(&Identity {
             ifname: &attachment.ifname,
             mac: attachment.mac,
+            link_local: attachment.link_local(),
             addrs: &own,
             also: &leg.options.receive.macs,
         })?;

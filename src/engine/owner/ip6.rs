@@ -13,7 +13,7 @@
 //! is out of the poll set for [`DEAF`] after it was read: nobody on the LAN can
 //! keep a supervisor busy.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::legs;
@@ -24,7 +24,7 @@ use crate::engine::Engine;
 use crate::engine::record::{Addr6, Lan6, Record, State6};
 use crate::engine::{ip6, rfc3339};
 use crate::net::guard::Addrs;
-use crate::net::ip6::{Ip6, Link6, Router};
+use crate::net::ip6::{Ip6, Link6, Router, Token};
 use crate::netlink::Rtnl;
 use crate::netlink::addr::Address;
 use crate::netlink::monitor::{Event, IPV6_IFADDR, Monitor, ND_USEROPT};
@@ -152,6 +152,25 @@ impl Network {
             }
             Ip6::Dhcp => Link6::Dhcp(self.router_of(at)),
         }
+    }
+
+    /// What an ipvlan is given: of its name where that does not change while it
+    /// is there, else of its address.
+    pub(super) fn own_link_local(&self, at: usize) -> Option<Ipv6Addr> {
+        let leg = &self.legs[at];
+        let mode = leg.spec.vlan()?.mode;
+        if !mode.is_ipvlan() || mode.is_l3() {
+            return None;
+        }
+        let token = match self.link6(at) {
+            Link6::Off => return None,
+            Link6::On => match leg.addrs.ipv6()?.addr() {
+                IpAddr::V6(ip) => Token::of_addr(ip),
+                IpAddr::V4(_) => return None,
+            },
+            Link6::Slaac(..) | Link6::Dhcp(_) => ip6::token(&leg.spec, self.name.as_str()),
+        };
+        Some(token.link_local())
     }
 
     /// Of several default routes the one with the lowest metric is taken: of

@@ -11,7 +11,7 @@
 //! | found | done |
 //! |---|---|
 //! | another name | the record and published ports follow |
-//! | another MAC, under passthru or ipvlan | guard, claim and announcements follow |
+//! | another MAC, under passthru or ipvlan | guard, claim, DHCP client and announcements follow |
 //! | no carrier | recorded; of a list, after [`HOLD`] another one is looked for |
 //! | carrier again | announced again, a frame a second at most |
 //! | no parent | recorded; the link's sockets are closed, and everything that happens to links is listened to, until one can be the parent |
@@ -191,7 +191,7 @@ impl Network {
                 .vlan()
                 .is_some_and(|v| v.mode.has_parents_mac());
             if parents && before.is_some_and(|before| before.mac != is.mac) {
-                self.follow_mac(at)?;
+                self.follow_mac(engine, at)?;
             }
         }
         let was = had.link.carrier;
@@ -341,7 +341,7 @@ impl Network {
     }
 
     /// The link has its parent's MAC, which is another one now.
-    fn follow_mac(&mut self, at: usize) -> Result<()> {
+    fn follow_mac(&mut self, engine: &Engine, at: usize) -> Result<()> {
         let Some(mut attachment) = self.legs[at].attachment.clone() else {
             return Ok(());
         };
@@ -359,6 +359,11 @@ impl Network {
         self.legs[at].claim = None;
         let parent = Some(attachment.parent_index);
         self.legs[at].claim = self.held_claim(at, &attachment, parent)?;
+        if self.legs[at].spec.is_dhcp() {
+            self.ask_again(engine, at)?;
+        }
+        // They would say the old one.
+        self.pending.retain(|p| p.ifname != attachment.ifname);
         self.announce_again(at)
     }
 

@@ -414,7 +414,7 @@ impl Network {
         let has_parents_mac = leg.mode().is_some_and(Mode::has_parents_mac);
         let own_mac = again.as_ref().filter(|_| !has_parents_mac).map(|a| a.mac);
         let mac = match (leg.config.request.mac.or(own_mac), leg.addrs.is_empty()) {
-            (None, true) if leg.is_by_name() && !leg.is_passthru() => Some(self.identity(leg).mac),
+            (None, true) if leg.is_by_name() && !has_parents_mac => Some(self.identity(leg).mac),
             (None, true) if !has_parents_mac => Some(named_mac(&leg.spec, &self.hostname)),
             (mac, _) => mac,
         };
@@ -428,6 +428,7 @@ impl Network {
             addrs: leg.given(),
             link_local: legs::link_local(&leg.config.request)?,
             ip6: self.link6(at),
+            own_link_local: self.own_link_local(at),
             sysctls: leg.options.sysctls.clone(),
             mac,
             gateways: PerFamily::each(|family| leg.gateway(family)),

@@ -13,10 +13,9 @@ use super::lease::Lease;
 use super::machine::{Action, Machine, Phase};
 use super::socket::{self, FRAME, Port, Prober};
 use super::{Identity, message};
-use crate::base::{Error, IfName, Result};
+use crate::base::{Error, Result};
 use crate::sys::boottime::{self, Timer};
 use crate::sys::epoll::{Epoll, EpollFlags};
-use crate::sys::netns::{Netns, Sandbox};
 use crate::sys::random;
 
 const KEY_TIMER: u64 = 0;
@@ -40,7 +39,7 @@ pub struct Client {
     identity: Identity,
     machine: Machine,
     timer: Timer,
-    answers: Option<OwnedFd>,
+    answers: Vec<OwnedFd>,
     prober: Option<Prober>,
     udp: Option<UdpSocket>,
     poll: Option<(Epoll, u64)>,
@@ -53,25 +52,22 @@ impl Client {
     /// `wanted`: this address or none. `before`: the lease that it had last;
     /// `hint`: the address that it had, when it had one.
     pub fn start(
-        netns: Netns<Sandbox>,
-        ifname: &IfName,
-        ifindex: u32,
+        port: Port,
         identity: Identity,
         wanted: Option<Ipv4Addr>,
         before: Option<Lease>,
         hint: Option<Ipv4Addr>,
     ) -> Result<Self> {
+        let mut machine = Machine::new(u64::from_ne_bytes(random::bytes()?), wanted);
+        if let Some(shared) = &port.shared {
+            machine.share_mac(shared.addrs.clone());
+        }
         let mut client = Self {
-            port: Port {
-                netns,
-                ifindex,
-                ifname: ifname.clone(),
-                mac: identity.mac,
-            },
+            port,
             identity,
-            machine: Machine::new(u64::from_ne_bytes(random::bytes()?), wanted),
+            machine,
             timer: Timer::new()?,
-            answers: None,
+            answers: Vec::new(),
             prober: None,
             udp: None,
             poll: None,
@@ -161,9 +157,9 @@ impl Client {
 
     fn sleep(&self) -> Result<()> {
         let mut fds = vec![PollFd::new(self.timer.as_fd(), PollFlags::POLLIN)];
-        let answers = self.answers.as_ref().map(AsFd::as_fd);
+        let answers = self.answers.iter().map(AsFd::as_fd);
         let arp = self.prober.as_ref().map(AsFd::as_fd);
-        let sockets = answers.into_iter().chain(arp);
+        let sockets = answers.chain(arp);
         fds.extend(sockets.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -175,7 +171,7 @@ impl Client {
     pub fn register(&mut self, epoll: &Epoll, base: u64) -> Result<()> {
         epoll.add(&self.timer, EpollFlags::EPOLLIN, base + KEY_TIMER)?;
         let watch = |fd: &dyn AsFd, key| epoll.add(fd.as_fd(), EpollFlags::EPOLLIN, base + key);
-        if let Some(answers) = &self.answers {
+        for answers in &self.answers {
             watch(answers, KEY_ANSWERS)?;
         }
         if let Some(prober) = &self.prober {
@@ -213,13 +209,11 @@ impl Client {
         let now = boottime::now()?;
         let mut bytes = [0; FRAME];
         for _ in 0..AT_ONCE {
-            let Some(answers) = &self.answers else {
+            let mut sockets = self.answers.iter();
+            let Some(length) = sockets.find_map(|socket| socket::next(socket, &mut bytes)) else {
                 break;
             };
-            let Some(frame) = socket::next(answers, &mut bytes) else {
-                break;
-            };
-            if let Some(reply) = message::parse(frame, &self.identity) {
+            if let Some(reply) = message::parse(&bytes[..length], &self.identity) {
                 self.machine.handle(now, &reply);
                 self.follow()?;
             }
@@ -244,7 +238,7 @@ impl Client {
                     if self.machine.listens() {
                         self.listen()?;
                     }
-                    match &self.answers {
+                    match self.answers.first() {
                         Some(socket) => self.port.send(socket, &frame)?,
                         None => self.port.shout(&frame)?,
                     }
@@ -281,7 +275,7 @@ impl Client {
         }
         // A socket that is closed leaves the poll set by itself.
         if !self.machine.listens() {
-            self.answers = None;
+            self.answers.clear();
         }
         if !matches!(self.phase(), Phase::Renewing | Phase::Rebinding) {
             self.udp = None;
@@ -290,46 +284,33 @@ impl Client {
     }
 
     fn listen(&mut self) -> Result<()> {
-        if self.answers.is_some() {
+        if !self.answers.is_empty() {
             return Ok(());
         }
-        let socket = self.port.answers()?;
+        let sockets = self.port.answers()?;
         if let Some((epoll, base)) = &self.poll {
-            epoll.add(&socket, EpollFlags::EPOLLIN, base + KEY_ANSWERS)?;
+            for socket in &sockets {
+                epoll.add(socket, EpollFlags::EPOLLIN, base + KEY_ANSWERS)?;
+            }
         }
-        self.answers = Some(socket);
+        self.answers = sockets;
         Ok(())
     }
 
     /// Gives the lease back, while the interface still has its address.
     pub fn release(&self) -> Result<()> {
         match self.machine.lease() {
-            Some(lease) => say_release(&self.port, &self.identity, lease),
+            Some(lease) => release(&self.port, &self.identity, lease),
             None => Ok(()),
         }
     }
 }
 
 /// Gives a lease back from an interface that has its address and MAC.
-pub fn release(
-    netns: Netns<Sandbox>,
-    ifname: &IfName,
-    ifindex: u32,
-    identity: &Identity,
-    lease: &Lease,
-) -> Result<()> {
-    let port = Port {
-        netns,
-        ifindex,
-        ifname: ifname.clone(),
-        mac: identity.mac,
-    };
-    say_release(&port, identity, lease)
-}
-
+///
 /// Nobody answers that. It has left when the server's MAC was found, and its
 /// copy in the queue is gone.
-fn say_release(port: &Port, identity: &Identity, lease: &Lease) -> Result<()> {
+pub fn release(port: &Port, identity: &Identity, lease: &Lease) -> Result<()> {
     let ask = Machine::release(lease, u32::from_ne_bytes(random::bytes()?));
     let udp = port.udp(lease.ip())?;
     socket::unicast(&udp, &ask.payload(identity), lease.server)?;

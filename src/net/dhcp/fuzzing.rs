@@ -27,7 +27,7 @@ pub fn dhcp4(bytes: &[u8]) {
 
 /// The client's look at an ARP frame.
 pub(in crate::net) fn claims(frame: &[u8], wanted: Ipv4Addr) -> Option<MacAddr> {
-    socket::claims(frame, wanted)
+    socket::claims(frame, wanted).map(|claim| claim.mac)
 }
 
 fn identity() -> &'static Identity {

@@ -113,6 +113,8 @@ pub(super) struct Machine {
     trouble: Option<String>,
     /// A server that offers something, but not what is wanted.
     other_offer: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// It has another's MAC, who has these addresses.
+    shared: Option<Vec<Ipv4Addr>>,
 }
 
 impl Machine {
@@ -135,7 +137,19 @@ impl Machine {
             actions: VecDeque::new(),
             trouble: None,
             other_offer: None,
+            shared: None,
         }
+    }
+
+    /// The MAC is another's, too, who has the addresses of `theirs`: answers are
+    /// to come by broadcast, and none of these is taken. A server that goes by
+    /// MACs alone offers them; to decline one would take it from them.
+    pub(super) fn share_mac(&mut self, theirs: Vec<Ipv4Addr>) {
+        self.shared = Some(theirs);
+    }
+
+    fn is_theirs(&self, ip: Ipv4Addr) -> bool {
+        self.shared.as_ref().is_some_and(|all| all.contains(&ip))
     }
 
     /// Asks for an address: for the one of a lease that has so long to live,
@@ -147,7 +161,8 @@ impl Machine {
         hint: Option<Ipv4Addr>,
     ) {
         self.began = now;
-        let lease = lease.filter(|(l, _)| self.wanted.is_none_or(|ip| ip == l.ip()));
+        let lease = lease
+            .filter(|(l, _)| self.wanted.is_none_or(|ip| ip == l.ip()) && !self.is_theirs(l.ip()));
         match lease {
             Some((lease, left)) if !left.is_zero() => {
                 self.end = (left != Duration::MAX).then(|| now.saturating_add(left));
@@ -217,6 +232,7 @@ impl Machine {
             ciaddr: Some(lease.ip()),
             requested: None,
             server: Some(lease.server),
+            to_all: false,
         }
     }
 
@@ -290,6 +306,15 @@ impl Machine {
                 return;
             }
         };
+        if self.is_theirs(lease.ip()) {
+            self.trouble = Some(format!(
+                "server {} offers {}, which this machine itself has: it must tell clients of \
+                 one MAC apart by their client ids (option 61)",
+                lease.server,
+                lease.ip()
+            ));
+            return;
+        }
         if self.wanted.is_some_and(|ip| ip != lease.ip()) {
             self.other_offer = Some((lease.server, lease.ip()));
             return;
@@ -364,6 +389,7 @@ impl Machine {
             ciaddr: None,
             requested: Some(ip),
             server: Some(lease.server),
+            to_all: false,
         }));
         self.hint = None;
         let pause = AFTER_CONFLICT;
@@ -457,6 +483,7 @@ impl Machine {
             ciaddr: None,
             requested: ip,
             server: None,
+            to_all: false,
         };
         match self.phase {
             Phase::Selecting => {
@@ -467,6 +494,7 @@ impl Machine {
             Phase::Renewing | Phase::Rebinding => (ask.ciaddr, ask.requested) = (ip, None),
             _ => {}
         }
+        ask.to_all = self.shared.is_some() && ask.ciaddr.is_none();
         self.actions.push_back(match (self.phase, server) {
             (Phase::Renewing, Some(server)) => Action::Unicast(ask, server),
             _ => Action::Broadcast(ask),

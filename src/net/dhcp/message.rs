@@ -177,6 +177,9 @@ pub(super) struct Ask {
     pub(super) requested: Option<Ipv4Addr>,
     /// Option 54.
     pub(super) server: Option<Ipv4Addr>,
+    /// That the answer is a broadcast (RFC 2131 §4.1): what is sent to an
+    /// address that the client does not have yet would not reach it.
+    pub(super) to_all: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,6 +231,7 @@ impl Ask {
             Verb::Release => DhcpMessageType::Release,
         };
         dhcp.secs = self.secs;
+        dhcp.broadcast = self.to_all;
         dhcp.client_ip = self.ciaddr.unwrap_or(Ipv4Addr::UNSPECIFIED);
         dhcp.requested_ip = self.requested;
         dhcp.server_identifier = self.server;
@@ -393,8 +397,15 @@ pub(super) mod tests {
             ciaddr: None,
             requested: Some(Ipv4Addr::new(10, 0, 2, 50)),
             server: Some(Ipv4Addr::new(10, 0, 2, 1)),
+            to_all: false,
         };
         let bytes = ask.broadcast(&identity());
+        assert_eq!(bytes[52..54], [0, 0]);
+        let to_all = Ask {
+            to_all: true,
+            ..ask
+        };
+        assert_eq!(to_all.broadcast(&identity())[52..54], [0x80, 0]);
         let has = |option: &[u8]| bytes.windows(option.len()).any(|w| w == option);
         let id = identity().client_id;
         assert!(has(&[&[61, 23], &id[..]].concat()));

@@ -16,6 +16,13 @@
 //! is made again under the same name is the same client to the server and gets
 //! the same address.
 //!
+//! *An ipvlan* has its parent's MAC, and the kernel hands it the frames that
+//! bear its own address, besides broadcasts ([`Shared`]; `ipvlan_handle_mode_l2`
+//! in drivers/net/ipvlan/ipvlan_core.c). So until it has one, answers are asked
+//! for by broadcast (RFC 2131 §4.1), and heard on the parent, too; whose an
+//! answer is, its transaction and client id say. Whether somebody has an address
+//! is heard on the parent alone: so go answers to a probe.
+//!
 //! *At rest* (BOUND) there is a timerfd and nothing else: no socket, hence no
 //! packet that wakes anybody. The clock is CLOCK_BOOTTIME, so a lease grows
 //! old while the machine sleeps.
@@ -43,6 +50,7 @@ pub use client::{Client, News, release, unix_time};
 pub use lease::{Lease, Route};
 pub use machine::Phase;
 pub(super) use options::search;
+pub use socket::{Port, Shared};
 
 /// How long a start waits for its first lease. dnsmasq takes 3 s to look
 /// whether an address is free before it offers it.

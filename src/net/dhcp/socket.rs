@@ -20,6 +20,7 @@ use crate::base::{Error, IfName, MacAddr, Result, Subject};
 use crate::sys::netns::{Netns, Sandbox};
 use crate::sys::{arp, boottime, raw};
 
+const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_ARP: u16 = 0x0806;
 const CLIENT: u16 = 68;
@@ -31,11 +32,23 @@ const LEAVE: Duration = Duration::from_millis(500);
 
 /// The interface in the container's namespace.
 #[derive(Debug)]
-pub(super) struct Port {
-    pub(super) netns: Netns<Sandbox>,
-    pub(super) ifindex: u32,
-    pub(super) ifname: IfName,
-    pub(super) mac: MacAddr,
+pub struct Port {
+    pub netns: Netns<Sandbox>,
+    pub ifindex: u32,
+    pub ifname: IfName,
+    pub mac: MacAddr,
+    /// An ipvlan's.
+    pub shared: Option<Shared>,
+}
+
+/// What an ipvlan has its MAC of.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Its parent, a link of the host's.
+    pub parent: u32,
+    /// The host's own addresses. Frames to one that the ipvlan had, too, would
+    /// all be the ipvlan's.
+    pub addrs: Vec<Ipv4Addr>,
 }
 
 impl Port {
@@ -45,23 +58,41 @@ impl Port {
     }
 
     fn packet(&self, ethertype: u16, filter: Option<&[libc::sock_filter]>) -> Result<OwnedFd> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         // Protocol 0 until the filter is there: nothing else comes in.
         let socket = self
             .netns
-            .socket(AddressFamily::Packet, SockType::Raw, flags, 0)?;
-        let failed = self.failed("listen on");
-        if let Some(filter) = filter {
-            raw::attach_filter(socket.as_fd(), filter).map_err(&failed)?;
-        }
-        let ifindex = i32::try_from(self.ifindex).map_err(|_| failed(Errno::ENODEV))?;
-        raw::bind_packet(socket.as_fd(), ethertype, ifindex).map_err(failed)?;
+            .socket(AddressFamily::Packet, SockType::Raw, FLAGS, 0)?;
+        attach(&socket, self.ifindex, ethertype, filter).map_err(self.failed("listen on"))?;
         Ok(socket)
     }
 
-    /// Hears a server's answers to this MAC.
-    pub(super) fn answers(&self) -> Result<OwnedFd> {
-        self.packet(ETH_P_IP, Some(&filter(self.mac)))
+    /// Hears an ipvlan's parent.
+    fn on_parent(
+        &self,
+        shared: &Shared,
+        ethertype: u16,
+        filter: Option<&[libc::sock_filter]>,
+    ) -> Result<OwnedFd> {
+        let flags = libc::SOCK_RAW | FLAGS.bits();
+        let attached = |socket: OwnedFd| {
+            attach(&socket, shared.parent, ethertype, filter)?;
+            Ok(socket)
+        };
+        raw::socket(libc::AF_PACKET, flags, 0)
+            .and_then(attached)
+            .map_err(self.failed("listen on the parent of"))
+    }
+
+    /// Hear a server's answers to this MAC. What comes to an ipvlan's, but to
+    /// no address of one, is its parent's: answers to an address that is still
+    /// to be had, and Kea's, which are for every address, but for that MAC.
+    pub(super) fn answers(&self) -> Result<Vec<OwnedFd>> {
+        let filter = filter(self.mac);
+        let mut all = vec![self.packet(ETH_P_IP, Some(&filter))?];
+        if let Some(shared) = &self.shared {
+            all.push(self.on_parent(shared, ETH_P_IP, Some(&filter))?);
+        }
+        Ok(all)
     }
 
     /// Sends a frame; hears nothing.
@@ -96,9 +127,14 @@ impl Port {
     }
 
     pub(super) fn prober(&self, ip: Ipv4Addr) -> Result<Prober> {
-        let socket = self.packet(ETH_P_ARP, None)?;
+        let ear = self.shared.as_ref();
+        let ear = ear
+            .map(|s| self.on_parent(s, ETH_P_ARP, None))
+            .transpose()?;
+        let own = if ear.is_none() { ETH_P_ARP } else { 0 };
         let mut prober = Prober {
-            socket,
+            mouth: self.packet(own, None)?,
+            ear,
             ip,
             left: QUESTIONS,
             next: Duration::ZERO,
@@ -106,6 +142,19 @@ impl Port {
         prober.on_time(self, boottime::now()?)?;
         Ok(prober)
     }
+}
+
+fn attach(
+    socket: &OwnedFd,
+    ifindex: u32,
+    ethertype: u16,
+    filter: Option<&[libc::sock_filter]>,
+) -> nix::Result<()> {
+    if let Some(filter) = filter {
+        raw::attach_filter(socket.as_fd(), filter)?;
+    }
+    let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
+    raw::bind_packet(socket.as_fd(), ethertype, ifindex)
 }
 
 /// To the server's port, by the kernel's routes and neighbours.
@@ -128,11 +177,11 @@ pub(super) fn flush(socket: &UdpSocket) {
     }
 }
 
-/// One frame; `None`: there is no more.
-pub(super) fn next<'a>(socket: &OwnedFd, bytes: &'a mut [u8; FRAME]) -> Option<&'a [u8]> {
+/// One frame's length; `None`: there is no more.
+pub(super) fn next(socket: &OwnedFd, bytes: &mut [u8; FRAME]) -> Option<usize> {
     loop {
         match recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
-            Ok(length) => return bytes.get(..length),
+            Ok(length) => return Some(length.min(FRAME)),
             // Also an interface that went down meanwhile, said once.
             Err(Errno::EINTR | Errno::ENETDOWN) => {}
             Err(_) => return None,
@@ -199,7 +248,9 @@ const APART: Duration = Duration::from_millis(120);
 /// Asks whether anybody has an address (RFC 5227's probe, in little time).
 #[derive(Debug)]
 pub(super) struct Prober {
-    socket: OwnedFd,
+    mouth: OwnedFd,
+    /// `None`: the mouth hears for itself.
+    ear: Option<OwnedFd>,
     ip: Ipv4Addr,
     left: u8,
     next: Duration,
@@ -221,29 +272,44 @@ impl Prober {
         self.left -= 1;
         self.next = now + APART;
         let question = arp::question(port.mac, Ipv4Addr::UNSPECIFIED, self.ip);
-        port.send(&self.socket, &question).map(|()| false)
+        port.send(&self.mouth, &question).map(|()| false)
     }
 
     /// Whoever says that it has the address, or is about to.
     pub(super) fn holder(&self, port: &Port) -> Option<MacAddr> {
         let mut bytes = [0; FRAME];
-        while let Some(frame) = next(&self.socket, &mut bytes) {
-            if let Some(mac) = claims(frame, self.ip).filter(|mac| *mac != port.mac) {
-                return Some(mac);
+        while let Some(length) = next(self.ear(), &mut bytes) {
+            if let Some(claim) = claims(&bytes[..length], self.ip) {
+                // An answer by the shared MAC is that of another ipvlan there.
+                let is_beside = self.ear.is_some() && claim.is_answer;
+                if claim.mac != port.mac || is_beside {
+                    return Some(claim.mac);
+                }
             }
         }
         None
+    }
+
+    fn ear(&self) -> &OwnedFd {
+        self.ear.as_ref().unwrap_or(&self.mouth)
     }
 }
 
 impl AsFd for Prober {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.ear().as_fd()
     }
 }
 
+/// Who says that an address is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claimant {
+    pub(super) mac: MacAddr,
+    is_answer: bool,
+}
+
 /// RFC 5227 §2.1.1: the sender has it, or asks for it as we do.
-pub(super) fn claims(frame: &[u8], wanted: Ipv4Addr) -> Option<MacAddr> {
+pub(super) fn claims(frame: &[u8], wanted: Ipv4Addr) -> Option<Claimant> {
     let frame = EthernetFrame::new_checked(frame).ok()?;
     let packet = ArpPacket::new_checked(frame.payload()).ok()?;
     let ArpRepr::EthernetIpv4 {
@@ -257,7 +323,10 @@ pub(super) fn claims(frame: &[u8], wanted: Ipv4Addr) -> Option<MacAddr> {
         return None;
     };
     let is_probe = operation == ArpOperation::Request && sender.is_unspecified();
-    (sender == wanted || is_probe && target == wanted).then_some(MacAddr(mac.0))
+    (sender == wanted || is_probe && target == wanted).then_some(Claimant {
+        mac: MacAddr(mac.0),
+        is_answer: operation == ArpOperation::Reply,
+    })
 }
 
 #[cfg(test)]
@@ -269,8 +338,12 @@ mod tests {
         let (ip, other) = (Ipv4Addr::new(10, 0, 2, 5), Ipv4Addr::new(10, 0, 2, 6));
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
         let nobody = Ipv4Addr::UNSPECIFIED;
-        assert_eq!(claims(&arp::question(mac, ip, other), ip), Some(mac));
-        assert_eq!(claims(&arp::question(mac, nobody, ip), ip), Some(mac));
+        let claim = |is_answer| Some(Claimant { mac, is_answer });
+        let mut frame = arp::question(mac, ip, other);
+        assert_eq!(claims(&frame, ip), claim(false));
+        frame[21] = 2;
+        assert_eq!(claims(&frame, ip), claim(true));
+        assert_eq!(claims(&arp::question(mac, nobody, ip), ip), claim(false));
         assert_eq!(claims(&arp::question(mac, other, ip), ip), None);
         let frame = arp::question(mac, ip, ip);
         for length in 0..frame.len() {

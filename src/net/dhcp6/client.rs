@@ -24,9 +24,8 @@ use nix::sys::socket::{SockaddrIn6, bind, sockopt};
 use super::lease::Lease;
 use super::machine::{Action, Machine, Phase};
 use super::message::{self, Ask};
-use crate::base::{Error, IfName, MacAddr, Result, Subject};
+use crate::base::{Error, IfName, Result, Subject};
 use crate::net::dhcp::{Identity, unix_time};
-use crate::net::ip6::link_local;
 use crate::sys::boottime::{self, Timer};
 use crate::sys::epoll::{Epoll, EpollFlags};
 use crate::sys::netns::{Netns, Sandbox};
@@ -127,12 +126,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Begins to ask on an interface that is up and has this MAC. `before`:
-    /// the lease that it had last; `hint`: the address that it had, when it had
+    /// Begins to ask on an interface that is up, by its link-local address.
+    /// `before`: the lease that it had last; `hint`: the address that it had, when it had
     /// one.
     pub fn start(
         netns: Netns<Sandbox>,
-        (ifname, ifindex, mac): (&IfName, u32, MacAddr),
+        (ifname, ifindex, own): (&IfName, u32, Ipv6Addr),
         identity: Identity,
         before: Option<Lease>,
         hint: Option<Ipv6Addr>,
@@ -142,7 +141,7 @@ impl Client {
                 netns,
                 ifindex,
                 ifname: ifname.clone(),
-                own: link_local(mac),
+                own,
             },
             identity,
             machine: Machine::new(u64::from_ne_bytes(random::bytes()?)),
@@ -326,10 +325,10 @@ impl Client {
     }
 }
 
-/// Gives a lease back from an interface that is up and has this MAC.
+/// Gives a lease back from an interface that is up, by its link-local address.
 pub fn release(
     netns: Netns<Sandbox>,
-    (ifname, ifindex, mac): (&IfName, u32, MacAddr),
+    (ifname, ifindex, own): (&IfName, u32, Ipv6Addr),
     identity: &Identity,
     lease: &Lease,
 ) -> Result<()> {
@@ -337,7 +336,7 @@ pub fn release(
         netns,
         ifindex,
         ifname: ifname.clone(),
-        own: link_local(mac),
+        own,
     };
     say_release(&port, identity, lease)
 }

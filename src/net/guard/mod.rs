@@ -33,7 +33,7 @@ pub mod rule;
 mod rules;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,8 @@ use crate::sys::netns::{Netns, Sandbox};
 pub struct Identity<'a> {
     pub ifname: &'a IfName,
     pub mac: MacAddr,
+    /// Its IPv6 link-local address, where it has IPv6.
+    pub link_local: Option<Ipv6Addr>,
     pub addrs: &'a Addrs,
     /// Other MACs that may send, IPv4 and ARP from any address (VRRP).
     pub also: &'a [MacAddr],
@@ -59,8 +61,8 @@ pub struct Identity<'a> {
 /// Which addresses may be named as a sender's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addrs {
-    /// These; with an IPv6 address also the link-local one that follows from
-    /// the MAC. None: only what asks for an address.
+    /// These; with an IPv6 address also the link-local one. None: only what
+    /// asks for an address.
     Own(Vec<IpAddr>),
     /// The same, and from the start the link-local one, since the LAN gives
     /// more of them. Those that end in the token may be asked for: are they

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Addrs, Forgery, Identity};
 use crate::base::{Cidr, MacAddr};
-use crate::net::ip6::{Token, link_local};
+use crate::net::ip6::Token;
 use crate::netlink::nft::{Batch, Chain, Cmp, Expr, Field, Hook, Reg, Table, Verdict};
 
 /// After every other chain of the hook: nothing rewrites a frame any more.
@@ -269,7 +269,7 @@ impl Rules<'_, '_> {
             return;
         }
         if !matches!(link.addrs, Addrs::Any) {
-            own.push(Some(link_local(link.mac)));
+            own.extend(link.link_local.map(Some));
         }
         for name in [IP6, UNSPECIFIED] {
             self.batch

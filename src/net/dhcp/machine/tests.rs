@@ -272,6 +272,46 @@ fn the_address_that_is_wanted_or_none() {
     net.is(Phase::Requesting);
 }
 
+/// Nothing but a broadcast reaches it before it has an address.
+#[test]
+fn a_shared_mac_asks_for_broadcasts_until_it_has_an_address() {
+    let shared = || {
+        let mut machine = Machine::new(3, None);
+        machine.share_mac(vec![OTHER]);
+        machine
+    };
+    let mut net = Net::new();
+    net.machine = shared();
+    net.machine.start(net.now, None, None);
+    assert!(net.asked(Verb::Discover).to_all);
+    // Another's, who must not lose it.
+    net.says(Kind::Offer, SERVER, OTHER);
+    net.is(Phase::Selecting);
+    let trouble = net.machine.take_trouble().unwrap();
+    assert!(
+        trouble.contains("which this machine itself has"),
+        "{trouble}"
+    );
+    net.says(Kind::Offer, SERVER, IP);
+    assert!(net.asked(Verb::Request).to_all);
+    net.says(Kind::Ack, SERVER, IP);
+    net.machine.action();
+    net.machine.probed(net.now, None);
+    net.machine.action();
+    let lease = net.machine.lease().unwrap().clone();
+    net.wait();
+    assert!(!net.asked(Verb::Request).to_all);
+    // Again, with a lease of before; not where its address is another's now.
+    net.machine = shared();
+    net.machine
+        .start(net.now, Some((lease.clone(), s(900))), None);
+    assert!(net.asked(Verb::Request).to_all);
+    net.machine = Machine::new(5, None);
+    net.machine.share_mac(vec![IP]);
+    net.machine.start(net.now, Some((lease, s(900))), None);
+    net.is(Phase::Selecting);
+}
+
 #[test]
 fn a_conflict_is_declined() {
     let mut net = Net::new();
