@@ -25,8 +25,10 @@ macro_rules! hex_id {
             }
 
             pub fn from_bytes(bytes: [u8; 32]) -> Self {
-                let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 15)]);
-                Self(bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect())
+                let digit = |n: u8| b"0123456789abcdef"[usize::from(n & 15)];
+                let digits = bytes.map(|b| [digit(b >> 4), digit(b)]);
+                // ASCII is UTF-8.
+                Self(String::from_utf8_lossy(digits.as_flattened()).into_owned())
             }
 
             pub fn to_bytes(&self) -> [u8; 32] {

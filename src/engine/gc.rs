@@ -21,7 +21,6 @@
 //! *Damage.* What cannot be read or undone of one container is that
 //! container's problem: it is reported, and everything else goes on.
 
-use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -33,7 +32,7 @@ use crate::base::{ContainerId, Error, IfName, Result, Step};
 use crate::image::tester;
 use crate::net::{host_access, publish};
 use crate::netlink::Rtnl;
-use crate::store::{FileJournal, Lock, file};
+use crate::store::{FileJournal, Held, Lock, file};
 use crate::sys::cgroup::{self, Hierarchies};
 
 /// What the name of a removed container's folder begins with.
@@ -47,7 +46,7 @@ pub(super) struct Recovered {
     /// What somebody should look at, though nothing is left to do here.
     pub problems: Vec<Error>,
     /// Locks that somebody alive had.
-    pub held: HashSet<String>,
+    pub held: Held,
 }
 
 impl Recovered {

@@ -1,6 +1,5 @@
 //! Lists of what there is, as true as can be.
 
-use std::collections::HashSet;
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::thread;
@@ -9,7 +8,7 @@ use super::Engine;
 use super::brief::Member;
 use super::record::{Record, Stored, load};
 use crate::base::{ContainerId, Error, Result};
-use crate::store::Lock;
+use crate::store::{Held, Lock};
 
 /// What there is, and what could not be looked at: one damaged file hides
 /// nothing else.
@@ -60,7 +59,7 @@ impl Engine {
     }
 
     /// Who runs, for a look at networks.
-    pub(super) fn members(&self, held: &HashSet<String>) -> Result<Vec<Member>> {
+    pub(super) fn members(&self, held: &Held) -> Result<Vec<Member>> {
         let mut members = self.parts::<Member>(held)?.items;
         members.retain(Stored::is_live);
         Ok(members)
@@ -74,10 +73,10 @@ impl Engine {
         Ok(self.read(&ids, &held))
     }
 
-    fn read<T: Stored>(&self, ids: &[ContainerId], held: &HashSet<String>) -> Listing<T> {
+    fn read<T: Stored>(&self, ids: &[ContainerId], held: &Held) -> Listing<T> {
         let mut found = Listing::default();
         for id in ids {
-            found.add(self.truth_of(id, held.contains(id.as_str())));
+            found.add(self.truth_of(id, held.contains(&id.to_bytes())));
         }
         found
     }
@@ -85,7 +84,7 @@ impl Engine {
     /// Of every record what `T` has of it. `held`: locks that were held a
     /// moment ago. Where there are many, on all processors: for commands, not
     /// for a supervisor, whose memory would have an arena for each.
-    pub(super) fn parts<T: Stored + Send>(&self, held: &HashSet<String>) -> Result<Listing<T>> {
+    pub(super) fn parts<T: Stored + Send>(&self, held: &Held) -> Result<Listing<T>> {
         let ids: Vec<ContainerId> = self.ids()?.into_iter().collect();
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         let share = ids.len().div_ceil(processors).max(FEW);

@@ -25,7 +25,7 @@ use nix::sys::stat::Mode;
 
 use super::file::explain;
 use super::roll::Place;
-use crate::base::{Error, Result};
+use crate::base::{ContainerId, Error, Result};
 
 /// An exclusive lock; dropping it lets go, unless a forked process shares it.
 #[derive(Debug)]
@@ -36,11 +36,15 @@ pub struct Lock {
     place: Option<Place>,
 }
 
-/// Names of the files in a folder, as they were at one moment.
+/// Container ids, as bytes: to write a thousand of them out takes its time.
+pub type Held = HashSet<[u8; 32]>;
+
+/// The files in a folder, as they were at one moment.
 #[derive(Debug, Default)]
 pub struct Survey {
-    pub held: HashSet<String>,
-    /// Files without a lock are among them.
+    /// Those whose names are ids.
+    pub held: Held,
+    /// Names. Files without a lock are among them.
     pub free: Vec<String>,
 }
 
@@ -137,7 +141,9 @@ impl Lock {
             let is_held = file.and_then(|file| is_locked(&file)).unwrap_or(false);
             if let Ok(name) = name.into_string() {
                 if is_held {
-                    survey.held.insert(name);
+                    survey
+                        .held
+                        .extend(ContainerId::new(name).ok().map(|id| id.to_bytes()));
                 } else {
                     survey.free.push(name);
                 }
@@ -320,15 +326,16 @@ mod tests {
         };
         assert_eq!(count(&dir.path().join("none")), (0, 0));
         assert_eq!(count(dir.path()), (0, 0));
+        let id = |n: u8| ContainerId::from_bytes([n; 32]);
         let mut locks: Vec<Lock> = (0..100)
-            .map(|n| Lock::acquire(&dir.path().join(n.to_string())).unwrap())
+            .map(|n| Lock::acquire(&dir.path().join(id(n).as_str())).unwrap())
             .collect();
         assert_eq!(count(dir.path()), (100, 0));
         locks.remove(42);
         let survey = Lock::survey(dir.path()).unwrap();
         assert_eq!(
             (survey.held.len(), survey.free),
-            (99, vec!["42".to_owned()])
+            (99, vec![String::from(id(42))])
         );
         std::os::unix::fs::symlink("/nowhere", dir.path().join("link")).unwrap();
         assert_eq!(count(dir.path()), (99, 2));

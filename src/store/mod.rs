@@ -9,5 +9,5 @@ pub mod roll;
 
 pub use dirs::Dirs;
 pub use journal::FileJournal;
-pub use lock::Lock;
+pub use lock::{Held, Lock};
 pub use roll::Roll;

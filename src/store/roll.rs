@@ -116,13 +116,14 @@ impl Roll {
         }
         let mut survey = Survey::default();
         for (_, slot) in slots(&bytes) {
-            let (word, id) = (word_of(slot), ContainerId::from_bytes(id_of(slot)));
+            let (word, id) = (word_of(slot), id_of(slot));
+            let name = || ContainerId::from_bytes(id);
             // What cannot be asked is for who tries to lock it to learn of.
-            let is_held = || Lock::is_held(&self.lock_of(&id)).unwrap_or(false);
+            let is_held = || Lock::is_held(&self.lock_of(&name())).unwrap_or(false);
             if word != 0 && (is_live(word) || is_held()) {
-                survey.held.insert(id.into());
+                survey.held.insert(id);
             } else if self.is_used(slot) {
-                survey.free.push(id.into());
+                survey.free.push(name().into());
             }
         }
         Ok(survey)
@@ -196,10 +197,12 @@ impl Roll {
     fn every_lock(&self) -> Result<Vec<u8>> {
         let mut bytes = header().to_vec();
         let all = Lock::survey(&self.locks)?;
-        for name in all.held.into_iter().chain(all.free) {
-            if let Ok(id) = ContainerId::new(name) {
-                bytes.extend(slot(FUTEX_OWNER_DIED, id.to_bytes()));
-            }
+        let free = all
+            .free
+            .into_iter()
+            .filter_map(|name| ContainerId::new(name).ok());
+        for id in all.held.into_iter().chain(free.map(|id| id.to_bytes())) {
+            bytes.extend(slot(FUTEX_OWNER_DIED, id));
         }
         Ok(bytes)
     }
@@ -403,7 +406,7 @@ mod tests {
         drop(one);
         let survey = roll.survey().unwrap();
         assert_eq!(survey.free, [String::from(id(1))]);
-        assert!(survey.held.contains(id(2).as_str()));
+        assert!(survey.held.contains(&id(2).to_bytes()));
         // The slot is found again, and freed with the file.
         roll.try_acquire(&id(1)).unwrap().unwrap().unlink().unwrap();
         assert_eq!(words(&roll), [0, asked]);
