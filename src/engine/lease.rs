@@ -299,8 +299,7 @@ impl Engine {
         self.unreserve(&lease, container)
     }
 
-    /// The address stays the container's while it does not run, and none that
-    /// it had in that subnet before.
+    /// The address stays the container's while it does not run.
     pub(super) fn keep(
         &self,
         network: &NetworkSpec,
@@ -309,6 +308,18 @@ impl Engine {
     ) -> Result<()> {
         let prefix = prefix(network.segment(), addr.network());
         self.reserve(&prefix, addr.addr(), &network.id, container)
+    }
+
+    /// And none that it had in that subnet before. After [`Self::keep`]: whoever
+    /// is killed in between keeps one too many, not none.
+    pub(super) fn keep_no_other(
+        &self,
+        network: &NetworkSpec,
+        addr: Cidr,
+        container: &ContainerId,
+    ) -> Result<()> {
+        let prefix = prefix(network.segment(), addr.network());
+        self.unreserve_others(&prefix, addr.addr(), &network.id, container)
     }
 
     /// Notes an address that the LAN has given to a container: so that

@@ -37,8 +37,7 @@ impl Engine {
         list(&self.reserved_folder())
     }
 
-    /// Keeps an address whose lease begins with `prefix` for the container, and
-    /// none that it had there on that network before.
+    /// Keeps an address whose lease begins with `prefix` for the container.
     pub(super) fn reserve(
         &self,
         prefix: &str,
@@ -46,11 +45,8 @@ impl Engine {
         network: &NetworkId,
         container: &ContainerId,
     ) -> Result<()> {
-        let name = format!("{prefix}{ip},{container}");
-        let others = |other: &str| {
-            other.ends_with(container.as_str()) && other != name && other.starts_with(prefix)
-        };
-        let path = self.reserved_folder().join(&name);
+        let path = self.reserved_folder();
+        let path = path.join(format!("{prefix}{ip},{container}"));
         let lock = self.address_lock()?;
         let make = || {
             let mut index = self.known_index(&lock);
@@ -68,9 +64,21 @@ impl Engine {
             None => make(),
             // Another one on this parent and subnet.
             Some(_) => file::remove(&path).and_then(|()| make()),
-        }?;
-        drop(lock);
-        // Last: whoever is killed before keeps one too many, not none.
+        }
+    }
+
+    /// Forgets what the container keeps of this beginning, but for one address.
+    pub(super) fn unreserve_others(
+        &self,
+        prefix: &str,
+        ip: IpAddr,
+        network: &NetworkId,
+        container: &ContainerId,
+    ) -> Result<()> {
+        let name = format!("{prefix}{ip},{container}");
+        let others = |other: &str| {
+            other.ends_with(container.as_str()) && other != name && other.starts_with(prefix)
+        };
         self.drop_reservations(others, Some(network))
     }
 

@@ -364,8 +364,8 @@ fn all_files() -> Vec<String> {
 }
 
 /// Every file and folder below, with a letter for its kind; the image's own
-/// files, the log of events and notes of others' addresses, which stay, are not
-/// looked at.
+/// files, the log of events and notes of others' addresses, which stay, and
+/// bells, of which word comes some time after a start, are not looked at.
 fn files(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(folder) else {
@@ -373,7 +373,10 @@ fn files(folder: &Path) -> Vec<String> {
     };
     for entry in entries.flatten() {
         let path = entry.path();
-        if entry.file_name() == "events" || entry.file_name() == "conflicts" {
+        if ["events", "conflicts", "bells"]
+            .iter()
+            .any(|name| entry.file_name() == *name)
+        {
             continue;
         }
         let kind = entry.file_type().map_or('?', |t| {

@@ -978,7 +978,9 @@ fn supervisors_of_a_parent_share_a_socket() -> Verdict {
     let (web, db) = (rtnetlink_of("web")?, rtnetlink_of("db")?);
     assert_eq!(web, db);
     assert_eq!(web.len(), 1, "{web:?}");
+    assert_eq!(bells()?.len(), 1);
     said(&["rm", "-f", "web"])?;
+    assert!(bells()?.is_empty(), "its maker is gone");
     cable(&lan, "lan0", false)?;
     has_state("db", "no carrier", "lan0")?;
     run("late", "mac1", &[])?;
@@ -991,7 +993,26 @@ fn supervisors_of_a_parent_share_a_socket() -> Verdict {
     for name in ["db", "late"] {
         has_state(name, "no carrier", "lan0")?;
     }
+    // Who took it on says so; a killed one's word goes with its container.
+    assert_eq!(bells()?.len(), 1);
+    for name in ["db", "late"] {
+        let pid = said(&["inspect", "-f", "{{.Dockless.SupervisorPid}}", name])?;
+        judge::run(&["kill", "-9", pid.trim()])?.success()?;
+    }
+    eventually("the dead are noticed", || {
+        said(&["ps", "-a"])?;
+        Ok(bells()?.is_empty().then_some(()))
+    })?;
     nothing_left(&["db", "late"], &["mac1"])
+}
+
+/// What the state folder says of them.
+fn bells() -> Verdict<Vec<std::ffi::OsString>> {
+    let state = std::env::var("DOCKLESS_STATE").unwrap_or_else(|_| "/run/dockless".to_owned());
+    let entries = fs::read_dir(std::path::Path::new(&state).join("bells"))?;
+    Ok(entries
+        .map(|e| e.map(|e| e.file_name()))
+        .collect::<Result<_, _>>()?)
 }
 
 /// The inodes of a supervisor's sockets that hear of the host's links.

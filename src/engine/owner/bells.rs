@@ -27,7 +27,14 @@ use crate::sys::process::PidFd;
 pub(super) struct Shared {
     pub(super) bell: Bell,
     pub(super) known: Vec<Seen>,
-    _entry: Option<Entry>,
+    entry: Option<Entry>,
+}
+
+impl Shared {
+    /// Nobody finds it any more. Who has it goes on having it.
+    pub(super) fn hide(&mut self) {
+        self.entry = None;
+    }
 }
 
 /// What a file says: `<pid> <fd> <cookie> <SHA-256 of what is expected>`.
@@ -85,7 +92,7 @@ impl Engine {
             return Ok(Shared {
                 bell,
                 known,
-                _entry: None,
+                entry: None,
             });
         }
         let bell = Bell::new(&known)?;
@@ -95,11 +102,7 @@ impl Engine {
             file::replace(&path, text.as_bytes(), Durability::Boot).ok()?;
             Some(Entry { path, text })
         });
-        Ok(Shared {
-            bell,
-            known,
-            _entry: entry,
-        })
+        Ok(Shared { bell, known, entry })
     }
 
     fn bell_path(&self, known: &[Seen]) -> Result<PathBuf> {

@@ -79,6 +79,13 @@ impl AsFd for Hearing {
 }
 
 impl Links {
+    /// The container is over, and its supervisor ends without a word.
+    pub(super) fn close(&mut self) {
+        if let Some(Hearing::Shared(shared)) = &mut self.hearing {
+            shared.hide();
+        }
+    }
+
     /// Whether what is listened to is of no more use.
     fn has_rung(&self) -> Result<bool> {
         match &self.hearing {

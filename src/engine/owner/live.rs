@@ -300,6 +300,7 @@ impl Network {
     /// with its own MAC.
     pub(in crate::engine) fn close(&mut self, engine: &Engine) -> Vec<Error> {
         let mut errors = Vec::new();
+        self.links.close();
         if let Some(publisher) = &mut self.publisher {
             errors.extend(publisher.stop().err());
         }

@@ -16,7 +16,7 @@ use crate::base::{
     PerFamily, Result,
 };
 use crate::engine::Engine;
-use crate::engine::record::{EndpointConfig, Lan6, Record, State};
+use crate::engine::record::{EndpointConfig, Lan6, NEVER, Record, State};
 use crate::net::Attachment;
 use crate::net::acd::Acd;
 use crate::net::announce::Announcer;
@@ -156,6 +156,8 @@ pub(in crate::engine) struct Network {
     pub(super) watch6: Option<Watch6>,
     /// Whether its addresses stay its own while it does not run.
     pub(super) keeps: bool,
+    /// Whether it may keep some already.
+    pub(super) has_kept: bool,
     /// Whether LANs are told its name.
     pub(super) mdns: bool,
 }
@@ -203,6 +205,7 @@ impl Network {
             routed: routing::Plan::default(),
             watch6: None,
             keeps: record.config.ip_reserve && !record.config.auto_remove,
+            has_kept: record.state.started != NEVER,
             mdns: record.config.mdns,
         };
         for config in record.config.endpoints.clone() {

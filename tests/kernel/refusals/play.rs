@@ -407,13 +407,16 @@ impl<'a> Step<'a> {
 }
 
 /// Files below a folder, with their sizes; without locks, the log of events and
-/// notes of others' addresses, which stay, and images, which are shared.
+/// notes of others' addresses, which stay, images, which are shared, and bells,
+/// of which word comes some time after a start.
 fn files(folder: &Path, lines: &mut Vec<String>) {
     let mut left = vec![folder.to_owned()];
     while let Some(folder) = left.pop() {
         for path in entries(&folder) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if ["images", "events", "conflicts"].contains(&&*name) || name.ends_with("lock") {
+            if ["images", "events", "conflicts", "bells"].contains(&&*name)
+                || name.ends_with("lock")
+            {
                 continue;
             }
             let Ok(found) = fs::symlink_metadata(&path) else {
