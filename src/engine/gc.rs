@@ -175,7 +175,6 @@ impl Engine {
         if errors.is_empty() {
             errors.extend(self.release_all(id).err());
         }
-        errors.extend(self.drop_dead_bells().err());
         let mut happened = record.as_ref().map_or_else(Vec::new, |r| self.unseen(r));
         if keep {
             if let Some(mut record) = record
@@ -332,6 +331,9 @@ impl Engine {
     }
 
     fn recover_each(&self, dead: Vec<String>, all: &mut Recovered) {
+        if !dead.is_empty() {
+            all.problems.extend(self.drop_dead_bells().err());
+        }
         for id in dead.into_iter().filter_map(|id| ContainerId::new(id).ok()) {
             match self.recover_dead(&id) {
                 Ok(Some(found)) => all.add(found),
@@ -395,7 +397,7 @@ impl Engine {
             let text = format!("{}: removed what nobody keeps", path.display());
             all.did.push(text);
         }
-        self.drop_dead_bells()?;
+        all.problems.extend(self.drop_dead_bells().err());
         for lease in self.orphans()? {
             file::remove(&lease)?;
             let text = format!("{}: removed an address without a holder", lease.display());

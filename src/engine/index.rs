@@ -11,11 +11,12 @@
 //!
 //! An address is entered before its file is made, and struck out when the file
 //! is gone: whoever is killed in between leaves an address that seems taken, and
-//! never one that seems free. So who finds no address by the index lists the
-//! folders after all.
+//! never one that seems free. (All that make one do so: the times alone may be
+//! too coarse, a tick of some milliseconds before Linux 6.13.) So who finds no
+//! address by the index, or not the one that it wishes for, lists the folders
+//! after all.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::Metadata;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 
@@ -42,10 +43,17 @@ const MAGIC: &[u8; 16] = b"dockless index 1";
 const HEADER: usize = 64;
 type Header = [u8; HEADER];
 
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Folder {
+    Leases,
+    Reserved,
+}
+
 /// The index of the locked file.
 #[derive(Debug)]
 pub(super) struct Index<'a> {
     lock: &'a Lock,
+    header: Header,
     bytes: Vec<u8>,
     /// What is written is what is true.
     is_whole: bool,
@@ -81,11 +89,10 @@ impl Engine {
     /// As it is written: `None` where it is not true any more.
     pub(super) fn known_index<'a>(&self, lock: &'a Lock) -> Option<Index<'a>> {
         let bytes = lock.read().ok()?;
-        let is_true = self
-            .header()
-            .is_some_and(|header| bytes.starts_with(&header));
-        is_true.then_some(Index {
+        let header = self.header()?;
+        bytes.starts_with(&header).then_some(Index {
             lock,
+            header,
             bytes,
             is_whole: true,
         })
@@ -96,6 +103,8 @@ impl Engine {
         if let Some(index) = self.known_index(lock) {
             return Ok(index);
         }
+        // What is changed from now on makes it untrue again.
+        let header = self.header();
         let mut bytes = vec![0; HEADER];
         let mut leased = HashMap::new();
         for name in list(&self.lease_folder())? {
@@ -117,33 +126,44 @@ impl Engine {
                 bytes.extend(slot(prefix, ip, RESERVED));
             }
         }
-        // An index that cannot be written does for this time.
-        let is_whole = lock.write(&bytes).is_ok();
-        let index = Index {
+        // An index that cannot be written does for this time. The header last.
+        let written = lock.write(&bytes).ok().and(header);
+        let is_whole = written.is_some_and(|header| lock.write_at(&header, 0).is_ok());
+        Ok(Index {
             lock,
+            header: header.unwrap_or([0; HEADER]),
             bytes,
             is_whole,
-        };
-        self.confirm(&index);
-        Ok(index)
+        })
     }
 
-    /// The folders are as the index says.
-    pub(super) fn confirm(&self, index: &Index<'_>) {
-        let header = self.header().filter(|_| index.is_whole);
+    /// A folder has been changed as the index says. What others have changed in
+    /// the other one is for the next who looks.
+    pub(super) fn confirm(&self, mut index: Index<'_>, changed: Folder) {
+        let set = self.stamp(&mut index.header, changed);
+        let header = set.filter(|()| index.is_whole).map(|()| index.header);
         // Without it there is none, and the next who needs one makes it.
         let _ = index.lock.write_at(&header.unwrap_or([0; HEADER]), 0);
     }
 
     fn header(&self) -> Option<Header> {
         let mut header = [0; HEADER];
-        header[..16].copy_from_slice(MAGIC);
-        let folders = [self.lease_folder(), self.reserved_folder()];
-        for (field, folder) in header[16..48].chunks_exact_mut(16).zip(folders) {
-            let changed = |m: Metadata| [m.mtime(), m.mtime_nsec()].map(i64::to_ne_bytes);
-            field.copy_from_slice(folder.metadata().map(changed).ok()?.as_flattened());
-        }
+        header[..MAGIC.len()].copy_from_slice(MAGIC);
+        self.stamp(&mut header, Folder::Leases)?;
+        self.stamp(&mut header, Folder::Reserved)?;
         Some(header)
+    }
+
+    /// When a folder was last changed.
+    fn stamp(&self, header: &mut Header, folder: Folder) -> Option<()> {
+        let (path, field) = match folder {
+            Folder::Leases => (self.lease_folder(), 16..32),
+            Folder::Reserved => (self.reserved_folder(), 32..48),
+        };
+        let metadata = path.metadata().ok()?;
+        let times = [metadata.mtime(), metadata.mtime_nsec()].map(i64::to_ne_bytes);
+        header[field].copy_from_slice(times.as_flattened());
+        Some(())
     }
 }
 
@@ -220,6 +240,7 @@ mod tests {
         lock.write(&[0; HEADER]).unwrap();
         let read = || Index {
             lock: &lock,
+            header: [0; HEADER],
             bytes: lock.read().unwrap(),
             is_whole: true,
         };

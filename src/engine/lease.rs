@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::Engine;
-use super::index::{self, Index, LEASED, RESERVED};
+use super::index::{self, Folder, Index, LEASED, RESERVED};
 use super::names::list;
 use crate::base::{Cidr, ContainerId, Error, Family, NetworkId, OfFamily, Result};
 use crate::net::ipam::{self, Pool};
@@ -76,6 +76,10 @@ fn prefix_of(network: &NetworkSpec, subnet: Cidr) -> String {
     } else {
         prefix(network.segment(), subnet)
     }
+}
+
+fn lease_name(network: &NetworkSpec, addr: Cidr) -> String {
+    format!("{}{}", prefix_of(network, addr.network()), addr.addr())
 }
 
 fn prefix_of_lan(segment: &str) -> String {
@@ -140,18 +144,18 @@ impl Engine {
         };
         let mut index = self.index(&lock)?;
         let by_index = choice.make(&self.held_by_index(&index, &choice, container));
-        let found = match by_index {
-            Some((ip, subnet)) if !self.lease_path(network, subnet, ip).exists() => (ip, subnet),
+        let is_free = |ip, subnet| !self.lease_path(network, subnet, ip).exists();
+        let (ip, subnet) = match by_index {
+            Some((ip, subnet)) if choice.is_as_wished(ip) && is_free(ip, subnet) => (ip, subnet),
             // The index may say more than is true.
             _ => self.choose_by_files(&choice, container)?,
         };
-        let (ip, subnet) = found;
         let prefix = prefix(network.segment(), subnet);
         index.enter(&prefix, ip, LEASED);
         let path = self.lease_path(network, subnet, ip);
         let text = Lease::text(container, &network.id, names);
         file::replace(&path, text.as_bytes(), Durability::Boot)?;
-        self.confirm(&index);
+        self.confirm(index, Folder::Leases);
         Ok((ip, Cidr::new(ip, subnet.prefix())?))
     }
 
@@ -168,7 +172,8 @@ impl Engine {
         let of_pool = |pool: &Pool| {
             let prefix = prefix(segment, pool.subnet);
             let mut taken = index.taken(&prefix);
-            // Its own it may have.
+            // Its own it may have: the one that it wishes for, as others are the
+            // last choice by the files.
             if let Wish::Exactly(ip) | Wish::Rather(ip) = choice.wish
                 && index.why(&prefix, ip) == RESERVED
                 && self.reserves(&format!("{prefix}{ip}"), container)
@@ -283,8 +288,7 @@ impl Engine {
 
     pub(super) fn release(&self, network: &NetworkSpec, addr: Cidr) -> Result<()> {
         let lock = self.address_lock()?;
-        let name = format!("{}{}", prefix_of(network, addr.network()), addr.addr());
-        self.let_go(&name, &lock)
+        self.let_go(&lease_name(network, addr), &lock)
     }
 
     /// The same for a container that does not want it any more.
@@ -295,31 +299,20 @@ impl Engine {
         container: &ContainerId,
     ) -> Result<()> {
         self.release(network, addr)?;
-        let lease = format!("{}{}", prefix_of(network, addr.network()), addr.addr());
-        self.unreserve(&lease, container)
+        self.unreserve(&lease_name(network, addr), container)
     }
 
-    /// The address stays the container's while it does not run.
+    /// The address stays the container's while it does not run, and, if it may
+    /// keep some already, none that it had in that subnet before.
     pub(super) fn keep(
         &self,
         network: &NetworkSpec,
         addr: Cidr,
         container: &ContainerId,
+        has_kept: bool,
     ) -> Result<()> {
         let prefix = prefix(network.segment(), addr.network());
-        self.reserve(&prefix, addr.addr(), &network.id, container)
-    }
-
-    /// And none that it had in that subnet before. After [`Self::keep`]: whoever
-    /// is killed in between keeps one too many, not none.
-    pub(super) fn keep_no_other(
-        &self,
-        network: &NetworkSpec,
-        addr: Cidr,
-        container: &ContainerId,
-    ) -> Result<()> {
-        let prefix = prefix(network.segment(), addr.network());
-        self.unreserve_others(&prefix, addr.addr(), &network.id, container)
+        self.reserve(&prefix, addr.addr(), &network.id, container, has_kept)
     }
 
     /// Notes an address that the LAN has given to a container: so that
@@ -331,14 +324,15 @@ impl Engine {
         container: &ContainerId,
         names: &[String],
     ) -> Result<()> {
-        let _lock = self.address_lock()?;
+        let lock = self.address_lock()?;
         if self.load_network(&network.id)?.is_none() {
             return Err(Error::not_found(format!(
                 "network {} not found",
                 network.name
             )));
         }
-        let name = format!("{}{ip}", prefix_of_lan(network.segment()));
+        let prefix = prefix_of_lan(network.segment());
+        let name = format!("{prefix}{ip}");
         let path = self.lease_folder().join(&name);
         if let Some((other, _)) = self.holder(&name)?
             && other != *container
@@ -349,8 +343,16 @@ impl Engine {
                 other.short()
             )));
         }
+        let mut index = self.known_index(&lock);
+        if let Some(index) = &mut index {
+            index.enter(&prefix, ip, LEASED);
+        }
         let text = Lease::text(container, &network.id, names);
-        file::replace(&path, text.as_bytes(), Durability::Boot)
+        file::replace(&path, text.as_bytes(), Durability::Boot)?;
+        if let Some(index) = index {
+            self.confirm(index, Folder::Leases);
+        }
+        Ok(())
     }
 
     /// All that a container holds: only its own process, or whoever has taken
@@ -380,7 +382,7 @@ impl Engine {
         file::remove_replaced(&self.lease_folder().join(name))?;
         if let (Some(mut index), Some((prefix, ip))) = (index, index::split(name)) {
             index.strike(prefix, ip, LEASED);
-            self.confirm(&index);
+            self.confirm(index, Folder::Leases);
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::Engine;
-use super::index::RESERVED;
+use super::index::{Folder, RESERVED};
 use super::names::list;
 use crate::base::{ContainerId, Error, NetworkId, Result};
 use crate::store::file;
@@ -37,16 +37,21 @@ impl Engine {
         list(&self.reserved_folder())
     }
 
-    /// Keeps an address whose lease begins with `prefix` for the container.
+    /// Keeps an address whose lease begins with `prefix` for the container, and,
+    /// if it `has_kept` any, none that it had there on that network before.
     pub(super) fn reserve(
         &self,
         prefix: &str,
         ip: IpAddr,
         network: &NetworkId,
         container: &ContainerId,
+        has_kept: bool,
     ) -> Result<()> {
-        let path = self.reserved_folder();
-        let path = path.join(format!("{prefix}{ip},{container}"));
+        let name = format!("{prefix}{ip},{container}");
+        let others = |other: &str| {
+            other.ends_with(container.as_str()) && other != name && other.starts_with(prefix)
+        };
+        let path = self.reserved_folder().join(&name);
         let lock = self.address_lock()?;
         let make = || {
             let mut index = self.known_index(&lock);
@@ -54,8 +59,8 @@ impl Engine {
                 index.enter(prefix, ip, RESERVED);
             }
             symlink(network.as_str(), &path).map_err(|e| file::explain("reserve", &path, e))?;
-            if let Some(index) = &index {
-                self.confirm(index);
+            if let Some(index) = index {
+                self.confirm(index, Folder::Reserved);
             }
             Ok(())
         };
@@ -64,22 +69,13 @@ impl Engine {
             None => make(),
             // Another one on this parent and subnet.
             Some(_) => file::remove(&path).and_then(|()| make()),
+        }?;
+        drop(lock);
+        // Last: whoever is killed before keeps one too many, not none.
+        match has_kept {
+            true => self.drop_reservations(others, Some(network)),
+            false => Ok(()),
         }
-    }
-
-    /// Forgets what the container keeps of this beginning, but for one address.
-    pub(super) fn unreserve_others(
-        &self,
-        prefix: &str,
-        ip: IpAddr,
-        network: &NetworkId,
-        container: &ContainerId,
-    ) -> Result<()> {
-        let name = format!("{prefix}{ip},{container}");
-        let others = |other: &str| {
-            other.ends_with(container.as_str()) && other != name && other.starts_with(prefix)
-        };
-        self.drop_reservations(others, Some(network))
     }
 
     /// Who keeps which address, of those whose leases begin with `prefix`, but

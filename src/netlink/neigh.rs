@@ -83,7 +83,7 @@ impl<P: Place> Rtnl<P> {
             let header = header.map_err(|_| Malformed("neighbour header"))?;
             let attrs = payload.get(12..).unwrap_or_default();
             let mac = wire::find(attrs, libc::NDA_LLADDR).and_then(wire::mac_of);
-            // A kernel that cannot filter (before Linux 5.0) lists all links'.
+            // A bridge lists its ports' as well.
             Ok(mac.filter(|mac| header.ifindex == of_link && !mac.is_multicast()))
         };
         self.channel

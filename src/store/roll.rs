@@ -166,8 +166,16 @@ impl Roll {
         if at + SLOT > bytes.len() {
             file.write_all_at(&[0; SLOT], offset).map_err(fail)?;
         }
-        // The mark first: a word without it would be taken for alive for ever.
+        // One to ask, until it is marked: a word that nothing marks would be taken
+        // for alive for ever. The slot may be the one that another process (the one
+        // that this was forked from) is marked by; it is no more from here on.
         let own = std::process::id();
+        let put = |word| {
+            let slot = slot(word, id);
+            let begin = slot.get(..ID.end).unwrap_or_default();
+            file.write_all_at(begin, offset).map_err(fail)
+        };
+        put(own | FUTEX_OWNER_DIED)?;
         let is_free = MARKED.load(Ordering::SeqCst) != own;
         let mark = || {
             // Opened anew: the mapping keeps it open, and a lock with it.
@@ -179,10 +187,10 @@ impl Roll {
             true => own,
             false => own | FUTEX_OWNER_DIED,
         };
-        let slot = slot(word, id);
-        let begin = slot.get(..ID.end).unwrap_or_default();
-        file.write_all_at(begin, offset).map_err(fail)?;
         if word == own {
+            put(own).inspect_err(|_| {
+                let _ = raw::mark_nothing();
+            })?;
             MARKED.store(own, Ordering::SeqCst);
         }
         Ok(Place {
@@ -421,7 +429,8 @@ mod tests {
         drop(roll.acquire(&id(1)).unwrap());
         let file = File::options().write(true).open(&roll.path).unwrap();
         let put = |word| file.write_all_at(&slot(word, id(1).to_bytes()), SLOT as u64);
-        // A pid that nobody has: only who tidies up looks.
+        // A pid that nobody has, and a lock that is there: who asks all locks finds
+        // out (`gc`).
         put(FUTEX_TID_MASK).unwrap();
         assert_eq!(count(&roll), (1, 0));
         roll.tidy().unwrap();

@@ -482,6 +482,19 @@ fn strange_siblings_are_asked_one_by_one() -> Verdict {
         assert!(is_answer == is_asked && err.contains(mac), "{err}");
         judge::run(&["ip", "link", "del", "sibling"])?.success()?;
     }
+    // Seventeen of them are told at once.
+    let heard = sibling("02:00:00:00:00:99")?;
+    for n in 0..16 {
+        let add = format!("ip link add s{n} link eth1 type macvlan mode bridge");
+        judge::run(&add.split(' ').collect::<Vec<_>>())?.success()?;
+        let up = format!("ip link set s{n} up");
+        judge::run(&up.split(' ').collect::<Vec<_>>())?.success()?;
+    }
+    let run = ["run", "--rm", "--network=mac1", "tester", "ip", "link"];
+    said(&run)?;
+    let mut frame = [0; 64];
+    assert_eq!(nix::unistd::read(&heard, &mut frame)?, 42);
+    assert_eq!((&frame[..6], &frame[28..32]), (&[0xff; 6][..], &[0; 4][..]));
     said(&["network", "rm", "mac1"]).map(drop)
 }
 

@@ -11,6 +11,7 @@ use dockless::lab::Lab;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
+        Test::new(the_files_decide_not_the_index),
         Test::new(kept_while_stopped),
         Test::new(kept_and_none_left),
         Test::new(kept_no_longer),
@@ -56,6 +57,48 @@ fn reserved() -> Verdict<Vec<PathBuf>> {
     Ok(entries
         .map(|e| e.map(|e| e.path()))
         .collect::<Result<_, _>>()?)
+}
+
+/// Whatever the index in the lock's file says: who has changed the folder without
+/// it is noticed, and, within one tick of the file system's clock, does no harm.
+fn the_files_decide_not_the_index() -> Verdict {
+    let _lan = Lab::here(0)?;
+    create("10.0.2.8/29")?;
+    assert_eq!(run("first", &[])?, "10.0.2.8");
+    let folder = PathBuf::from(std::env::var("DOCKLESS_STATE")?).join("leases");
+    let lease = |ip: &str| folder.join(format!("10.0.2.0_24@eth1,{ip}"));
+    let index = fs::read(folder.join(".lock"))?;
+    assert!(index.starts_with(b"dockless index 1"), "{index:?}");
+    // As if nothing had changed since.
+    let unseen = |change: &dyn Fn() -> std::io::Result<()>| -> Verdict {
+        let before = fs::metadata(&folder)?.modified()?;
+        change()?;
+        Ok(fs::File::open(&folder)?.set_modified(before)?)
+    };
+    let another = || fs::copy(lease("10.0.2.8"), lease("10.0.2.9")).map(drop);
+    // Somebody else's program.
+    another()?;
+    assert_eq!(run("second", &[])?, "10.0.2.10");
+    fs::remove_file(lease("10.0.2.9"))?;
+    assert_eq!(run("third", &[])?, "10.0.2.9");
+    said(&["rm", "-f", "third"])?;
+    // The same, and the index says otherwise.
+    unseen(&another)?;
+    assert_eq!(run("third", &[])?, "10.0.2.11");
+    unseen(&|| fs::remove_file(lease("10.0.2.9")))?;
+    assert_eq!(run("fourth", &["--ip=10.0.2.9"])?, "10.0.2.9");
+    // It gets its own back, and by the index.
+    said(&["stop", "-t0", "fourth"])?;
+    said(&["start", "fourth"])?;
+    assert_eq!(address("fourth")?, "10.0.2.9");
+    // No index at all, and a damaged one.
+    fs::write(folder.join(".lock"), b"")?;
+    assert_eq!(run("fifth", &[])?, "10.0.2.12");
+    fs::write(folder.join(".lock"), [&index[..70], &[0xff; 99]].concat())?;
+    assert_eq!(run("sixth", &[])?, "10.0.2.13");
+    let all = ["first", "second", "third", "fourth", "fifth", "sixth"];
+    said(&[&["rm", "-f"], &all[..]].concat())?;
+    said(&["network", "rm", "lan"]).map(drop)
 }
 
 fn kept_while_stopped() -> Verdict {

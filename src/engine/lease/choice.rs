@@ -60,6 +60,11 @@ impl Choice<'_> {
         pools.filter(|pool| pool.subnet.family() == self.family)
     }
 
+    /// Not another one than the one that it would rather have.
+    pub(super) fn is_as_wished(&self, found: IpAddr) -> bool {
+        !matches!(self.wish, Wish::Rather(ip) if ip != found)
+    }
+
     /// Of the addresses that are not `held`, the one that is wished for, or else
     /// the first, with its subnet.
     pub(super) fn make(&self, held: &Held) -> Option<(IpAddr, Cidr)> {

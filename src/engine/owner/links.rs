@@ -2,8 +2,8 @@
 //! lose their carrier, are renamed, go, and come back.
 //!
 //! *Theory of operation.* The kernel deletes a container's link together with
-//! its parent, so somebody outside has to make it again. A [`Bell`](crate::netlink::watch::Bell) on the
-//! host's links, taken shortly after the program has started, wakes the loop
+//! its parent, so somebody outside has to make it again. A
+//! [`Bell`](crate::netlink::watch::Bell) on the host's links, taken shortly after the program has started, wakes the loop
 //! when a parent has changed; each leg is then compared with what its
 //! [`Attachment`] says ([`Network::follow_links`]), and what differs is done,
 //! noted as an event, and recorded for `inspect`:
@@ -60,6 +60,8 @@ const TRIES: u8 = 5;
 pub(super) struct Links {
     hearing: Option<Hearing>,
     look_at: Option<Instant>,
+    /// The record does not say yet what was seen.
+    is_unnoted: bool,
 }
 
 #[derive(Debug)]
@@ -140,7 +142,7 @@ impl Network {
         epoll: &Epoll,
     ) -> Result<Vec<view::Event>> {
         let mut happened = Vec::new();
-        if self.links.has_rung()? {
+        if self.links.has_rung().unwrap_or(true) {
             self.links.stop(epoll)?;
         }
         self.links.look_at = None;
@@ -150,7 +152,10 @@ impl Network {
                 self.note_trouble(at, &error);
             }
         }
-        self.listen(engine, epoll)?;
+        // Where nothing can be listened to (no more fds), it is looked at again.
+        if self.listen(engine, epoll).is_err() {
+            self.links.look(Instant::now() + HOLD);
+        }
         Ok(happened)
     }
 
@@ -197,7 +202,9 @@ impl Network {
                 .spec
                 .vlan()
                 .is_some_and(|v| v.mode.has_parents_mac());
-            if parents && before.is_some_and(|before| before.mac != is.mac) {
+            let is_new = before.is_some_and(|before| before.mac != is.mac);
+            // Or what could not be done when it was.
+            if parents && (is_new || !had.link.trouble.is_empty()) {
                 self.follow_mac(engine, at)?;
             }
         }
@@ -360,18 +367,30 @@ impl Network {
         if mac == attachment.mac {
             return Ok(());
         }
-        attachment.mac = mac;
+        let old = std::mem::replace(&mut attachment.mac, mac);
+        let done = self.take_mac(engine, at, attachment);
+        if let Some(attachment) = &mut self.legs[at].attachment {
+            match done {
+                Ok(()) => attachment.link.trouble.clear(),
+                Err(_) => attachment.mac = old,
+            }
+        }
+        done
+    }
+
+    fn take_mac(&mut self, engine: &Engine, at: usize, attachment: Attachment) -> Result<()> {
         self.legs[at].attachment = Some(attachment.clone());
         self.guard_follows(at)?;
         self.legs[at].claim = None;
         let parent = Some(attachment.parent_index);
         self.legs[at].claim = self.held_claim(at, &attachment, parent)?;
-        if self.legs[at].spec.is_dhcp() {
-            self.ask_again(engine, at)?;
-        }
         // They would say the old one.
         self.pending.retain(|p| p.ifname != attachment.ifname);
-        self.announce_again(at)
+        self.announce_again(at)?;
+        match self.legs[at].spec.is_dhcp() {
+            true => self.ask_again(engine, at),
+            false => Ok(()),
+        }
     }
 
     /// A claim to an address that the container has had all along.
@@ -544,21 +563,27 @@ impl Network {
 impl Owned {
     /// A parent has changed, or it is time to look.
     pub(super) fn links_changed(&mut self) -> Result<()> {
-        let Some(epoll) = &self.epoll else {
+        // Taken, and not cloned, which takes an fd.
+        let Some(epoll) = self.epoll.take() else {
             return Ok(());
         };
-        let epoll = epoll.try_clone()?;
         let before = self.network.attachments();
         let followed = self
             .network
             .follow_links(&self.engine, &mut self.journal, &epoll);
+        self.epoll = Some(epoll);
         let happened = followed.inspect_err(|_| self.doubtful = true)?;
-        if self.network.attachments() == before && happened.is_empty() {
+        let is_noted = !self.network.links.is_unnoted;
+        if self.network.attachments() == before && happened.is_empty() && is_noted {
             return Ok(());
         }
         self.doubtful |= self.network.has_trouble();
         let noted = self.note_network();
         self.engine.note(&happened);
+        self.network.links.is_unnoted = noted.is_err();
+        if noted.is_err() {
+            self.network.links.look(Instant::now() + HOLD);
+        }
         noted
     }
 }

@@ -36,13 +36,8 @@ impl Network {
         let addrs = legs.flat_map(|leg| leg.addrs.values().map(move |addr| (leg, addr)));
         let mut addrs = addrs.filter(|(leg, addr)| addr.is_ipv4() || !leg.is_by_lan6());
         let has_kept = self.has_kept;
-        let kept = addrs.try_for_each(|(leg, addr)| {
-            engine.keep(&leg.spec, addr, &self.id)?;
-            match has_kept {
-                true => engine.keep_no_other(&leg.spec, addr, &self.id),
-                false => Ok(()),
-            }
-        });
+        let kept =
+            addrs.try_for_each(|(leg, addr)| engine.keep(&leg.spec, addr, &self.id, has_kept));
         self.has_kept = true;
         if let Err(error) = kept {
             let text = format!("its addresses will be free when it has ended: {error}");

@@ -172,7 +172,8 @@ impl Machine {
                 self.on_time(now);
             }
             old => {
-                self.hint = old.map(|(lease, _)| lease.ip()).or(hint);
+                let hint = old.map(|(lease, _)| lease.ip()).or(hint);
+                self.hint = hint.filter(|ip| !self.is_theirs(*ip));
                 self.discover(now);
             }
         }
@@ -308,8 +309,9 @@ impl Machine {
         };
         if self.is_theirs(lease.ip()) {
             self.trouble = Some(format!(
-                "server {} offers {}, which this machine itself has: it must tell clients of \
-                 one MAC apart by their client ids (option 61)",
+                "server {} offers {}, which this machine itself has: either the server must tell \
+                 clients of one MAC apart by their client ids (option 61), or that address is to \
+                 be out of its range",
                 lease.server,
                 lease.ip()
             ));

@@ -97,9 +97,11 @@ fn page_size() -> super::Result<usize> {
 }
 
 fn set_robust_list(address: usize) -> super::Result<()> {
-    // SAFETY: the kernel reads there when this thread ends, by accesses that may
-    // fault; what it follows are the three fields above, none of which leads to
-    // memory of this program but EMPTY itself.
+    // SAFETY: the kernel goes there when this thread ends, and nothing of this
+    // program runs any more; its accesses may fault. It writes to an aligned word
+    // that holds this thread's id, and to no other: the one that is meant, or, if
+    // another process has written its own addresses into the shared head since,
+    // none but by an accident that nobody can see any more.
     let done = unsafe { libc::syscall(libc::SYS_set_robust_list, address, ROBUST_LIST_HEAD) };
     Errno::result(done).map(drop)
 }
