@@ -231,7 +231,7 @@ impl Engine {
         cloned.join(network.netns()?)?;
         let kept = network.kept_leases();
         let start = || {
-            network.attach_all(self, &mut record, &mut journal)?;
+            network.attach_all(self, &mut record, &mut journal, taken)?;
             let names = network.introduce(self, &mut record, names)?;
             network.serve_names(self, names)?;
             network.publish(&record, reserved, &mut journal)?;

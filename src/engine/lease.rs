@@ -202,7 +202,8 @@ impl Engine {
             let mut taken = named(&all, &prefix);
             taken.extend(&leased);
             let reserved = self.reserved(&prefix, Some(container), &taken)?;
-            kept += reserved.len();
+            let range = pool.ip_range.unwrap_or(pool.subnet);
+            kept += reserved.keys().filter(|ip| range.contains(**ip)).count();
             taken.extend(reserved.into_keys());
             held.push((pool.subnet, taken));
         }

@@ -52,8 +52,9 @@ pub(super) fn plan(
             vlan.parent
         ))
         .hint(format!(
-            "network {} needs it; was it renamed or removed?",
-            network.name
+            "network {0} needs it; `ip link` shows what there is. A link that has another name \
+             now is found under this one by `ip link property add dev NAME altname {1}`",
+            network.name, vlan.parent
         ))
     })?;
     if let Some(mtu) = vlan.mtu.filter(|mtu| *mtu > parent.mtu) {
@@ -137,7 +138,8 @@ fn check_receive(receive: &Receive, mode: Mode) -> Result<()> {
     ))
 }
 
-fn valid_mac(mac: MacAddr) -> Result<MacAddr> {
+/// One that an interface can have.
+pub fn valid_mac(mac: MacAddr) -> Result<MacAddr> {
     if mac.is_multicast() || mac.is_zero() {
         return Err(Error::invalid(format!(
             "{mac} is not a valid mac address for an interface: it is a group or zero address"

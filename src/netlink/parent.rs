@@ -129,7 +129,10 @@ impl Rtnl<Host> {
     pub fn dummy(&mut self, name: &IfName) -> Result<()> {
         self.marked(name, None, vec![LinkInfo::Kind(InfoKind::Dummy)])
             .map_err(|error| match error.errno() {
-                Some(libc::EOPNOTSUPP) => error.hint(no_driver("dummy")),
+                Some(libc::EOPNOTSUPP) => error.hint(format!(
+                    "a network without -o parent=IFNAME is on a dummy link, and {}",
+                    no_driver("dummy")
+                )),
                 _ => error,
             })
     }

@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(off_asks_nobody).needs(&["ip"]),
         Test::new(the_first_word_is_the_probe),
         Test::new(strange_siblings_are_asked_one_by_one).needs(&["ip"]),
+        Test::new(a_sibling_with_the_mac_is_passed_over).needs(&["ip"]),
         Test::new(siblings_hear_the_second_announcement).needs(&["ip"]),
         Test::new(defended_once_in_ten_seconds).limit_s(90),
         Test::new(live_connect_looks_too).needs(&["ip"]),
@@ -476,10 +477,9 @@ fn strange_siblings_are_asked_one_by_one() -> Verdict {
         let run = ["run", "--rm", "--network=mac1", "--ip=10.0.2.99"];
         let (code, _, err) = dockless(&[&run[..], &["tester", "ip", "link"]].concat())?;
         assert_eq!(code, Some(125), "{err}");
-        // Two links of a parent cannot have one MAC: with that address it is one
-        // that says so.
-        let is_answer = err.contains("Address already in use: 10.0.2.99");
-        assert!(is_answer == is_asked && err.contains(mac), "{err}");
+        // Two links of a parent cannot have one MAC, either.
+        let error = "Address already in use: 10.0.2.99";
+        assert!(err.contains(error) && err.contains(mac), "{err}");
         judge::run(&["ip", "link", "del", "sibling"])?.success()?;
     }
     // Seventeen of them are told at once.
@@ -495,6 +495,39 @@ fn strange_siblings_are_asked_one_by_one() -> Verdict {
     let mut frame = [0; 64];
     assert_eq!(nix::unistd::read(&heard, &mut frame)?, 42);
     assert_eq!((&frame[..6], &frame[28..32]), (&[0xff; 6][..], &[0; 4][..]));
+    said(&["network", "rm", "mac1"]).map(drop)
+}
+
+/// A link of somebody else's with the MAC that follows from the first address:
+/// the second one is taken, and, where it is asked for, the first refused.
+fn a_sibling_with_the_mac_is_passed_over() -> Verdict {
+    let _lan = lan()?;
+    let _heard = sibling("02:42:0a:00:02:02")?;
+    let run = ["run", "-d", "--name=web", "--network=mac1", "tester"];
+    let (code, _, err) = dockless(&run)?;
+    assert_eq!(code, Some(0), "{err}");
+    let told = "02:42:0a:00:02:02 on the LAN of eth1 has 10.0.2.2: the container has 10.0.2.3";
+    assert!(err.contains(told), "{err}");
+    assert_eq!(address("web")?, "10.0.2.3");
+    assert_eq!(conflicts("web")?[0]["Outcome"], "avoided");
+    // The next one does not try it.
+    let began = Instant::now();
+    said(&["run", "-d", "--name=db", "--network=mac1", "tester"])?;
+    // The one between is the host's.
+    assert_eq!(address("db")?, "10.0.2.5");
+    assert!(began.elapsed() < patience(1), "{:?}", began.elapsed());
+    let run = ["run", "--rm", "--network=mac1", "--ip=10.0.2.2", "tester"];
+    let (code, _, err) = dockless(&run)?;
+    assert_eq!(code, Some(125), "{err}");
+    let error = "Address already in use: 10.0.2.2";
+    assert!(
+        err.contains(error) && err.contains("--mac-address"),
+        "{err}"
+    );
+    said(&["create", "--name=late", "--network=none", "tester"])?;
+    said(&["start", "late"])?;
+    said(&["network", "connect", "mac1", "late"])?;
+    said(&["rm", "-f", "web", "db", "late"])?;
     said(&["network", "rm", "mac1"]).map(drop)
 }
 

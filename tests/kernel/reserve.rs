@@ -258,10 +258,31 @@ fn not_replaced() -> Verdict {
     let _lan = Lab::here(1)?;
     create("10.0.2.8/29")?;
     run("web", &[])?;
-    run("other", &["--ip", "10.0.2.9"])?;
+    run("other", &["--ip", "10.0.2.9", "-p", "9000:80"])?;
     let was = (id("web")?, pid_of("web")?);
     let web = ["run", "-d", "--replace", "--name", "web"];
-    let tries: [(&[&str], &str); 8] = [
+    let tries: [(&[&str], &str); 12] = [
+        (
+            &["-p", "70:70", "-p", "70:71", "--network", "lan", "tester"],
+            "it is asked for twice",
+        ),
+        (
+            &["-p", "9000:5000", "--network", "lan", "tester"],
+            "container other has it",
+        ),
+        (
+            &[
+                "--network",
+                "lan",
+                "--mac-address=01:00:00:00:00:01",
+                "tester",
+            ],
+            "not a valid mac address",
+        ),
+        (
+            &["--network", "lan", "--ip", "10.0.2.4", "tester"],
+            "this host's own",
+        ),
         (
             &["--network", "name=lan,gw=10.0.9.1", "tester"],
             "gateway 10.0.9.1 is not another address",

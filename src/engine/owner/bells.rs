@@ -5,9 +5,8 @@
 //! `<state>/bells/<namespace>-<links>` (inode and indices), and what it
 //! expects, a line each; who comes next takes it from there, and adds itself
 //! where there are less than [`KNOWN`]. Where none that is written down can be
-//! had any more (it has rung, say), who comes makes another. Two that do so at
-//! once have two, and two that write at once lose a line; the next ones share
-//! one of them all the same. A bell lives as long as one has it: the kernel
+//! had any more (it has rung, say), who comes makes another: one at a time, under
+//! a lock. A bell lives as long as one has it: the kernel
 //! counts. No such file is needed; who ends takes its line away, and the dead
 //! are taken out with the next container that is recovered.
 
@@ -20,6 +19,7 @@ use crate::engine::Engine;
 use crate::engine::launch::hex;
 use crate::engine::names::list;
 use crate::netlink::watch::{Bell, Seen, Whereabouts};
+use crate::store::Lock;
 use crate::store::file::{self, Durability};
 use crate::sys::netns::{Host, Netns};
 use crate::sys::process::PidFd;
@@ -68,6 +68,7 @@ fn parse(line: &str) -> Option<(Whereabouts, &str)> {
 
 /// Takes lines away, and with the last one the file.
 fn keep(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
+    let _lock = lock(path)?;
     let Ok(text) = std::fs::read_to_string(path) else {
         return Ok(());
     };
@@ -80,6 +81,11 @@ fn keep(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
         false if left == text => Ok(()),
         false => file::replace(path, left.as_bytes(), Durability::Boot),
     }
+}
+
+/// Files and lines change under it.
+fn lock(path: &Path) -> Result<Lock> {
+    Lock::acquire(&path.with_file_name(".lock"))
 }
 
 /// The same for all who expect the same.
@@ -97,6 +103,8 @@ impl Engine {
     pub(super) fn bell(&self, known: Vec<Seen>) -> Result<Shared> {
         let path = self.bell_path(&known)?;
         let expected = digest(&known);
+        // Where the folder can only be read, it is still found there.
+        let _lock = lock(&path).ok();
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let entries = text.lines().filter_map(parse);
         let of_same: Vec<_> = entries.filter(|(_, of)| *of == expected).collect();

@@ -20,8 +20,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::CLAIMS_BASE;
-use super::network::{Leg, Network, Pending, not_made};
-use crate::base::{Error, Family, MacAddr, NetworkId, Result};
+use super::network::{BURIAL, Leg, Network, Pending, SHORT_BURIAL, not_made};
+use crate::base::{Error, Family, IfName, MacAddr, NetworkId, Result};
 use crate::engine::record::{Conflict, Outcome, State};
 use crate::engine::rfc3339;
 use crate::net::Attachment;
@@ -52,6 +52,17 @@ pub(in crate::engine) struct Taken {
 }
 
 impl Taken {
+    fn new(leg: &Leg, ip: Ipv4Addr, mac: MacAddr, parent: &IfName) -> Self {
+        Self {
+            network: leg.spec.id.clone(),
+            segment: leg.spec.segment().to_owned(),
+            ip,
+            mac,
+            parent: parent.to_string(),
+            at: rfc3339(SystemTime::now()),
+        }
+    }
+
     pub(super) fn told(&self, instead: IpAddr) -> String {
         let Self {
             ip, mac, parent, ..
@@ -261,21 +272,60 @@ impl Network {
         let error = Error::conflict(format!("Address already in use: {ip}"));
         if leg.config.request.ips.of(Family::Ipv4).is_some() {
             return error.hint(format!(
-                "{mac} on the LAN of {parent} has it: give another --ip, or take it from that machine"
+                "{mac} on the LAN of {parent} has it: give another address (--ip; `dockless network \
+                 set {} {} ip=…`), or take it from that machine",
+                self.name, leg.spec.name
             ));
         }
-        taken.push(Taken {
-            network: leg.spec.id.clone(),
-            segment: leg.spec.segment().to_owned(),
-            ip,
-            mac,
-            parent: parent.to_string(),
-            at: rfc3339(SystemTime::now()),
-        });
+        taken.push(Taken::new(leg, ip, mac, parent));
         error.hint(format!(
             "{mac} on the LAN of {parent} has it, as others have the {} addresses before it: \
              keep the containers' apart with --ip-range or --aux-address",
             taken.len() - 1
+        ))
+    }
+
+    /// The leg's address, if its MAC is made from it.
+    fn telling(&self, at: usize) -> Option<(Ipv4Addr, MacAddr)> {
+        let leg = &self.legs[at];
+        let has_own = !leg.mode().is_some_and(Mode::has_parents_mac) && leg.lower.again.is_none();
+        match leg.addrs.ipv4()?.addr() {
+            IpAddr::V4(ip) if has_own && leg.config.request.mac.is_none() => {
+                Some((ip, MacAddr::from_ipv4(ip)))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_chosen(&self, at: usize) -> bool {
+        self.legs[at].config.request.ips.of(Family::Ipv4).is_none()
+    }
+
+    /// How long to wait for a MAC that is used.
+    pub(super) fn patience(&self, at: usize) -> Duration {
+        match self.is_chosen(at) && self.telling(at).is_some() {
+            true => SHORT_BURIAL,
+            false => BURIAL,
+        }
+    }
+
+    /// Another of the parent's links has the MAC that follows from the address: a
+    /// container of Docker's (until version 27) or of another installation's, so
+    /// most likely with that address, too.
+    pub(super) fn mac_conflict(&self, at: usize, error: Error, taken: &mut Vec<Taken>) -> Error {
+        let leg = &self.legs[at];
+        let (Some((ip, mac)), Some(vlan)) = (self.telling(at), leg.spec.vlan()) else {
+            return error;
+        };
+        let parent = &vlan.parent;
+        if self.is_chosen(at) {
+            taken.push(Taken::new(leg, ip, mac, parent));
+        }
+        Error::conflict(format!("Address already in use: {ip}")).hint(format!(
+            "{mac}, the MAC that a container has with it, is used on {parent}, by itself or by a \
+             link on it in another network namespace: give another address (--ip; `dockless \
+             network set {} {} ip=…`), or a --mac-address of its own",
+            self.name, leg.spec.name
         ))
     }
 

@@ -72,7 +72,7 @@ impl Network {
         });
         let made = self
             .move_default(&moved, &PerFamily::NONE)
-            .and_then(|()| self.attach(engine, at, &default, journal))
+            .and_then(|()| self.attach(engine, at, &default, journal, taken))
             .and_then(|()| {
                 // What needs no verdict is done while the LAN may answer.
                 let asked = Instant::now();

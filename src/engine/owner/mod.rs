@@ -42,7 +42,7 @@ mod readdress;
 mod routing;
 pub(super) mod sandbox;
 mod set;
-mod taken;
+pub(super) mod taken;
 
 pub(super) use claims::Taken;
 pub(super) use legs::check_families;

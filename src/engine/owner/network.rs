@@ -12,7 +12,7 @@ use super::mdns::Told;
 use super::names::NameService;
 use super::{legs, taken};
 use crate::base::{
-    Cause, Cidr, ContainerId, ContainerName, Error, Family, IfName, Journal, MacAddr, NetworkId,
+    Cidr, ContainerId, ContainerName, Error, Family, IfName, Journal, MacAddr, NetworkId,
     PerFamily, Result,
 };
 use crate::engine::Engine;
@@ -26,7 +26,7 @@ use crate::net::driver::{self, Endpoint, HostView};
 use crate::net::endpoint::EndpointOptions;
 use crate::net::guard::Guard;
 use crate::net::ip6::Named;
-use crate::net::publish::{self, Publisher, Reserved, Target};
+use crate::net::publish::{Publisher, Reserved, Target};
 use crate::net::routing::{self, choice};
 use crate::net::spec::{Driver, NetworkSpec, Vlan};
 use crate::netlink::{MacvlanMode, Mode, Rtnl};
@@ -93,7 +93,7 @@ impl Leg {
         (self.gateway(family).is_some() || by_host()) && !self.spec.is_internal()
     }
 
-    fn mode(&self) -> Option<Mode> {
+    pub(super) fn mode(&self) -> Option<Mode> {
         self.spec.vlan().map(|vlan| vlan.mode)
     }
 
@@ -165,6 +165,8 @@ pub(in crate::engine) struct Network {
 /// How long a dead container's namespace may take to go: some 30 ms, but the
 /// kernel takes all that have ended apart one after the other.
 pub(in crate::engine) const BURIAL: Duration = Duration::from_secs(5);
+/// The same, where another address does as well.
+pub(super) const SHORT_BURIAL: Duration = Duration::from_secs(1);
 /// How often to look.
 pub(in crate::engine) const GLANCE: Duration = Duration::from_millis(10);
 
@@ -297,16 +299,7 @@ impl Network {
         if !self.can_publish(record) || record.config.publish.is_empty() {
             return Ok(None);
         }
-        let wanted = &record.config.publish;
-        publish::reserve(wanted)
-            .map(Some)
-            .map_err(|error| match &error.cause {
-                Cause::Conflict(_) => match taken::port_holder(engine, wanted) {
-                    Some(who) => error.hint(who),
-                    None => error,
-                },
-                _ => error,
-            })
+        taken::bind(engine, &record.config.publish).map(Some)
     }
 
     /// Every leg, in command-line order: eth0, eth1, …
@@ -315,11 +308,12 @@ impl Network {
         engine: &Engine,
         record: &mut Record,
         journal: &mut dyn Journal,
+        taken: &mut Vec<Taken>,
     ) -> Result<()> {
         for at in 0..self.legs.len() {
             // A lease may have brought another gateway.
             let default = self.default_legs();
-            self.attach(engine, at, &default, journal)?;
+            self.attach(engine, at, &default, journal, taken)?;
         }
         self.route()?;
         self.remember(record);
@@ -369,20 +363,26 @@ impl Network {
 
     /// Makes the interface of one leg. The kernel takes a dead container's
     /// namespace apart some time after its end, and until then its MAC counts
-    /// as used.
+    /// as used. One that stays used, as the address does that it is made from, is
+    /// passed over: see [`Network::mac_conflict`].
     pub(super) fn attach(
         &mut self,
         engine: &Engine,
         at: usize,
         default: &PerFamily<usize>,
         journal: &mut dyn Journal,
+        taken: &mut Vec<Taken>,
     ) -> Result<()> {
-        let deadline = Instant::now() + BURIAL;
+        let began = Instant::now();
+        let patience = self.patience(at);
         loop {
             match self.attach_once(engine, at, default, journal) {
-                Err(e) if e.is_errno(libc::EADDRINUSE) && Instant::now() < deadline => {
+                Err(e) if e.is_errno(libc::EADDRINUSE) => {
                     if self.has_live_twin(engine, at)? {
                         return Err(e);
+                    }
+                    if began.elapsed() > patience {
+                        return Err(self.mac_conflict(at, e, taken));
                     }
                     std::thread::sleep(GLANCE);
                 }

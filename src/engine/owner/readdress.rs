@@ -199,7 +199,7 @@ impl Network {
         {
             vlan.parent = parent;
         }
-        let attached = self.attach(engine, at, &default, journal);
+        let attached = self.attach(engine, at, &default, journal, &mut Vec::new());
         self.legs[at].spec = spec;
         attached?;
         // Those of other links that have gone with this one.

@@ -139,15 +139,18 @@ impl Client {
             Some(ip) => format!("address {ip}"),
             None => "an address".to_owned(),
         };
-        let why = match trouble {
-            Some(trouble) => format!("no lease ({trouble})"),
-            None => "no DHCP server answered".to_owned(),
+        let (why, more) = match trouble {
+            Some(trouble) => (format!("no lease ({trouble})"), ""),
+            None => (
+                "no DHCP server answered".to_owned(),
+                " (nor does one that has no address left)",
+            ),
         };
         Error::state(
             "get",
             what,
             format!(
-                "{why} within {} s; asked as MAC {}, client id {}",
+                "{why} within {} s{more}; asked as MAC {}, client id {}",
                 patience.as_secs(),
                 self.identity.mac,
                 self.identity.client_id_text()

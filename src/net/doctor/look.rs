@@ -55,7 +55,9 @@ pub(super) fn missing(name: &str, uses: &[Use], links: &[Link<Host>]) -> Finding
     if uses.iter().any(|u| u.made) {
         return Finding::ok("not there yet; dockless makes it when a container needs it");
     }
-    let names: Vec<&str> = links.iter().map(|l| l.name.as_str()).collect();
+    let names = links.iter().map(|l| l.name.as_str());
+    // No parent can be the loopback link.
+    let names: Vec<&str> = names.filter(|name| *name != "lo").collect();
     Finding::problem(format!("there is no link {name}")).advise(format!(
         "use one of those that are there: {}",
         names.join(", ")
