@@ -524,11 +524,19 @@ fn a_sibling_with_the_mac_is_passed_over() -> Verdict {
         err.contains(error) && err.contains("--mac-address"),
         "{err}"
     );
-    said(&["create", "--name=late", "--network=none", "tester"])?;
-    said(&["start", "late"])?;
-    said(&["network", "connect", "mac1", "late"])?;
-    said(&["rm", "-f", "web", "db", "late"])?;
-    said(&["network", "rm", "mac1"]).map(drop)
+    // One that joins while it runs.
+    std::fs::remove_dir_all(Path::new(&std::env::var("DOCKLESS_STATE")?).join("conflicts"))?;
+    create("mac2", "10.0.3.0/24", &[])?;
+    said(&["rm", "-f", "web", "db"])?;
+    said(&["run", "-d", "--name=web", "--network=mac2", "tester"])?;
+    said(&["network", "connect", "mac1", "web"])?;
+    assert!(
+        address("web")?.starts_with("10.0.2.3 "),
+        "{}",
+        address("web")?
+    );
+    said(&["rm", "-f", "web"])?;
+    said(&["network", "rm", "mac1", "mac2"]).map(drop)
 }
 
 /// Three for the LAN, of which the first leaves by the parent; unless the MAC
