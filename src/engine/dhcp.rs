@@ -309,8 +309,9 @@ fn say_goodbye(vlan: &Vlan, identity: &Identity, lease: &Lease) -> Result<()> {
 }
 
 /// Makes a link of its own with a container's MAC (an ipvlan: its parent's),
-/// says something on it, and takes it away. A container that has just ended has its MAC until the kernel
-/// has taken its namespace apart; so an ipvlan's address.
+/// says something on it, and takes it away. A container that has just ended has
+/// its MAC, or an ipvlan its address, until the kernel has taken its namespace
+/// apart.
 pub(super) fn on_a_link(
     vlan: &Vlan,
     mac: MacAddr,

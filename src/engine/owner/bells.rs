@@ -5,10 +5,10 @@
 //! `<state>/bells/<namespace>-<links>` (inode and indices), and what it
 //! expects, a line each; who comes next takes it from there, and adds itself
 //! where there are less than [`KNOWN`]. Where none that is written down can be
-//! had any more (it has rung, say), who comes makes another: one at a time, under
-//! a lock. A bell lives as long as one has it: the kernel
-//! counts. No such file is needed; who ends takes its line away, and the dead
-//! are taken out with the next container that is recovered.
+//! had any more (it has rung, say), who comes makes another. One at a time, under
+//! a lock. A bell lives as long as one has it: the kernel counts. No such file is
+//! needed; who ends takes its line away, and the dead are taken out with the next
+//! container that is recovered.
 
 use std::path::{Path, PathBuf};
 
