@@ -76,8 +76,9 @@ impl Engine {
             }
             Fork::Parent { pidfd, .. } => {
                 drop((theirs, take, first_client));
-                sandbox::hand_over(record, give);
+                let sysfs = sandbox::hand_over(record, give);
                 let outcome = hear(&ours);
+                drop(sysfs);
                 // One that says nothing, or cannot be heard, must be dead
                 // before its work is undone.
                 let ended = match &outcome {

@@ -94,6 +94,13 @@ impl Filesystem {
         Ok(self)
     }
 
+    /// Makes the file system and no mount of it. While this is open, it is there
+    /// for whoever mounts it next.
+    pub fn keep(self) -> Result<OwnedFd> {
+        self.configure(libc::FSCONFIG_CMD_CREATE, None, None)?;
+        Ok(self.context)
+    }
+
     /// Makes the file system and a detached mount of it.
     pub fn mount(self, attrs: Attrs) -> Result<Mount> {
         let source = (Some(c"source"), Some(self.source));
