@@ -202,7 +202,7 @@ impl Rootfs {
     /// the container's own cgroups, all read-only.
     pub(super) fn mount_sys(&self, cgroups: &[PathBuf]) -> Result<()> {
         let attrs = Attrs::INERT | Attrs::READ_ONLY;
-        let sysfs = match Filesystem::new(c"sysfs")?.flag(c"ro")?.mount(attrs) {
+        let sysfs = match Filesystem::sysfs()?.mount(attrs) {
             Err(e) if e.is_errno(libc::EPERM) && features::in_user_namespace() => {
                 let host = Mount::bind_path(Path::new("/sys"), true)?;
                 host.set(attrs, true)?;

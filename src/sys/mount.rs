@@ -74,6 +74,12 @@ impl Filesystem {
         })
     }
 
+    /// The network namespace's, read-only as a whole: whoever makes it first says
+    /// which, for all of its mounts.
+    pub fn sysfs() -> Result<Self> {
+        Self::new(c"sysfs")?.flag(c"ro")
+    }
+
     /// What mount tables (`df`) show as its source: its kind, unless told
     /// otherwise.
     #[must_use]

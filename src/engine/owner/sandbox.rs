@@ -68,7 +68,7 @@ pub(in crate::engine) fn hand_over(record: &Record, to: OwnedFd) -> Option<Owned
     // A supervisor that is gone needs none.
     let _ = fd::send(to.as_fd(), HANDED, &fds);
     drop(to);
-    netns.run(|| Filesystem::new(c"sysfs")?.keep()).ok()
+    netns.run(|| Filesystem::sysfs()?.keep()).ok()
 }
 
 /// The supervisor's part; `None` when the command has closed its end.
