@@ -14,6 +14,12 @@ use super::family::Family;
 #[serde(try_from = "String", into = "String")]
 pub struct MacAddr(pub [u8; 6]);
 
+/// FNV-1a, 64 bits: not secret, only spread out, and the same in every build.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 impl MacAddr {
     pub const BROADCAST: Self = Self([0xff; 6]);
 
@@ -38,11 +44,7 @@ impl MacAddr {
         match ip {
             IpAddr::V4(ip) => Self::from_ipv4(ip),
             IpAddr::V6(ip) => {
-                let step = |hash: u64, byte: u8| {
-                    (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-                };
-                let hash = ip.octets().into_iter().fold(0xcbf2_9ce4_8422_2325, step);
-                let [a, b, c, d, e, ..] = hash.to_be_bytes();
+                let [a, b, c, d, e, ..] = fnv1a(&ip.octets()).to_be_bytes();
                 Self([0x06, a, b, c, d, e])
             }
         }

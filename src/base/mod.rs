@@ -10,7 +10,7 @@ pub mod id;
 pub mod ifname;
 pub mod undo;
 
-pub use addr::{Cidr, HostPort, MacAddr, PortMap, Proto};
+pub use addr::{Cidr, HostPort, MacAddr, PortMap, Proto, fnv1a};
 pub use error::{Cause, Error, Result, Subject};
 pub use family::{Family, OfFamily, PerFamily};
 pub use id::{ContainerId, ContainerName, NetworkId, NetworkName};

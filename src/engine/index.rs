@@ -23,7 +23,7 @@ use std::os::unix::fs::MetadataExt;
 use super::Engine;
 use super::names::list;
 use super::reserve::parts;
-use crate::base::Result;
+use crate::base::{Result, fnv1a};
 use crate::store::Lock;
 
 /// Why an address is taken.
@@ -59,11 +59,6 @@ pub(super) struct Index<'a> {
     is_whole: bool,
 }
 
-fn hash(prefix: &str) -> u64 {
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    prefix.bytes().fold(0xcbf2_9ce4_8422_2325, step)
-}
-
 fn octets(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
@@ -73,7 +68,7 @@ fn octets(ip: IpAddr) -> [u8; 16] {
 
 fn slot(prefix: &str, ip: IpAddr, why: u8) -> [u8; SLOT] {
     let mut slot = [0; SLOT];
-    slot[PREFIX].copy_from_slice(&hash(prefix).to_ne_bytes());
+    slot[PREFIX].copy_from_slice(&fnv1a(prefix.as_bytes()).to_ne_bytes());
     slot[ADDRESS].copy_from_slice(&octets(ip));
     slot[WHY] = why;
     slot
@@ -176,7 +171,7 @@ impl Index<'_> {
 
     /// The taken addresses of a subnet, or of what else leases begin with.
     pub(super) fn taken(&self, prefix: &str) -> HashSet<IpAddr> {
-        let hash = hash(prefix).to_ne_bytes();
+        let hash = fnv1a(prefix.as_bytes()).to_ne_bytes();
         let slots = self
             .slots()
             .filter(|(_, slot)| slot[PREFIX] == hash && slot[WHY] != 0);

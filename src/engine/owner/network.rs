@@ -13,7 +13,7 @@ use super::names::NameService;
 use super::{legs, taken};
 use crate::base::{
     Cidr, ContainerId, ContainerName, Error, Family, IfName, Journal, MacAddr, NetworkId,
-    PerFamily, Result,
+    PerFamily, Result, fnv1a,
 };
 use crate::engine::Engine;
 use crate::engine::record::{EndpointConfig, Lan6, NEVER, Record, State};
@@ -565,16 +565,11 @@ impl Network {
 /// name, unicast and locally administered, so that it is the same each time.
 fn named_mac(network: &NetworkSpec, hostname: &str) -> MacAddr {
     let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
-    // FNV-1a, 64 bits: not secret, only spread out and stable.
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let name = [
         &machine,
         network.id.as_str().as_bytes(),
         hostname.as_bytes(),
     ];
-    for byte in name.into_iter().flatten() {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    let [a, b, c, d, e, f, ..] = hash.to_be_bytes();
+    let [a, b, c, d, e, f, ..] = fnv1a(&name.concat()).to_be_bytes();
     MacAddr([(a & !1) | 2, b, c, d, e, f])
 }
